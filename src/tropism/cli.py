@@ -1,0 +1,180 @@
+"""The command line: parse, call one function. Heavy imports happen inside the commands, so `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tropism import __version__
+from tropism.types import TropismError
+
+app = typer.Typer(
+    help="Grows a language model toward what people prefer: raw text to an aligned, evaluated assistant.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipeArg = Annotated[str, typer.Argument(help="A recipe file (.toml), or the name of one that ships in the package.")]
+SetOpt = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change one value of the recipe; repeatable."),
+]
+OutOpt = Annotated[Path | None, typer.Option("--out", help="The run folder; runs/<recipe> by default.")]
+QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and results.")]
+EveryOpt = Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0.0)]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+
+
+@app.command()
+def run(
+    recipe: RecipeArg,
+    set_: SetOpt = None,
+    out: OutOpt = None,
+    checkpoint_s: EveryOpt = 15.0,
+    quiet: QuietOpt = False,
+) -> None:
+    """Run a recipe. The same command again skips what is done and continues what was cut off."""
+    _run(recipe, set_ or [], out, checkpoint_s, quiet)
+
+
+@app.command()
+def demo(out: OutOpt = None, set_: SetOpt = None, checkpoint_s: EveryOpt = 15.0, quiet: QuietOpt = False) -> None:
+    """Grow an assistant from raw text in minutes: the recipe `quickstart`, without any download."""
+    folder = _run("quickstart", set_ or [], out, checkpoint_s, quiet)
+    if not quiet:
+        print(f"chat with it:    tropism chat {folder}")
+
+
+@app.command()
+def plan(recipe: RecipeArg, set_: SetOpt = None, out: OutOpt = None, as_json: JsonOpt = False) -> None:
+    """Before anything runs: stages, parameters, tokens, updates, memory, time, and what is already done."""
+    from tropism import plan as planning
+
+    loaded, folder = _load(recipe, set_ or [], out)
+    made = planning.plan(loaded, folder)
+    print(json.dumps(made, indent=1) if as_json else planning.table(made))
+    planning.refuse(made)
+
+
+@app.command()
+def show(run: Annotated[Path, typer.Argument(help="A run folder.")], as_json: JsonOpt = False) -> None:
+    """What a run has measured so far."""
+    from tropism.report import build
+
+    report = build.build(run)
+    print(json.dumps(report, indent=1, ensure_ascii=False) if as_json else build.summary(report))
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="A model folder, a hub id, or a run folder (its last policy).")],
+    system: Annotated[str, typer.Option(help="A system message.")] = "",
+    temperature: Annotated[float, typer.Option(help="0 is greedy.", min=0.0)] = 0.0,
+    seed: Annotated[int, typer.Option(help="Another seed, another answer.")] = 0,
+    max_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.", min=1)] = 256,
+) -> None:
+    """Talk to a model; answers stream. An empty line or Ctrl-D ends it."""
+    from tropism import talk
+
+    talk.chat(_model(model), system, temperature, seed, max_tokens)
+
+
+@app.command()
+def generate(
+    model: Annotated[str, typer.Argument(help="A model folder, a hub id, or a run folder (its last policy).")],
+    prompts: Annotated[Path, typer.Option(help="Prompts: .txt (one a line) or .jsonl with `prompt` or `messages`.")],
+    out: Annotated[Path, typer.Option(help="Where to write: .jsonl or .parquet groups.")],
+    n: Annotated[int, typer.Option("-n", help="Completions a prompt.", min=1)] = 1,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this share.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")] = 256,
+    seed: Annotated[int, typer.Option(help="Another seed, other answers.")] = 0,
+    quiet: QuietOpt = False,
+) -> None:
+    """Answer a file of prompts."""
+    from tropism import talk
+    from tropism.store.progress import Reporter
+    from tropism.types import SamplingParams
+
+    sampling = SamplingParams(n, max_tokens, temperature, top_k, top_p, seed)
+    count = talk.generate(_model(model), prompts, out, sampling, Reporter(quiet))
+    if not quiet:
+        print(f"{count} prompts answered in {out}")
+
+
+@app.command("list")
+def list_(
+    folder: Annotated[str, typer.Argument(help="formats, algorithms, engines, judges, stages or recipes.")],
+) -> None:
+    """What a folder of the package offers, with its keys."""
+    from tropism import plan as planning
+
+    print(planning.catalogue(folder))
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """The entry point: a mistake that a person can mend is one sentence and exit status 2."""
+    try:
+        app()
+    except TropismError as error:
+        print(f"tropism: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("tropism: stopped; the same command continues from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def _load(recipe: str, overrides: list[str], out: Path | None) -> tuple[Any, Path]:
+    from tropism.recipe import load
+
+    loaded = load(recipe, overrides)
+    return loaded, out or Path("runs") / loaded.name
+
+
+def _run(recipe: str, overrides: list[str], out: Path | None, checkpoint_s: float, quiet: bool) -> Path:
+    from tropism import plan as planning
+    from tropism.report import build
+    from tropism.store.progress import Reporter
+    from tropism.store.run import run_recipe
+
+    loaded, folder = _load(recipe, overrides, out)
+    planning.refuse(planning.plan(loaded, folder))
+    run_recipe(loaded, folder, checkpoint_s, Reporter(quiet))
+    report = build.write(folder)
+    if not quiet:
+        print(build.summary(report))
+        print(f"the report:      {folder / 'report.html'}")
+    return folder
+
+
+def _model(text: str) -> str:
+    """A model folder or hub id as it is; of a run folder, the model of its last stage that made a chat model."""
+    from tropism.store.run import latest
+
+    folder = Path(text)
+    if not (folder / "recipe.json").exists():
+        return text
+    policies = [p / "out" for p in latest(folder).values() if _is_policy(p)]
+    if not policies:
+        raise TropismError(f"{folder} has no finished sft or rl stage to talk to: run the recipe further")
+    return str(policies[-1])
+
+
+def _is_policy(stage: Path) -> bool:
+    kind = json.loads((stage / "stage.json").read_text(encoding="utf-8"))["fields"]["kind"]
+    return kind.rpartition(":")[0].rpartition(".")[2] in ("sft", "rl")

@@ -1,0 +1,79 @@
+"""A KV cache of slots: each row writes at its own position, so samples of any age decode in one batch.
+
+It needs no model code: a `CacheLayerMixin` that stores by (row, position), plus an explicit mask and `position_ids`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class SlotLayer(CacheLayerMixin):
+    """Keys and values of one layer, (rows, heads, length, head width). `at` says where the next tokens are written."""
+
+    def __init__(self, rows: int, length: int) -> None:
+        super().__init__()
+        self.rows, self.length = rows, length
+        self.at: Tensor | None = None  # (active rows,) positions to write to; the first `len(at)` rows are active
+        self.used = 0  # columns any active row has filled, the new token included
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        shape = (self.rows, key_states.shape[1], self.length)
+        self.keys = key_states.new_zeros(*shape, key_states.shape[-1])
+        self.values = value_states.new_zeros(*shape, value_states.shape[-1])
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        assert self.keys is not None and self.values is not None and self.at is not None
+        active = len(self.at)
+        row = torch.arange(active, device=self.at.device)
+        self.keys[row, :, self.at] = key_states[:, :, 0]
+        self.values[row, :, self.at] = value_states[:, :, 0]
+        return self.keys[:active, :, : self.used], self.values[:active, :, : self.used]
+
+    def admit(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Puts prefilled prompts, (slots, heads, prompt length, head width), into slots."""
+        if not self.is_initialized:
+            self.lazy_initialization(keys, values)
+        assert self.keys is not None and self.values is not None
+        self.keys[slots, :, : keys.shape[2]] = keys
+        self.values[slots, :, : values.shape[2]] = values
+
+    def keep(self, rows: Tensor) -> None:
+        """Moves these rows, in order, to the front."""
+        assert self.keys is not None and self.values is not None
+        self.keys[: len(rows)] = self.keys[rows]
+        self.values[: len(rows)] = self.values[rows]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.used, 0
+
+    def get_seq_length(self) -> int:
+        return max(self.used - 1, 0)
+
+    def get_max_length(self) -> int:
+        return self.length
+
+
+class SlotCache(Cache):
+    """One `SlotLayer` a layer of the model."""
+
+    def __init__(self, layers: int, rows: int, length: int) -> None:
+        super().__init__(layers=[SlotLayer(rows, length) for _ in range(layers)])
+
+    def write_at(self, at: Tensor, used: int) -> None:
+        for layer in self.layers:
+            layer.at, layer.used = at, used
+
+    def admit(self, slots: Tensor, prefilled: Cache, prompt: Tensor) -> None:
+        """Copies the prefilled prompt number `prompt[i]` into slot `slots[i]`."""
+        for layer, source in zip(self.layers, prefilled.layers):
+            layer.admit(slots, source.keys[prompt], source.values[prompt])
+
+    def keep(self, rows: Tensor) -> None:
+        for layer in self.layers:
+            layer.keep(rows)

@@ -1,0 +1,29 @@
+"""An engine that answers from a table: for tests and for trying a judge without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tropism.types import Completion, Message, SamplingParams, TropismError
+
+__all__ = ["Scripted"]
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """`answers` maps a prompt's last message to the texts its samples take in turn."""
+
+    answers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def generate(self, prompts: Sequence[Sequence[Message]], params: SamplingParams) -> list[tuple[Completion, ...]]:
+        return [self._answer(prompt[-1].content, params.n) for prompt in prompts]
+
+    def load(self, weights: Any, policy: str) -> None:
+        """A script has no weights to take."""
+
+    def _answer(self, question: str, n: int) -> tuple[Completion, ...]:
+        if not (texts := self.answers.get(question)):
+            raise TropismError(f"the script has no answer to {question!r}: add it to `answers`")
+        return tuple(Completion(texts[k % len(texts)], policy="scripted@0") for k in range(n))

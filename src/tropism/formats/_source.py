@@ -1,0 +1,105 @@
+"""What every format of files is: a frozen dataclass of recipe keys that say what to read, and `groups()`.
+
+A format adds its own keys and `_group(fields) -> Group`, and `_txt` if it reads .txt files. The key is `path`
+because `files()` is a method of the Format protocol. Left out: a table of field names, because the formats
+know the published shapes; shuffling, because a stage shuffles with its own seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from tropism.formats._read import BrokenRecord, Fields, Record, Txt, fields_of, find, read_files, read_hub
+from tropism.types import Group, TropismError
+
+SKIP = 'set on_error = "skip"'
+
+
+class Groups:
+    """The groups of a source, read anew at every pass; `skipped` says what the newest pass left out."""
+
+    def __init__(
+        self,
+        records: Callable[[], Iterator[Record]],
+        group: Callable[[Fields], Group],
+        limit: int,
+        skip: bool,
+    ):
+        self.skipped: list[str] = []
+        self._records, self._group, self._limit, self._skip = records, group, limit, skip
+
+    def __iter__(self) -> Iterator[Group]:
+        """Raises TropismError at a broken record (unless skipped), a damaged file, or if nothing is left."""
+        self.skipped = skipped = []
+        made, given = 0, set()
+        for record in self._records():
+            try:
+                group = self._group(fields_of(record))
+                if group.id in given:
+                    raise BrokenRecord(f"field 'id' = {group.id!r} was used before", "make it unique")
+            except BrokenRecord as error:
+                if not self._skip:
+                    raise TropismError(f"{record.place}: {error} or {SKIP}") from None
+                skipped.append(f"{record.place}: {error.problem}")
+                continue
+            if group.id:
+                given.add(group.id)
+            yield replace(group, id=group.id or record.id, meta={"source": record.source})
+            made += 1
+            if made == self._limit:
+                return
+        if skipped and not made:
+            raise TropismError(
+                f"all {len(skipped)} records are broken, the first: {skipped[0]}: mend the data or its kind"
+            )
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where records come from.
+
+    `path`: a path or glob, or a list of them, relative to the current directory. `hub`: instead of it a
+    Hugging Face data set id (or a folder of data files), with its `subset` (configuration) and `split`.
+    `limit`: at most so many groups, 0 for all. `on_error`: "stop" at a broken record, or "skip" it, count it
+    and go on.
+    """
+
+    path: str | tuple[str, ...] = ()
+    hub: str = ""
+    subset: str = ""
+    split: str = "train"
+    limit: int = 0
+    on_error: Literal["stop", "skip"] = "stop"
+
+    _txt: ClassVar[Txt | None] = None
+    _where: ClassVar[tuple[str, ...]] = ("path", "hub")
+
+    def __post_init__(self) -> None:
+        if sum(bool(getattr(self, key)) for key in self._where) != 1:
+            raise TropismError(f"give one of the keys {' and '.join(self._where)}: what is to be read")
+        if not self.hub and (self.subset or self.split != "train"):
+            raise TropismError("subset and split belong to hub: leave them out without it")
+        if self.limit < 0:
+            raise TropismError(f"limit = {self.limit} is negative: give the number of groups, or 0 for all")
+
+    def groups(self) -> Groups:
+        """The groups, read as they are iterated over."""
+        return Groups(self._records, self._group, self.limit, self.on_error == "skip")
+
+    def files(self) -> list[Path]:
+        """The local files it reads, in the order read. Raises TropismError if a path or glob names none."""
+        if self.hub:
+            return sorted(file for file in Path(self.hub).rglob("*") if file.is_file())
+        return find((self.path,) if isinstance(self.path, str) else tuple(self.path))
+
+    def _records(self) -> Iterator[Record]:
+        if self.hub:  # with a limit, only what is read is downloaded, and not kept
+            return read_hub(self.hub, self.subset, self.split, streaming=self.limit > 0)
+        return read_files(self.files(), self._txt)
+
+    def _group(self, fields: Fields) -> Group:
+        """The group of one record, with an id only if the record has its own. Raises BrokenRecord."""
+        raise NotImplementedError

@@ -1,0 +1,32 @@
+"""Conversations for supervised fine-tuning: OpenAI `messages`, ShareGPT `conversations` and Alpaca records.
+
+The keys of each record tell its shape. The Group's prompt is every turn before the last answer; its one
+completion and its `target` are that answer. Left out: training on the earlier answers of a conversation too;
+write such a conversation as one record an answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tropism.formats._messages import conversation, question, shape
+from tropism.formats._read import BrokenRecord, Fields
+from tropism.formats._source import Source
+from tropism.types import Completion, Group
+
+__all__ = ["Chat"]
+
+
+@dataclass(frozen=True)
+class Chat(Source):
+    """A conversation must end with an assistant turn."""
+
+    def _group(self, fields: Fields) -> Group:
+        turns, key = conversation(fields), str(shape(fields))
+        if turns[-1].role != "assistant":
+            if key == "instruction":
+                raise BrokenRecord(f"field 'output' is {'empty' if 'output' in fields else 'missing'}", "add it")
+            raise BrokenRecord(f"field '{key}' ends with a {turns[-1].role} turn", "end it with an assistant turn")
+        *before, answer = turns
+        before = question(tuple(before), key)
+        return Group(id="", prompt=before, completions=(Completion(answer.content),), target=answer.content)

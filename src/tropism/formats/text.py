@@ -1,0 +1,32 @@
+"""Documents for pretraining: .txt, .jsonl, .json or .parquet, each also .gz, or a hub data set.
+
+A document is a Group without a prompt and with one completion. A .txt file is one document unless `separator`
+cuts it. Left out: quality filters and deduplication, which are work on a corpus before it comes here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tropism.formats._messages import string
+from tropism.formats._read import Fields, Lines, Piece, documents
+from tropism.formats._source import Source
+from tropism.types import Completion, Group
+
+__all__ = ["Text"]
+
+
+@dataclass(frozen=True)
+class Text(Source):
+    """`field` holds the document of a record; `separator` stands between documents of a .txt ("\\n\\n")."""
+
+    field: str = "text"
+    separator: str = ""
+
+    def _group(self, fields: Fields) -> Group:
+        return Group(id="", prompt=(), completions=(Completion(string(fields, self.field)),))
+
+    def _txt(self, lines: Lines) -> Iterator[Piece]:
+        for number, document in documents(lines, self.separator):
+            yield "document", number, lambda document=document: {self.field: document}

@@ -1,0 +1,47 @@
+"""A judge that is a model: the score `AutoModelForSequenceClassification` gives the completion's last token.
+
+It sees the prompt and the completion, never the reference answer. K completions of a prompt share one pass over it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tropism.models.forward import predict_scores, takes_trees
+from tropism.models.store import context_of, load_scalar
+from tropism.tensors.batch import collate
+from tropism.text import tokenizer
+from tropism.train.trees import spans, tree
+from tropism.types import Group, Judgment, ModelRef
+
+__all__ = ["RewardModel"]
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """`pass_tokens` bounds the tokens of one forward pass."""
+
+    model: ModelRef
+    pass_tokens: int = 8192
+
+    def judge(self, groups: Sequence[Group]) -> list[Judgment]:
+        model, words = _loaded(self.model)
+        trees = [tree(g, words, context_of(model)) for g in groups]
+        scores: list[float] = []
+        with torch.inference_mode():
+            for piece in spans(trees, self.pass_tokens):
+                batch = collate(piece, row_tokens=256, shared=takes_trees(model)).to(model.device)
+                scores += predict_scores(model, batch).tolist()
+        rest = iter(scores)
+        return [Judgment("reward_model@1", tuple(next(rest) for _ in group.completions)) for group in groups]
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(path: str) -> tuple[Any, Any]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_scalar(path).to(device), tokenizer.load(path)

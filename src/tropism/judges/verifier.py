@@ -1,0 +1,57 @@
+"""A judge that is a function of the completion, and of the prompt and the reference answer if it asks for them.
+
+    def short(completion): return -float(len(completion))
+
+In a recipe `judge = { kind = "my_module:short" }`, or `{ kind = "verifier", function = "my_module:short" }`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tropism.recipe import resolve
+from tropism.types import Completion, Group, Judgment, TropismError
+
+__all__ = ["Verifier"]
+
+OFFERED = ("completion", "target", "prompt", "meta")
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """`function` takes any of completion (text), target (text or None), prompt (messages), meta, by those names.
+
+    It returns a number, higher is better, or None where it cannot say.
+    """
+
+    function: Callable[..., float | None] | str
+    name: str = ""
+    _call: Callable[..., float | None] = field(init=False, repr=False, compare=False)
+    _asks: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        function = self.function
+        call = resolve("judges", function, "verifier.function") if isinstance(function, str) else function
+        asks = tuple(inspect.signature(call).parameters)
+        if not callable(call) or not set(asks) <= set(OFFERED):
+            raise TropismError(
+                f"the judge function {self.function!r} asks for {', '.join(asks)}: it may ask for {', '.join(OFFERED)}"
+            )
+        object.__setattr__(self, "_call", call)
+        object.__setattr__(self, "_asks", asks)
+
+    def judge(self, groups: Sequence[Group]) -> list[Judgment]:
+        name = self.name or "verifier"
+        return [Judgment(name, tuple(self._score(group, c) for c in group.completions)) for group in groups]
+
+    def _score(self, group: Group, completion: Completion) -> float | None:
+        offered = {
+            "completion": completion.text,
+            "target": group.target,
+            "prompt": group.prompt,
+            "meta": group.meta,
+        }
+        score = self._call(**{name: offered[name] for name in self._asks})
+        return None if score is None or score != score else float(score)

@@ -1,0 +1,1 @@
+"""Models are Hugging Face folders: load, create, save; and what they say of a Batch."""

@@ -1,0 +1,67 @@
+"""What one can ask of a phrase: its text in one language, given its text in another.
+
+Pairs of languages that write the phrase alike ("15:05" in French and in Russian) are never asked: there a
+copy of the request would count as a translation.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tropism.phrasebook.phrases import KINDS, LANGUAGES, NAMES, Phrase, phrase
+
+_PAIRS = tuple(itertools.permutations(LANGUAGES, 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """A phrase to be said in the language `target`, given in the language `source` (names of `LANGUAGES`)."""
+
+    phrase: Phrase
+    source: str
+    target: str
+
+    @property
+    def given(self) -> str:
+        """The text in the source language."""
+        return self.phrase.texts[self.source]
+
+    @property
+    def answer(self) -> str:
+        """The text in the target language: the reference."""
+        return self.phrase.texts[self.target]
+
+    @property
+    def request(self) -> str:
+        """The translation asked for as a user does."""
+        return f"Translate into {self.target}: {self.given}"
+
+    @property
+    def glossary(self) -> str:
+        """The translation asked for as in raw text: the answer is what follows up to the line's end."""
+        return f"{self.source}: {self.given}\n{self.target}:"
+
+
+def translations(
+    rng: random.Random, held_out: bool, kinds: Sequence[str] = tuple(KINDS), distinct: bool = False
+) -> Iterator[Translation]:
+    """Endless random translations of phrases that are held out, or of phrases that are not.
+
+    `distinct` gives each phrase of a combinatorial kind only once, and each name only once for a text and a
+    target language, so that no request comes twice; such a stream of names alone would end in an endless
+    search.
+    """
+    seen: set[object] = set()
+    while True:
+        drawn = phrase(rng, kinds, held_out)
+        source, target = rng.choice([(a, b) for a, b in _PAIRS if drawn.texts[a] != drawn.texts[b]])
+        translation = Translation(drawn, source, target)
+        if distinct:
+            mark = translation.request if drawn.kind in NAMES else drawn
+            if mark in seen:
+                continue
+            seen.add(mark)
+        yield translation

@@ -1,0 +1,308 @@
+"""Before anything runs: what a recipe will do, what it will need, what is already done; and the catalogue of kinds.
+
+Estimates, not promises: parameters are exact, tokens of a data set are counted on a sample, memory is weights, gradients,
+optimiser and the activations of one pass, time is arithmetic over this machine's measured matrix speed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tropism.recipe import FOLDERS, Recipe, names, resolve
+from tropism.stages.collect import Collect
+from tropism.stages.evaluate import Evaluate
+from tropism.stages.label import Label
+from tropism.stages.pretrain import Pretrain
+from tropism.stages.reward import Reward
+from tropism.stages.rl import RL
+from tropism.stages.sft import SFT
+from tropism.stages.tokenizer import Tokenizer
+from tropism.store.run import status
+from tropism.types import Format, Stage, TropismError
+
+BYTES_PER_TOKEN = 2.5  # before a tokenizer has been trained
+EFFICIENCY = 0.35  # of the matrix speed, in a training step of a small model
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What memory and time follow from."""
+
+    parameters: int
+    vocabulary: int
+    width: int
+    layers: int
+
+
+def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """{"stages": [{id, kind, state, parameters, updates, tokens, memory_bytes, seconds, key}], "memory_bytes": free}."""
+    states = status(recipe, folder)
+    speed = _flops()
+    shapes: dict[str, Shape] = {}
+    vocabularies: dict[str, int] = {}
+    kept: dict[str, int] = {}
+    rows = []
+    for id, stage in recipe.stages.items():
+        row: dict[str, Any] = {"id": id, "kind": type(stage).__module__.rpartition(".")[2], "state": states[id]}
+        row |= _needs(id, stage, shapes, vocabularies, kept)
+        if "tokens" in row and "parameters" in row:
+            flops = row.pop("passes") * 2 * row["parameters"] * row["tokens"]
+            row["seconds"] = round(flops / (speed * EFFICIENCY) + 0.01 * row["updates"], 1)
+        rows.append(row)
+    return {"recipe": recipe.name, "folder": str(folder), "memory_bytes": free_memory(), "stages": rows}
+
+
+def refuse(made: Mapping[str, Any]) -> None:
+    """Raises for the first stage still to do that will not fit into memory, naming the key to change."""
+    for row in made["stages"]:
+        if row["state"] != "done" and row.get("memory_bytes", 0) > made["memory_bytes"]:
+            raise TropismError(
+                f"stage {row['id']} needs about {_size(row['memory_bytes'])} and {_size(made['memory_bytes'])} are "
+                f"free: lower {row['key']}"
+            )
+
+
+def table(made: Mapping[str, Any]) -> str:
+    """The plan for a person."""
+    grid = Table(box=None, pad_edge=False)
+    for column in ("stage", "kind", "state", "parameters", "updates", "tokens", "memory", "time"):
+        grid.add_column(column, justify="left" if column in ("stage", "kind", "state") else "right")
+    for row in made["stages"]:
+        seconds = row.get("seconds")
+        grid.add_row(
+            row["id"],
+            row["kind"],
+            row["state"],
+            f"{row['parameters']:,}" if "parameters" in row else "",
+            f"{row['updates']:,}" if row.get("updates") else "",
+            f"{row['tokens']:,}" if "tokens" in row else "",
+            _size(row["memory_bytes"]) if "memory_bytes" in row else "",
+            f"{seconds:,.0f} s" if seconds is not None else "",
+        )
+    console = Console(width=120, color_system=None)
+    with console.capture() as capture:
+        console.print(grid)
+        left = sum(r.get("seconds", 0) for r in made["stages"] if r["state"] != "done")
+        console.print(
+            f"about {left:,.0f} s to go; {_size(made['memory_bytes'])} of memory free; run folder {made['folder']}"
+        )
+    return capture.get().rstrip("\n")
+
+
+def catalogue(folder: str) -> str:
+    """The kinds in a folder, with their keys and defaults."""
+    known = [*sorted(set(FOLDERS.values())), "recipes"]
+    if folder not in known:
+        raise TropismError(f"there is no folder {folder!r}: choose one of {', '.join(known)}")
+    lines = []
+    for name in names(folder):
+        if folder == "recipes":
+            lines.append(name)
+            continue
+        thing = resolve(folder, name)
+        lines.append(f"{name}: {(thing.__doc__ or '').strip().splitlines()[0] if thing.__doc__ else ''}".rstrip(": "))
+        if not dataclasses.is_dataclass(thing):
+            continue
+        for field in dataclasses.fields(thing):
+            if not field.init:
+                continue
+            default = "" if field.default is dataclasses.MISSING else f" = {field.default!r}"
+            lines.append(f"    {field.name}: {field.type}{default}")
+    return "\n".join(lines)
+
+
+def free_memory() -> int:
+    """Bytes that can be had: of the GPU if there is one, else of the machine."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _needs(
+    id: str, stage: Stage, shapes: dict[str, Shape], vocabularies: dict[str, int], kept: dict[str, int]
+) -> dict[str, Any]:
+    """What one stage adds to the plan; remembers what later stages ask about it."""
+    if isinstance(stage, Tokenizer):
+        vocabularies[id] = stage.vocab_size
+    elif isinstance(stage, Pretrain):
+        if stage.init:
+            shapes[id] = _shape(stage.init, shapes)
+        else:
+            vocabulary = vocabularies.get(stage.tokenizer or "") or _vocabulary(stage.tokenizer or "")
+            model = stage.model
+            shapes[id] = Shape(model.parameters(vocabulary), vocabulary, model.width, model.layers)
+        return _training(
+            shapes[id],
+            stage.steps,
+            stage.steps * stage.tokens_per_step,
+            stage.tokens_per_step,
+            stage.pass_tokens,
+            1,
+            0,
+            3.0,
+            f"{id}.model.width or {id}.tokens_per_step",
+        )
+    elif isinstance(stage, SFT):
+        shapes[id] = shape = _shape(stage.model, shapes)
+        each = _tokens(stage.data)
+        return _training(
+            shape,
+            stage.steps,
+            stage.steps * stage.groups_per_step * each,
+            stage.groups_per_step * each,
+            stage.pass_tokens,
+            1,
+            0,
+            3.0,
+            f"{id}.pass_tokens",
+        )
+    elif isinstance(stage, Collect):
+        kept[id] = _count(stage.prompts)
+        shape = _shape(stage.policy, shapes)
+        tokens = kept[id] * stage.sampling.n * stage.sampling.max_tokens
+        return {
+            "parameters": shape.parameters,
+            "updates": 0,
+            "tokens": tokens,
+            "passes": 1.0,
+            "memory_bytes": 4 * shape.parameters,
+            "key": f"{id}.sampling.max_tokens",
+        }
+    elif isinstance(stage, Label):
+        kept[id] = _count(stage.data) if stage.data else kept.get(stage.groups or "", 0)
+    elif isinstance(stage, Reward):
+        shapes[id] = shape = _shape(stage.model, shapes)
+        groups = kept.get(stage.groups, 0)
+        updates = max(1, round(stage.passes * groups / stage.groups_per_step))
+        each = 128
+        return _training(
+            shape,
+            updates,
+            int(stage.passes * groups * each),
+            stage.groups_per_step * each,
+            stage.pass_tokens,
+            1,
+            0,
+            3.0,
+            f"{id}.pass_tokens",
+        )
+    elif isinstance(stage, RL):
+        shapes[id] = shape = _shape(stage.policy, shapes)
+        updates = stage.rounds * stage.epochs * stage.minibatches
+        each = stage.prompts_per_round * stage.sampling.n * stage.sampling.max_tokens
+        trained = 2 if "values_BT" in stage.algorithm.predicts else 1
+        return _training(
+            shape,
+            updates,
+            stage.rounds * each,
+            each // stage.minibatches,
+            stage.pass_tokens,
+            trained,
+            2,
+            3.0 + 3.0 * stage.epochs * trained,
+            f"{id}.pass_tokens or {id}.policy",
+        )
+    elif isinstance(stage, Evaluate):
+        shape = max((_shape(m, shapes) for m in stage.models.values()), key=lambda s: s.parameters)
+        tokens = len(stage.models) * _count(stage.prompts) * (stage.sampling.n + 1) * stage.sampling.max_tokens
+        return {
+            "parameters": shape.parameters,
+            "updates": 0,
+            "tokens": tokens,
+            "passes": 1.0,
+            "memory_bytes": 12 * shape.parameters,
+            "key": f"{id}.models",
+        }
+    return {}
+
+
+def _training(
+    shape: Shape,
+    updates: int,
+    tokens: int,
+    at_once: int,
+    pass_tokens: int,
+    trained: int,
+    frozen: int,
+    passes: float,
+    key: str,
+) -> dict[str, Any]:
+    """Weights, gradients and two moments of each trained model, weights of the frozen ones, one pass's activations."""
+    held = min(at_once, pass_tokens or at_once)
+    activations = held * (shape.layers * shape.width * 4 * 24 + shape.vocabulary * 4 * 3)
+    return {
+        "parameters": shape.parameters,
+        "updates": updates,
+        "tokens": tokens,
+        "passes": passes,
+        "memory_bytes": (16 * trained + 4 * frozen) * shape.parameters + activations,
+        "key": key,
+    }
+
+
+def _shape(ref: str, shapes: Mapping[str, Shape]) -> Shape:
+    if ref in shapes:
+        return shapes[ref]
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from tropism.models.store import config_of
+
+    config = config_of(ref)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return Shape(model.num_parameters(), config.vocab_size, config.hidden_size, config.num_hidden_layers)
+
+
+def _vocabulary(path: str) -> int:
+    from tropism.text import tokenizer
+
+    return len(tokenizer.load(path))
+
+
+def _tokens(source: Format) -> int:
+    """Mean tokens of a group, on a sample."""
+    sizes = [
+        sum(len(m.content.encode()) for m in g.prompt) + sum(len(c.text.encode()) for c in g.completions)
+        for g in itertools.islice(iter(source.groups()), 200)
+    ]
+    return max(1, round(sum(sizes) / max(len(sizes), 1) / BYTES_PER_TOKEN))
+
+
+def _count(source: Format | None) -> int:
+    return sum(1 for _ in source.groups()) if source else 0
+
+
+def _flops() -> float:
+    """Floating-point operations a second of a matrix product on this machine."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a = torch.randn(512, 512, device=device)
+    best = float("inf")
+    for _ in range(5):
+        began = time.perf_counter()
+        (a @ a).sum().item()
+        best = min(best, time.perf_counter() - began)
+    return 2 * 512**3 / best
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"

@@ -1,0 +1,306 @@
+"""TOML → frozen dataclasses. A recipe is a name, a seed and a list of stages; a stage is the dataclass of its `kind`.
+
+The plug-in system is the file system: `kind = "ppo"` where an Algorithm is asked for is `algorithms/ppo.py`, whose
+`__all__` has exactly one name; `kind = "my_module:thing"` reaches outside code. An unknown key names its nearest
+neighbour. Left out on purpose: interpolation, includes and defaults files; a recipe reads top to bottom.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import sys
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tropism.types import Algorithm, Engine, Format, Judge, Ref, Stage, TropismError
+
+FOLDERS: dict[type, str] = {
+    Algorithm: "algorithms",
+    Engine: "engines",
+    Format: "formats",
+    Judge: "judges",
+    Stage: "stages",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    name: str
+    seed: int
+    stages: Mapping[str, Stage]  # by id, in the order they run
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe file, or one that ships in the package if `path` is a bare name such as `quickstart`."""
+    file = Path(path)
+    shipped = Path(__file__).parent / "recipes" / f"{path}.toml"
+    if not file.exists() and shipped.exists():
+        file = shipped
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TropismError(
+            f"there is no recipe {path}: give a .toml file or one of {', '.join(names('recipes'))}"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise TropismError(f"{file} is not a readable TOML file ({error}): mend it there") from None
+    for folder in (
+        str(Path.cwd()),
+        str(file.parent.resolve()),
+    ):  # so that "my_module:thing" finds a file beside the recipe
+        if folder not in sys.path:
+            sys.path.append(folder)
+    return parse(table, where=file.name, overrides=overrides, default_name=file.stem)
+
+
+def parse(table: Mapping[str, Any], where: str, overrides: Sequence[str] = (), default_name: str = "run") -> Recipe:
+    """A recipe from its TOML table; `overrides` are `stage.key=value` (or `seed=1`) with TOML values or bare words."""
+    table = _copied(table)
+    entries = table.get("stage", [])
+    if not entries or not isinstance(entries, list):
+        raise TropismError(f"{where} has no stages: add a [[stage]] table with an id and a kind")
+    _refuse_unknown(table, ("name", "seed", "stage"), where)
+    for n, entry in enumerate(entries):
+        for key in ("id", "kind"):
+            if not isinstance(entry.get(key), str):
+                raise TropismError(f"{where}: stage number {n + 1} has no {key}: every stage needs an id and a kind")
+    for override in overrides:
+        _override(table, entries, override)
+    stages: dict[str, Stage] = {}
+    for entry in entries:
+        identity = entry.pop("id")
+        if identity in stages:
+            raise TropismError(f"{where}: two stages have the id {identity!r}: rename one")
+        stage = build(Stage, entry, f"{where}: {identity}")
+        for field, ref, value in refs(stage):
+            _check_ref(f"{where}: {identity}.{field}", ref, value, stages, [e.get("id", "") for e in entries])
+        stages[identity] = stage
+    return Recipe(str(table.get("name", default_name)), build(int, table.get("seed", 0), f"{where}: seed"), stages)
+
+
+def resolve(folder: str, kind: str, where: str = "recipe") -> Any:
+    """The one public object of `tropism/<folder>/<kind>.py`, or an outside object for `module:name`."""
+    if ":" in kind:
+        module, _, name = kind.partition(":")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise TropismError(
+                f"{where}: kind {kind!r} cannot be imported ({error}): run where {module} can be imported from"
+            ) from None
+    known = names(folder)
+    if kind not in known:
+        raise TropismError(f"{where}: there is no {folder} kind {kind!r}: {_nearest(kind, known)}")
+    module_ = importlib.import_module(f"tropism.{folder}.{kind}")
+    return getattr(module_, module_.__all__[0])
+
+
+def names(folder: str) -> list[str]:
+    """The kinds in a folder of the package, each one file."""
+    ending = ".toml" if folder == "recipes" else ".py"
+    files = (Path(__file__).parent / folder).glob(f"*{ending}")
+    return sorted(f.stem for f in files if not f.stem.startswith("_"))
+
+
+def build(hint: Any, value: Any, where: str) -> Any:
+    """`value` (TOML) as the type `hint`; every mistake names `where`."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return build(args[0], value, where)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        options = [a for a in args if a is not type(None)]
+        if value is None:
+            return None
+        errors: list[TropismError] = []
+        for option in options:
+            try:
+                return build(option, value, where)
+            except TropismError as error:
+                errors.append(error)
+        raise errors[-1]
+    if hint in FOLDERS:
+        return _plug(hint, value, where)
+    if origin is typing.Literal:
+        if value not in args:
+            raise TropismError(f"{where} = {value!r} is not one of {', '.join(map(repr, args))}")
+        return value
+    if origin is tuple:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if args[-1] is Ellipsis:
+            return tuple(build(args[0], item, f"{where}[{i}]") for i, item in enumerate(items))
+        if len(items) != len(args):
+            raise TropismError(f"{where} needs {len(args)} values and has {len(items)}")
+        return tuple(build(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(args, items)))
+    if origin in (dict, Mapping) or getattr(origin, "__name__", "") == "Mapping":
+        if not isinstance(value, Mapping):
+            raise TropismError(f"{where} = {value!r} must be a table")
+        return {str(k): build(args[1], v, f"{where}.{k}") for k, v in value.items()}
+    if dataclasses.is_dataclass(hint):
+        if isinstance(value, typing.cast(type, hint)):
+            return value
+        return _dataclass(typing.cast(type, hint), value, where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, float, str, bool):
+        if type(value) is not hint:
+            raise TropismError(f"{where} = {value!r} must be {_WORD[hint]}")
+        return value
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    return value  # callables and objects given from Python
+
+
+_WORD = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+
+
+def refs(value: Any, prefix: str = "") -> list[tuple[str, Ref, str]]:
+    """(field, Ref, text) of every field of a dataclass, nested ones included, that names an earlier stage."""
+    found: list[tuple[str, Ref, str]] = []
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                found += refs(item, f"{prefix}{key}.")
+        return found
+    hints = _hints(type(value))
+    for field in dataclasses.fields(value):
+        item, ref = getattr(value, field.name), _ref_of(hints[field.name])
+        if ref is None:
+            found += refs(item, f"{prefix}{field.name}.")
+        elif isinstance(item, Mapping):
+            found += [(f"{prefix}{field.name}.{k}", ref, v) for k, v in item.items()]
+        elif isinstance(item, tuple):
+            found += [(f"{prefix}{field.name}", ref, v) for v in item]
+        elif item is not None:
+            found.append((prefix + field.name, ref, item))
+    return found
+
+
+def bind(value: Any, paths: Callable[[str], str]) -> Any:
+    """The same dataclass with every reference `r` replaced by `paths(r)`."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return {k: bind(v, paths) for k, v in value.items()} if isinstance(value, Mapping) else value
+    hints = _hints(type(value))
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(value):
+        item = getattr(value, field.name)
+        if _ref_of(hints[field.name]) is None:
+            changes[field.name] = bind(item, paths)
+        elif isinstance(item, Mapping):
+            changes[field.name] = {k: paths(v) for k, v in item.items()}
+        elif isinstance(item, tuple):
+            changes[field.name] = tuple(map(paths, item))
+        else:
+            changes[field.name] = None if item is None else paths(item)
+    changed = {k: v for k, v in changes.items() if v is not getattr(value, k)}
+    return dataclasses.replace(value, **changed) if changed else value
+
+
+def _plug(protocol: type, value: Any, where: str) -> Any:
+    folder = FOLDERS[protocol]
+    if not isinstance(value, (Mapping, str)):
+        return value  # already an object, from Python
+    table = {"kind": value} if isinstance(value, str) else dict(value)
+    kind = table.pop("kind", None)
+    if not isinstance(kind, str):
+        raise TropismError(f"{where} has no kind: choose one of {', '.join(names(folder))}")
+    thing = resolve(folder, kind, where)
+    if inspect.isfunction(thing):  # a plain function in the place of a judge
+        if protocol is not Judge:
+            raise TropismError(f"{where}: {kind!r} is a function; only a judge can be one, name a dataclass")
+        return _dataclass(resolve("judges", "verifier"), {"function": thing, **table}, where)
+    return _dataclass(thing, table, where)
+
+
+def _dataclass(cls: type, table: Any, where: str) -> Any:
+    if not isinstance(table, Mapping):
+        raise TropismError(f"{where} = {table!r} must be a table")
+    if not dataclasses.is_dataclass(cls):
+        raise TropismError(f"{where}: {cls!r} is not a dataclass, so a recipe cannot fill it")
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    _refuse_unknown(table, fields, where)
+    hints = _hints(cls)
+    values = {key: build(hints[key], item, f"{where}.{key}") for key, item in table.items()}
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise TropismError(f"{where} needs the key {name!r}: add it")
+    try:
+        return cls(**values)
+    except TropismError as error:
+        raise TropismError(f"{where}: {error}") from None
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def _ref_of(hint: Any) -> Ref | None:
+    """The Ref in an annotation, looked for in its arguments too (`ModelRef | None`, `Mapping[str, ModelRef]`)."""
+    for extra in getattr(hint, "__metadata__", ()):
+        if isinstance(extra, Ref):
+            return extra
+    for arg in typing.get_args(hint):
+        if (found := _ref_of(arg)) is not None:
+            return found
+    return None
+
+
+def _check_ref(where: str, ref: Ref, value: str, done: Mapping[str, Stage], every: Sequence[str]) -> None:
+    if value in done:
+        return
+    if value in every:
+        raise TropismError(f"{where} names the stage {value!r}, which comes later: move it above")
+    if "/" in value or Path(value).exists():  # a folder or a hub id
+        return
+    hint = _nearest(value, list(done)) if done else "no stage comes before it"
+    raise TropismError(f"{where} names {value!r}, which is no earlier stage, folder or hub id: {hint}")
+
+
+def _refuse_unknown(table: Mapping[str, Any], known: Mapping[str, Any] | Sequence[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise TropismError(f"{where} has no key {key!r}: {_nearest(key, list(known))}")
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, 1, 0.5)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known)}"
+
+
+def _override(table: dict[str, Any], entries: list[dict[str, Any]], text: str) -> None:
+    path, equals, raw = text.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise TropismError(f"--set {text!r} is not stage.key=value")
+    try:
+        value = tomllib.loads(f"v = {raw}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    if len(keys) == 1:
+        _refuse_unknown({keys[0]: 0}, ("name", "seed"), "--set")
+        table[keys[0]] = value
+        return
+    target: Any = next((e for e in entries if e["id"] == keys[0]), None)
+    if target is None:
+        raise TropismError(f"--set {text!r}: no stage {keys[0]!r}: {_nearest(keys[0], [e['id'] for e in entries])}")
+    for key in keys[1:-1]:
+        target = target.setdefault(key, {})
+        if not isinstance(target, dict):
+            raise TropismError(f"--set {text!r}: {key!r} is not a table")
+    target[keys[-1]] = value
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _copied(v) for k, v in value.items()}
+    return [_copied(v) for v in value] if isinstance(value, list) else value

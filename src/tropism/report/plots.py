@@ -1,0 +1,242 @@
+"""Small plots as inline SVG: lines, dots and whiskers, a reliability scatter, a time line. No library, no script.
+
+Colours are classes (`s0` … `s5`) that the style sheet fills for light and dark; a series is also told apart by its dash or
+its shape. Every point carries its numbers as a <title>. Left out: zoom and tooltips that need scripts.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+Point = tuple[float, float]
+STYLES = 6
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def escape(value: object) -> str:
+    """Any text, safe in HTML text and attributes; characters that HTML forbids become �."""
+    return html.escape(_CONTROL.sub("�", str(value)))
+
+
+@dataclass(frozen=True)
+class Series:
+    """`smooth` points are averaged for the curve (1: none); the points stay visible, joined unless `dots`."""
+
+    name: str
+    points: Sequence[Point]
+    style: int = 0
+    smooth: int = 1
+    dots: bool = False
+
+    def finite(self) -> list[Point]:
+        return [(x, y) for x, y in self.points if math.isfinite(x) and math.isfinite(y)]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What an axis shows. Without `low` or `high` it takes them from the data."""
+
+    label: str
+    low: float | None = None
+    high: float | None = None
+    percent: bool = False
+
+    def span(self, values: Sequence[float], pad: float = 0.0) -> tuple[float, float]:
+        low = min(values) if self.low is None else self.low
+        high = max(values) if self.high is None else self.high
+        room = (high - low) * pad or (0.0 if high > low else abs(high) * 0.1 or 1.0)
+        return low - (room if self.low is None else 0), high + (room if self.high is None else 0)
+
+    def shown(self, value: float, digits: int = 3) -> str:
+        return plain(100 * value, digits) + "\u202f%" if self.percent else plain(value, digits)
+
+
+def plain(value: float, digits: int = 3) -> str:
+    """`digits` significant digits, thousands apart, no exponent, a true minus sign."""
+    places = max(digits - 1 - math.floor(math.log10(abs(value))), 0) if value else 0
+    text = f"{value:,.{places}f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
+
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten) within [low, high], about `most` of them."""
+    rough = (high - low) / most
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def smoothed(points: Sequence[Point], window: int) -> list[Point]:
+    """A centred moving average of x and y alike; at the ends the window is cut off."""
+    half, averaged = window // 2, []
+    for i in range(len(points)):
+        near = points[max(i - half, 0) : i + half + 1]
+        averaged.append((sum(x for x, _ in near) / len(near), sum(y for _, y in near) / len(near)))
+    return averaged
+
+
+class _Frame:
+    """Data coordinates to the picture's, and the axes."""
+
+    def __init__(self, x: Axis, y: Axis, xs: tuple[float, float], ys: tuple[float, float], size: Point) -> None:
+        self.axes, self.xs, self.ys = (x, y), xs, ys
+        self.width, self.height = size
+        self.left, self.right, self.top, self.bottom = 46, self.width - 12, 24, self.height - 36
+
+    def x(self, value: float) -> float:
+        return round(self.left + (value - self.xs[0]) / (self.xs[1] - self.xs[0]) * (self.right - self.left), 1)
+
+    def y(self, value: float) -> float:
+        value = min(max(value, self.ys[0]), self.ys[1])  # what lies outside is drawn at the edge
+        return round(self.bottom - (value - self.ys[0]) / (self.ys[1] - self.ys[0]) * (self.bottom - self.top), 1)
+
+    def path(self, points: Sequence[Point], css: str) -> str:
+        joined = " ".join(f"{self.x(x)},{self.y(y)}" for x, y in points)
+        return f'<polyline class="{css}" points="{joined}"/>'
+
+    def drawn(self) -> str:
+        x, y = self.axes
+        parts = [_text(2, 12, y.label, "axis"), _text(self.right, self.height - 4, x.label, "axis end")]
+        for value in ticks(*self.ys, most=4):
+            at = self.y(value)
+            parts.append(f'<line class="grid" x1="{self.left}" x2="{self.right}" y1="{at}" y2="{at}"/>')
+            parts.append(_text(self.left - 6, at + 4, y.shown(value), "tick end"))
+        for value in ticks(*self.xs):
+            parts.append(_text(self.x(value), self.bottom + 16, x.shown(value), "tick middle"))
+        parts.append(f'<line class="rule" x1="{self.left}" x2="{self.right}" y1="{self.bottom}" y2="{self.bottom}"/>')
+        return "".join(parts)
+
+    def mark(self, name: str, value: float) -> str:
+        """A dashed level with its name."""
+        at = self.y(value)
+        line = f'<line class="mark" x1="{self.left}" x2="{self.right}" y1="{at}" y2="{at}"/>'
+        return line + _text(self.right, at - 4, name, "tick end")
+
+
+def lines(
+    label: str, series: Sequence[Series], x: Axis, y: Axis, marks: Mapping[str, float] | None = None, wide: bool = False
+) -> str:
+    """Curves over x; `marks` are named levels on the y axis. Empty if there is no finite point."""
+    every = [p for s in series for p in s.finite()]
+    if not every:
+        return ""
+    levels = [b for _, b in every] + list((marks or {}).values())
+    size = (720, 280) if wide else (360, 220)
+    frame = _Frame(x, y, x.span([a for a, _ in every]), y.span(levels, 0.06), size)
+    parts = [frame.drawn(), *(frame.mark(name, value) for name, value in (marks or {}).items())]
+    for s in series:
+        points, css = s.finite(), f"s{s.style % STYLES}"
+        if s.smooth > 1 and not s.dots:
+            parts.append(frame.path(points, f"raw {css}"))
+        parts.append(frame.path(smoothed(points, s.smooth), f"curve {css}"))
+        for a, b in points:
+            said = escape(f"{s.name}: {y.shown(b, 4)} at {x.label} {x.shown(a, 4)}")
+            dot = f"dot {css}" if s.dots else "hit"
+            parts.append(f'<circle class="{dot}" cx="{frame.x(a)}" cy="{frame.y(b)}" r="3"><title>{said}</title></circle>')
+    return _svg(size, label, parts)
+
+
+def whiskers(label: str, rows: Mapping[str, Mapping[str, Mapping[str, float]]], x: Axis, mark: float | None = None) -> str:
+    """For each row (a model) and each series in it a dot at the value and a whisker over its interval.
+
+    `rows[row][series]` is {"value", "low", "high"}; `mark` is a level to compare with.
+    """
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    figures = [f for row in rows.values() for f in row.values()]
+    span = x.span([v for f in figures for v in (f["low"], f["high"], f["value"])] + ([] if mark is None else [mark]), 0.05)
+    step = 20 * len(names) + 10
+    size = (360, 40 + step * len(rows))
+    frame = _Frame(x, Axis(""), span, (0.0, 1.0), size)
+    frame.left, frame.right, frame.top = 78, size[0] - 52, 6
+    parts = []
+    for value in ticks(*span):
+        at = frame.x(value)
+        parts.append(f'<line class="grid" x1="{at}" x2="{at}" y1="{frame.top}" y2="{frame.bottom}"/>')
+        parts.append(_text(at, frame.bottom + 15, x.shown(value), "tick middle"))
+    if mark is not None:
+        at = frame.x(mark)
+        parts.append(f'<line class="mark" x1="{at}" x2="{at}" y1="{frame.top}" y2="{frame.bottom}"/>')
+    parts.append(_text(frame.right, size[1] - 3, x.label, "axis end"))
+    for i, (row, found) in enumerate(rows.items()):
+        parts.append(_text(frame.left - 8, frame.top + step * i + step / 2 + 4, row, "name end"))
+        for j, name in enumerate(names):
+            if (figure := found.get(name)) is None:
+                continue
+            at, down = frame.x(figure["value"]), frame.top + step * i + 15 + 20 * j
+            ends = [x.shown(figure[end]) for end in ("low", "high")]
+            said = escape(f"{row}, {name}: {x.shown(figure['value'])} (95 % interval {ends[0]} to {ends[1]})")
+            low, high = frame.x(figure["low"]), frame.x(figure["high"])
+            parts.append(
+                f'<g class="s{j % STYLES}"><title>{said}</title><line class="whisker" x1="{low}" x2="{high}" y1="{down}" '
+                f'y2="{down}"/>{_shape(j, at, down)}{_text(size[0] - 46, down + 4, x.shown(figure["value"], 2), "tick")}</g>'
+            )
+    return _svg(size, label, parts)
+
+
+def reliability(label: str, points: Sequence[tuple[float, float, str]], sizes: Sequence[float], x: Axis, y: Axis) -> str:
+    """(predicted, observed, title) as dots with area by `sizes`, and the diagonal on which they ought to lie."""
+    size = (360, 260)
+    xs, ys = x.span([p for p, _, _ in points]), y.span([o for _, o, _ in points])
+    frame = _Frame(x, y, xs, ys, size)
+    parts = [frame.drawn(), frame.path([(v, v) for v in (max(xs[0], ys[0]), min(xs[1], ys[1]))], "mark")]
+    parts.append(frame.path([(p, o) for p, o, _ in points], "curve s0"))
+    for (p, o, said), count in zip(points, sizes):
+        r = round(3 + 7 * math.sqrt(count / max(sizes)), 1)
+        at = f'cx="{frame.x(p)}" cy="{frame.y(o)}" r="{r}"'
+        parts.append(f'<circle class="dot s0" {at}><title>{escape(said)}</title></circle>')
+    return _svg(size, label, parts)
+
+
+def timeline(label: str, stages: Sequence[tuple[str, float, str]]) -> str:
+    """(name, seconds, text) one after the other, each a bar from where the one before it ended."""
+    total = sum(seconds for _, seconds, _ in stages) or 1.0
+    size = (720, 26 * len(stages) + 38)
+    frame = _Frame(Axis("seconds"), Axis(""), (0.0, total), (0.0, 1.0), size)
+    frame.left, frame.right, frame.top = 110, size[0] - 64, 4
+    parts, began = [], 0.0
+    for value in ticks(0.0, total, most=8):
+        at = frame.x(value)
+        parts.append(f'<line class="grid" x1="{at}" x2="{at}" y1="{frame.top}" y2="{frame.bottom}"/>')
+        parts.append(_text(at, frame.bottom + 16, plain(value), "tick middle"))
+    parts.append(_text(size[0] - 2, frame.bottom + 16, "seconds", "axis end"))
+    for i, (name, seconds, said) in enumerate(stages):
+        y, left = frame.top + 26 * i + 4, frame.x(began)
+        width = max(frame.x(began + seconds) - left, 1.5)
+        parts.append(_text(frame.left - 8, y + 14, name, "name end"))
+        parts.append(
+            f'<rect class="bar" x="{left}" y="{y}" width="{width:.1f}" height="18" rx="2"><title>{escape(said)}</title></rect>'
+        )
+        parts.append(_text(round(left + width + 5, 1), y + 14, f"{seconds:.0f}\u202fs", "tick"))
+        began += seconds
+    return _svg(size, label, parts)
+
+
+def figure(heading: str, svg: str, series: Sequence[str] = (), caption: str = "", wide: bool = False) -> str:
+    """A plot with its heading, the key to its series (those of style 0, 1, …) and a line of text; "" without a plot."""
+    if not svg:
+        return ""
+    key = "".join(f'<span class="key s{i % STYLES}"><i></i>{escape(name)}</span>' for i, name in enumerate(series))
+    said = f'<p class="caption">{escape(caption)}</p>' if caption else ""
+    css = ' class="wide"' if wide else ""
+    return f"<figure{css}><figcaption>{escape(heading)}{key}</figcaption>{svg}{said}</figure>"
+
+
+def _shape(j: int, x: float, y: float) -> str:
+    """A disc, then a diamond: shapes tell apart what colours may not."""
+    if j % 2 == 0:
+        return f'<circle class="point" cx="{x}" cy="{y}" r="4.5"/>'
+    return f'<path class="point" d="M{x:.1f} {y - 6:.1f}l6 6-6 6-6-6z"/>'
+
+
+def _text(x: float, y: float, said: str, css: str) -> str:
+    return f'<text class="{css}" x="{x}" y="{y}">{escape(said)}</text>'
+
+
+def _svg(size: Point, label: str, parts: Sequence[str]) -> str:
+    width, height = size
+    return f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'

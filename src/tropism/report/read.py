@@ -1,0 +1,95 @@
+"""What the report is made from: the finished stages of a run folder and what its evaluation found.
+
+An unfinished or torn stage is left out. Where a recipe evaluates more than once, the last finished evaluation counts: its
+figures are not mixed with those of another set of prompts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tropism.store.run import done, latest, read_metrics
+
+EVALUATION = "evaluation.json"  # written by the evaluate stage
+SIMULATED = {
+    "tropism.formats.phrasebook:Phrasebook": "demonstrators",
+    "tropism.judges.annotator:Annotator": "annotators",
+}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One finished stage: its recipe fields, the facts it left in DONE, its metrics.jsonl."""
+
+    id: str
+    kind: str
+    seconds: float
+    fields: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    metrics: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A run. `planned` is every stage id of the recipe; `stages` are the finished ones, in the recipe's order."""
+
+    recipe: str
+    planned: tuple[str, ...]
+    stages: tuple[Finished, ...]
+    evaluation: Mapping[str, Any]  # empty if nothing is evaluated yet
+    evaluate: Mapping[str, Any]  # the recipe fields of that evaluation
+
+    @property
+    def models(self) -> Mapping[str, Mapping[str, Any]]:
+        """The evaluated models' figures, by name."""
+        return self.evaluation.get("models", {})
+
+    @property
+    def over(self) -> str:
+        """The model that the others are compared with."""
+        return self.evaluation.get("over", "")
+
+    @property
+    def plain(self) -> Sequence[str]:
+        """The models that were asked in raw text, as they have never seen a chat template."""
+        return self.evaluate.get("plain", ())
+
+    @property
+    def simulated(self) -> list[str]:
+        """Who in this run is simulated: demonstrators, annotators."""
+        kinds = {kind for stage in self.stages for kind in _kinds(stage.fields)}
+        return sorted({who for kind, who in SIMULATED.items() if kind in kinds}, reverse=True)
+
+
+def read(folder: Path) -> Findings:
+    """Raises TropismError if `folder` is not a run folder."""
+    stages, evaluation, evaluate = [], {}, {}
+    finished = latest(folder)
+    recipe = json.loads((folder / "recipe.json").read_text("utf-8"))
+    for id, path in finished.items():
+        if (meta := done(path)) is None:
+            continue
+        fields = json.loads((path / "stage.json").read_text("utf-8"))["fields"]
+        kind = _short(fields["kind"])
+        stages.append(Finished(id, kind, meta["seconds"], fields, meta["facts"], read_metrics(path)))
+        if (file := path / "out" / EVALUATION).exists():
+            evaluation, evaluate = json.loads(file.read_text("utf-8")), fields
+    return Findings(recipe["name"], tuple(recipe["stages"]), tuple(stages), evaluation, evaluate)
+
+
+def _short(kind: str) -> str:
+    """`tropism.stages.sft:SFT` is the kind `sft`; an outside kind stays as it is."""
+    module, _, _ = kind.partition(":")
+    return module.removeprefix("tropism.stages.") if module.startswith("tropism.stages.") else kind
+
+
+def _kinds(value: Any) -> list[str]:
+    """Every `kind` anywhere in a stage's fields."""
+    if isinstance(value, Mapping):
+        here = [value["kind"]] if isinstance(value.get("kind"), str) else []
+        return here + [kind for item in value.values() for kind in _kinds(item)]
+    return [kind for item in value for kind in _kinds(item)] if isinstance(value, list) else []

@@ -1,0 +1,151 @@
+"""The run in a sentence, computed from its figures; what they do not show is not said.
+
+A win is a win when the 95 % interval of the win rate lies above one half. Reward hacking (arXiv 2210.10760) is said where
+the rounds show it: after its best fifth of the rounds the true quality fell by more than three standard errors while the
+learned reward rose by more than three. Three and not two, because the best of five is chosen by looking.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tropism.report.read import Finished, Findings
+
+FEWEST_ROUNDS = 15  # three in each fifth
+ERRORS = 3.0
+NAMES = {"sft": "SFT", "ppo": "PPO", "grpo": "GRPO", "rloo": "RLOO", "dpo": "DPO", "apa": "APA", "rest": "ReST"}
+
+
+@dataclass(frozen=True)
+class Hacking:
+    """Means over the fifth of the rounds with the best true quality and over the last fifth."""
+
+    first_round: int
+    last_round: int
+    reward: tuple[float, float]
+    truth: tuple[float, float]
+
+
+def verdicts(findings: Findings) -> list[str]:
+    """One sentence for each model that was trained further than the one it is compared with."""
+    tuned = [n for n in findings.models if n != findings.over and n not in findings.plain]
+    if not tuned or findings.over not in findings.models:
+        return [_unfinished(findings)]
+    return [_verdict(name, findings) for name in tuned]
+
+
+def hacking(rounds: Sequence[Mapping[str, Any]]) -> Hacking | None:
+    """Where the learned reward went on rising and the true quality fell; None if that is not seen."""
+    kept = [r for r in rounds if all(math.isfinite(r.get(key, math.nan)) for key in ("reward", "truth"))]
+    if len(kept) < FEWEST_ROUNDS:
+        return None
+    size = len(kept) // 5
+    fifths = [kept[i * size : (i + 1) * size] for i in range(4)] + [kept[-size:]]
+    best = max(fifths, key=lambda fifth: statistics.mean(r["truth"] for r in fifth))
+    last = fifths[-1]
+    if best is last or _rise(best, last, "truth") > -ERRORS or _rise(best, last, "reward") < ERRORS:
+        return None
+    means = {key: tuple(statistics.mean(r[key] for r in part) for part in (best, last)) for key in ("reward", "truth")}
+    return Hacking(best[0]["round"], last[-1]["round"], means["reward"], means["truth"])  # type: ignore[arg-type]
+
+
+def title(name: str) -> str:
+    """A model's or stage's name as people write it."""
+    return NAMES.get(name, name)
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.0f}\u202f%"
+
+
+def interval(figure: Mapping[str, float]) -> str:
+    """`64–78 %` of a share."""
+    return f"{100 * figure['low']:.0f}–{percent(figure['high'])}"
+
+
+def number(value: float) -> str:
+    """A number with two digits behind the point and a true minus sign."""
+    return f"{value:.2f}".replace("-", "−")
+
+
+def _verdict(name: str, findings: Findings) -> str:
+    figures, over = findings.models[name], findings.models[findings.over]
+    ours, theirs = title(name), title(findings.over)
+    kl = figures.get(f"kl_to_{findings.over}")
+    cost = f", at {kl['value']:.1f} nats of KL per completion" if kl else ""
+    win = figures.get(f"win_over_{findings.over}")
+    rewards = (figures.get("reward"), over.get("reward"))
+    rated = rewards[0]["low"] > rewards[1]["high"] if rewards[0] and rewards[1] else False
+    hacked = _hacked(name, findings)
+    if win is None:
+        said = _by_reward(ours, theirs, rewards, cost)
+    else:
+        share = f"{percent(win['value'])} of comparisons on held-out prompts"
+        if win["low"] > 0.5:
+            said = f"{ours} answers better than {theirs}: it wins {share} ({interval(win)}){cost}"
+        elif win["high"] < 0.5:
+            said = f"{ours} answers worse than {theirs}: it wins only {share} ({interval(win)}){cost}"
+            if rated and not hacked:
+                hacked = "Reward hacking: the learned reward prefers the worse answers; "
+        else:
+            touches = "touches" if 0.5 in (win["low"], win["high"]) else "includes"
+            said = (
+                f"{ours} cannot be told from {theirs}: it wins {share}, and the 95\u202f% interval "
+                f"({interval(win)}) {touches} one half{cost}"
+            )
+    return f"{hacked}{said}."
+
+
+def _by_reward(ours: str, theirs: str, rewards: tuple[Any, Any], cost: str) -> str:
+    """Without a judge of the truth there is only the learned reward to speak of, or nothing."""
+    unknown = "no judge of the truth looked, so whether its answers are better was not measured"
+    mine, other = rewards
+    if not mine or not other:
+        return f"{ours} was trained{cost}; {unknown}"
+    against = f"({number(mine['value'])} against {number(other['value'])})"
+    if mine["low"] > other["high"]:
+        said = f"The learned reward of {ours} is higher than that of {theirs} {against}"
+    elif mine["high"] < other["low"]:
+        said = f"The learned reward of {ours} is lower than that of {theirs} {against}"
+    else:
+        said = f"The learned reward does not tell {ours} from {theirs} {against}, as their intervals overlap"
+    return f"{said}{cost}; {unknown}"
+
+
+def _hacked(name: str, findings: Findings) -> str:
+    """The reward hacking that the rounds of the model's stage show, as the beginning of a sentence."""
+    id = findings.evaluate.get("models", {}).get(name, name)
+    found = next((h for s in rl_stages(findings) if s.id == id and (h := hacking(s.metrics))), None)
+    return f"Reward hacking: {described(found)}; " if found else ""
+
+
+def described(found: Hacking) -> str:
+    return (
+        f"from round {found.first_round} to {found.last_round} the learned reward rose from {number(found.reward[0])} to "
+        f"{number(found.reward[1])} while the true quality fell from {number(found.truth[0])} to {number(found.truth[1])}"
+    )
+
+
+def _unfinished(findings: Findings) -> str:
+    ready = [title(s.id) for s in findings.stages]
+    if len(ready) == len(findings.planned):
+        return "All stages are finished; the recipe compares no trained model with another."
+    said = f"No verdict yet: {len(ready)} of {len(findings.planned)} stages are finished"
+    return f"{said} ({', '.join(ready)})." if ready else f"{said}."
+
+
+def _rise(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], key: str) -> float:
+    """The difference of two means in its own standard errors."""
+    a, b = [r[key] for r in before], [r[key] for r in after]
+    error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
+    difference = statistics.mean(b) - statistics.mean(a)
+    return difference / error if error else math.copysign(math.inf, difference) if difference else 0.0
+
+
+def rl_stages(findings: Findings) -> list[Finished]:
+    """The stages that went by rounds."""
+    return [s for s in findings.stages if s.metrics and "round" in s.metrics[0]]

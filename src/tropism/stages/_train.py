@@ -1,0 +1,110 @@
+"""What pretrain, sft and reward share: passes over trees that fit in memory, with checkpoints and a held-out loss."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from tropism.models.forward import takes_trees
+from tropism.store import groups as store
+from tropism.store.run import Work
+from tropism.tensors.batch import Batch, Ratio, Tree, collate, total
+from tropism.train.loop import Learner, NotFinite, predict, values
+from tropism.train.order import Order
+from tropism.train.trees import spans
+from tropism.types import Algorithm, Format, Group, TropismError
+
+PASS_TOKENS = 16_384
+ROW_TOKENS = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Trees in training, how many tokens an update takes (0: `groups` trees instead), how many updates there are."""
+
+    trees: Sequence[Tree]
+    steps: int
+    tokens: int = 0
+    groups: int = 0
+
+    def take(self, order: Order) -> list[Tree]:
+        if not self.tokens:
+            return [self.trees[i] for i in order.take(self.groups)]
+        taken: list[Tree] = []
+        size = 0
+        while size < self.tokens:
+            taken.append(self.trees[order.take(1)[0]])
+            size += taken[-1].size
+        return taken
+
+
+def fit(work: Work, learner: Learner, algorithm: Algorithm, data: Data) -> None:
+    """Trains from the newest checkpoint, or from the start, to the last step."""
+    model = next(iter(learner.models.values()))
+    order = Order(len(data.trees), work.seed)
+    if found := work.restore():
+        order.position = learner.restore(found[1])["position"]
+    with work.progress("training", data.steps) as bar:
+        bar.advance(learner.done, rated=0)
+        while learner.done < data.steps:
+            batch = layout(data.take(order), model)
+            try:
+                numbers = values(learner.update(algorithm, algorithm.credit(batch)))
+            except NotFinite as error:
+                raise error.with_checkpoint(work.last_checkpoint()) from None
+            bar.advance(1, rated=int((batch.position_BT > 0).sum()))
+            bar.show(loss=numbers["loss"])
+            if learner.done % max(data.steps // 200, 1) == 0 or learner.done == data.steps:
+                work.log(step=learner.done, **numbers)
+            if work.due() and learner.done < data.steps:
+                work.save(learner.done, lambda folder: learner.save(folder, position=order.position))
+
+
+def layout(trees: Sequence[Tree], model: PreTrainedModel) -> Batch:
+    """A Batch on the model's device, in the layout that the model can take."""
+    return collate(trees, ROW_TOKENS, shared=takes_trees(model)).to(model.device)
+
+
+@torch.no_grad()
+def measure(models: dict[str, PreTrainedModel], algorithm: Algorithm, trees: Sequence[Tree]) -> dict[str, Ratio]:
+    """The loss and metrics of held-out trees, without training on them."""
+    model = next(iter(models.values()))
+    parts = []
+    for piece in spans(trees, PASS_TOKENS):
+        batch = layout(piece, model)
+        loss, more = algorithm.loss(batch, predict(models, algorithm.predicts, batch))
+        parts.append({"loss": loss, **more})
+    return total(parts)
+
+
+def read(source: Format, what: str, work: Work) -> list[Group]:
+    """All groups of a format; what it left out is counted and shown."""
+    records = source.groups()
+    groups = list(records)
+    if skipped := getattr(records, "skipped", []):
+        work.note(f"{len(skipped)} broken records left out of {what}; the first: {skipped[0]}")
+        work.facts["left_out"] = work.facts.get("left_out", 0) + len(skipped)
+    if not groups:
+        raise TropismError(f"{what} is empty: name a file with at least one record")
+    return groups
+
+
+def held_out(groups: Sequence[Group], share: float, smallest: int = 1) -> tuple[list[Group], list[Group]]:
+    """(train, test): every 1/share-th group is held out, spread evenly; none if the share is 0 or there are too few."""
+    every = round(1 / share) if share else 0
+    if not every or len(groups) // every < smallest:
+        return list(groups), []
+    test = set(range(every - 1, len(groups), every))
+    return [g for i, g in enumerate(groups) if i not in test], [groups[i] for i in sorted(test)]
+
+
+def read_split(path: str) -> tuple[list[Group], list[Group]]:
+    """(train, test) of groups that the label stage has split by prompt."""
+    groups = list(store.read(path))
+    train = [g for g in groups if g.meta.get("split") != "test"]
+    if not train:
+        raise TropismError(f"{path} holds no training groups: lower `test` in the label stage")
+    return train, [g for g in groups if g.meta.get("split") == "test"]

@@ -1,0 +1,253 @@
+"""Stage: models side by side on held-out prompts, each figure with its n and 95 % interval (over prompts).
+
+The judge may see the reference answer; no model and no reward model does. A model named in `plain` is asked in raw text,
+as it has never seen a chat template. Writes `evaluation.json` and the answers themselves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from sacrebleu.metrics.chrf import CHRF
+from transformers import PreTrainedModel
+
+from tropism.engines.local import LocalEngine
+from tropism.models.store import context_of, device, load_lm
+from tropism.stages._train import PASS_TOKENS, layout, read
+from tropism.stages.reward import HELD_OUT
+from tropism.store import files
+from tropism.store import groups as store
+from tropism.store.run import Work
+from tropism.tensors import statistics
+from tropism.tensors.batch import sum_by_completion
+from tropism.tensors.statistics import Figure
+from tropism.text import tokenizer
+from tropism.train.loop import predict
+from tropism.train.trees import spans, tree
+from tropism.types import Format, Group, Judge, Message, ModelRef, SamplingParams, TropismError
+
+__all__ = ["Evaluate"]
+
+FILE = "evaluation.json"
+SHOWN = 40  # prompts whose answers the report shows side by side
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """`models` by the names the report gives them; `over` is the one that the others are compared with.
+
+    `judge` is the truth, `proxy` the reward model (to see how far it is from the truth). `completes` are raw-text
+    prompts for the model `base`; `reward` is a reward stage, measured on its held-out groups against the judgments of
+    `against`.
+    """
+
+    models: Mapping[str, ModelRef]
+    prompts: Format
+    judge: Judge | None = None
+    proxy: Judge | None = None
+    over: str = "sft"
+    base: str = "base"
+    plain: tuple[str, ...] = ("base",)
+    completes: Format | None = None
+    reward: ModelRef | None = None
+    against: str = "truth"
+    sampling: SamplingParams = SamplingParams(n=4, max_tokens=48)
+
+    version: ClassVar[int] = 1
+    makes: ClassVar[Literal["report"]] = "report"
+
+    def __post_init__(self) -> None:
+        if self.over not in self.models:
+            raise TropismError(f"over = {self.over!r} is none of the models: choose one of {', '.join(self.models)}")
+        if self.completes is not None and self.base not in self.models:
+            raise TropismError(f"base = {self.base!r} is none of the models, so nothing can complete the raw text")
+
+    def run(self, work: Work) -> None:
+        asked = read(self.prompts, "prompts", work)
+        answers: dict[str, dict[str, list[Group]]] = {}
+        with work.progress("answering", len(self.models) * len(asked) * (self.sampling.n + 1)) as bar:
+            for name, path in self.models.items():
+                answers[name] = self._answer(name, path, asked, work)
+                tokens = sum(len(c.tokens or ()) for g in answers[name]["sampled"] for c in g.completions)
+                bar.advance(len(asked) * (self.sampling.n + 1), rated=tokens)
+        reference = load_lm(self.models[self.over]).to(device())
+        ours = answers[self.over]["sampled"]
+        models = {name: self._figures(name, found, ours, reference) for name, found in answers.items()}
+        result: dict[str, Any] = {"over": self.over, "models": models}
+        if self.reward:
+            result["reward_model"] = reward_figures(list(store.read(f"{self.reward}/{HELD_OUT}")), self.against)
+        if self.completes is not None:
+            result["base_completes"] = self._completes(work)
+        result["answers"] = _side_by_side(answers)
+        files.write_json(work.out / FILE, result)
+        for name, found in answers.items():
+            store.write(found["sampled"], work.out / f"{name}.parquet")
+
+    def _answer(self, name: str, path: str, asked: list[Group], work: Work) -> dict[str, list[Group]]:
+        """The groups with one greedy completion, and with sampled ones, both judged."""
+        words = tokenizer.load(path)
+        engine = LocalEngine(load_lm(path).to(device()), words, name)
+        prompts = [_plain(g) if name in self.plain else g.prompt for g in asked]
+        greedy = dataclasses.replace(self.sampling, n=1, temperature=0.0)
+        sampled = dataclasses.replace(self.sampling, seed=work.seed)
+        found: dict[str, list[Group]] = {}
+        for kind, params in (("greedy", greedy), ("sampled", sampled)):
+            made = engine.generate(prompts, params)
+            groups = [dataclasses.replace(g, prompt=tuple(p), completions=c) for g, p, c in zip(asked, prompts, made)]
+            for label, judge in (("truth", self.judge), ("proxy", self.proxy)):
+                if judge is not None and not (label == "proxy" and name in self.plain):
+                    groups = [
+                        dataclasses.replace(g, judgments=(*g.judgments, dataclasses.replace(j, judge=label)))
+                        for g, j in zip(groups, judge.judge(groups))
+                    ]
+            found[kind] = groups
+        return found
+
+    def _figures(
+        self, name: str, found: dict[str, list[Group]], ours: list[Group], reference: PreTrainedModel
+    ) -> dict[str, Any]:
+        greedy, sampled = found["greedy"], found["sampled"]
+        n, each = len(sampled), self.sampling.n
+        figures: dict[str, Any] = {"n": n, "samples": each}
+        if all(g.target is not None for g in greedy):
+            exact = [float(np.mean([_exact(c.text, g.target) for c in g.completions])) for g in sampled]
+            right = sum(_exact(g.completions[0].text, g.target) for g in greedy)
+            chrf = CHRF()
+            figures |= {
+                "exact_greedy": statistics.proportion(right, n),
+                "exact_sampled": statistics.mean(exact),
+                "chrf": statistics.mean(
+                    [chrf.sentence_score(g.completions[0].text.strip(), [g.target or ""]).score for g in greedy]
+                ),
+            }
+        for label, key in (("truth", "quality"), ("proxy", "reward")):
+            if (scores := _scores(sampled, label)) is not None:
+                figures[key] = statistics.mean([float(np.mean(s)) for s in scores])
+        if (theirs := _scores(ours, "truth")) is not None and (mine := _scores(sampled, "truth")) is not None:
+            figures[f"win_over_{self.over}"] = statistics.mean([statistics.wins(a, b) for a, b in zip(mine, theirs)])
+        if name not in self.plain:
+            figures[f"kl_to_{self.over}"] = _kl(sampled, reference, self.models[self.over], self.sampling)
+        lengths = [[len(c.tokens or ()) for c in g.completions] for g in sampled]
+        stops = [[c.finish_reason == "stop" for c in g.completions] for g in sampled]
+        figures["tokens"] = statistics.mean([float(np.mean(x)) for x in lengths])
+        figures["stop_rate"] = statistics.mean([float(np.mean(x)) for x in stops])
+        return figures
+
+    def _completes(self, work: Work) -> Figure:
+        """How often the base model, given raw text to go on with, goes on rightly (its first line)."""
+        assert self.completes is not None
+        groups = read(self.completes, "completes", work)
+        path = self.models[self.base]
+        engine = LocalEngine(load_lm(path).to(device()), tokenizer.load(path), self.base)
+        params = SamplingParams(temperature=0.0, max_tokens=self.sampling.max_tokens, stop=("\n",))
+        made = engine.generate([g.prompt for g in groups], params)
+        return statistics.proportion(sum(_exact(c[0].text, g.target) for g, c in zip(groups, made)), len(groups))
+
+
+def reward_figures(groups: list[Group], against: str) -> dict[str, Any]:
+    """Held-out accuracy, rank correlation, length bias and calibration of a reward model, over groups."""
+    scores: list[list[float]] = []
+    truths: list[list[float]] = []
+    lengths: list[list[float]] = []
+    for group in groups:
+        found, truth = group.judgment("reward_model"), group.judgment(against)
+        if found is None or truth is None:
+            raise TropismError(
+                f"group {group.id} has no judgment by {against!r}: set `against` to a judge of the label stage"
+            )
+        kept = [k for k, (s, t) in enumerate(zip(found.scores, truth.scores)) if s is not None and t is not None]
+        scores.append([found.scores[k] or 0.0 for k in kept])
+        truths.append([truth.scores[k] or 0.0 for k in kept])
+        lengths.append([float(len(group.completions[k].text)) for k in kept])
+    counted = [statistics.concordance(s, t) for s, t in zip(scores, truths)]
+    taus = [x for s, t in zip(scores, truths) if (x := statistics.kendall_tau(s, t)) is not None]
+    biases = [x for s, n in zip(scores, lengths) if (x := statistics.correlation(s, n)) is not None]
+    wanted = [x for t, n in zip(truths, lengths) if (x := statistics.correlation(t, n)) is not None]
+    figures: dict[str, Any] = {"n_groups": len(groups), "n_pairs": sum(p for _, p in counted), "against": against}
+    if figures["n_pairs"]:
+        figures["pair_accuracy"] = statistics.ratio([float(r) for r, _ in counted], [float(p) for _, p in counted])
+    for name, values in (("kendall_tau", taus), ("length_correlation", biases), ("length_correlation_truth", wanted)):
+        if values:
+            figures[name] = statistics.mean(values)
+    figures["calibration"] = calibration(scores, truths)
+    return figures
+
+
+def calibration(scores: Sequence[Sequence[float]], truths: Sequence[Sequence[float]]) -> list[dict[str, float]]:
+    """Ten equal bins of σ(score difference), as the probability that the first is better, against how often it is."""
+    predicted, right = [], []
+    for s, t in zip(scores, truths):
+        i, j = np.triu_indices(len(s), 1)
+        difference, order = np.asarray(s)[i] - np.asarray(s)[j], np.sign(np.asarray(t)[i] - np.asarray(t)[j])
+        known = order != 0
+        flip = np.where(difference < 0, -1, 1)  # each pair once, the one that the model prefers first
+        predicted += (1 / (1 + np.exp(-np.abs(difference[known])))).tolist()
+        right += ((order * flip)[known] > 0).tolist()
+    bins = np.clip(((np.asarray(predicted) - 0.5) * 20).astype(int), 0, 9)
+    return [
+        {
+            "predicted": round(float(np.mean(np.asarray(predicted)[bins == b])), 4),
+            "observed": round(float(np.mean(np.asarray(right)[bins == b])), 4),
+            "n": int((bins == b).sum()),
+        }
+        for b in range(10)
+        if (bins == b).any()
+    ]
+
+
+def _exact(text: str, target: str | None) -> bool:
+    return target is not None and text.strip() == target.strip()
+
+
+def _plain(group: Group) -> tuple[Message, ...]:
+    """The question as a document would begin."""
+    return (Message("text", "\n".join(m.content for m in group.prompt) + "\n"),)
+
+
+def _scores(groups: Sequence[Group], judge: str) -> list[list[float]] | None:
+    """Per group the scores given; None if the judge did not look or could not tell for some group."""
+    found = [[s for s in j.scores if s is not None] if (j := g.judgment(judge)) else [] for g in groups]
+    return found if all(found) else None
+
+
+@torch.inference_mode()
+def _kl(groups: list[Group], reference: PreTrainedModel, path: str, sampling: SamplingParams) -> Figure:
+    """Nats per completion, on the model's own samples: log pi of the engine minus log pi of the reference."""
+    words = tokenizer.load(path)
+    trees = [tree(g, words, context_of(reference)) for g in groups]
+    ratios: list[float] = []
+    for piece in spans(trees, PASS_TOKENS):
+        batch = layout(piece, reference)
+        there = predict({"policy": reference}, ("logprobs_BT",), batch, sampling).need("logprobs_BT")
+        ratios += sum_by_completion(batch.need("old_logprobs_BT") - there, batch).tolist()
+    rest = iter(ratios)
+    return statistics.mean([float(np.mean([next(rest) for _ in g.completions])) for g in groups])
+
+
+def _side_by_side(answers: Mapping[str, Mapping[str, list[Group]]]) -> list[dict[str, Any]]:
+    """For the first prompts: the question, the reference, and each model's greedy and first sampled answer."""
+    first = next(iter(answers.values()))["greedy"]
+    rows = []
+    for i, group in enumerate(first[:SHOWN]):
+        row: dict[str, Any] = {"id": group.id, "target": group.target, "models": {}}
+        for name, found in answers.items():
+            greedy, sampled = found["greedy"][i], found["sampled"][i]
+            row["models"][name] = {
+                "prompt": [m.content for m in greedy.prompt],
+                "greedy": greedy.completions[0].text,
+                "sampled": sampled.completions[0].text,
+                "quality": _first(greedy, "truth"),
+                "reward": _first(greedy, "proxy"),
+            }
+        rows.append(row)
+    return rows
+
+
+def _first(group: Group, judge: str) -> float | None:
+    found = group.judgment(judge)
+    return found.scores[0] if found else None

@@ -1,0 +1,59 @@
+"""Stage: judges look at groups. Train and test are split by prompt: the K completions of a prompt never part."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from tropism.stages._train import read
+from tropism.store import groups as store
+from tropism.store.run import Work
+from tropism.types import Format, Group, GroupsRef, Judge, TropismError
+
+__all__ = ["Label"]
+
+
+@dataclass(frozen=True)
+class Label:
+    """Groups of an earlier stage (`groups`) or from files (`data`); exactly one of the two is given.
+
+    Data that come with judgments need no `judges`. `test` is the share of prompts held out.
+    """
+
+    groups: GroupsRef | None = None
+    data: Format | None = None
+    judges: tuple[Judge, ...] = ()
+    test: float = 0.15
+
+    version: ClassVar[int] = 1
+    makes: ClassVar[Literal["groups"]] = "groups"
+
+    def __post_init__(self) -> None:
+        if (self.groups is None) == (self.data is None):
+            raise TropismError("label needs either `groups` (an earlier stage) or `data` (a format): give one of them")
+
+    def run(self, work: Work) -> None:
+        found = read(self.data, "data", work) if self.data else list(store.read(self.groups or ""))
+        for judge in self.judges:
+            found = [dataclasses.replace(g, judgments=(*g.judgments, j)) for g, j in zip(found, judge.judge(found))]
+        silent = [g.id for g in found if not any(s is not None for j in g.judgments for s in j.scores)]
+        if len(silent) == len(found):
+            raise TropismError("no judge scored any completion: name a judge that can, under `judges`")
+        found = [dataclasses.replace(g, meta={**g.meta, "split": split(g, self.test)}) for g in found]
+        work.facts |= {
+            "groups": len(found),
+            "completions": sum(len(g.completions) for g in found),
+            "test_groups": sum(g.meta["split"] == "test" for g in found),
+            "unjudged_groups": len(silent),
+            "judges": sorted({j.judge for g in found for j in g.judgments}),
+        }
+        store.write(found, work.out / store.FILE)
+
+
+def split(group: Group, test: float) -> str:
+    """`train` or `test`, by the prompt's text: the same prompt falls on the same side in every data set."""
+    text = "\x00".join(f"{m.role}\x01{m.content}" for m in group.prompt)
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") / 2**64
+    return "test" if number < test else "train"

@@ -1,0 +1,71 @@
+"""Stage: a base model from raw text. It learns to go on with a document; it does not answer."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from tropism.algorithms.nll import NLL
+from tropism.models.store import Architecture, context_of, create, device, load_lm, save
+from tropism.stages._train import PASS_TOKENS, Data, fit, held_out, measure, read
+from tropism.store.run import Work
+from tropism.text import tokenizer
+from tropism.train.loop import Learner
+from tropism.train.optim import Optim
+from tropism.train.trees import chunks
+from tropism.types import Format, ModelRef, TokenizerRef, TropismError
+
+__all__ = ["Pretrain"]
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """A new model on `tokenizer`, or `init` trained further; exactly one of the two is given.
+
+    Documents longer than `row_tokens` are cut into pieces of that length; each token is trained once a pass.
+    """
+
+    data: Format
+    tokenizer: TokenizerRef | None = None
+    model: Architecture = Architecture()
+    init: ModelRef | None = None
+    steps: int = 2000
+    tokens_per_step: int = 1024
+    row_tokens: int = 256
+    held_out: float = 0.01
+    pass_tokens: int = PASS_TOKENS  # in one forward pass: lower it if memory is short
+    optim: Optim = field(default_factory=lambda: Optim(lr=5e-3, weight_decay=0.01))
+
+    version: ClassVar[int] = 1
+    makes: ClassVar[Literal["model"]] = "model"
+
+    def __post_init__(self) -> None:
+        if (self.tokenizer is None) == (self.init is None):
+            raise TropismError("pretrain needs either `tokenizer` (a new model) or `init` (a model to go on from)")
+
+    def run(self, work: Work) -> None:
+        train, test = held_out(read(self.data, "data", work), self.held_out)
+        words = tokenizer.load(self.init or self.tokenizer or "")
+        model = load_lm(self.init) if self.init else create(self.model, words, work.seed)
+        model.to(device())
+        length = min(self.row_tokens, context_of(model))
+        trees = [piece for group in train for piece in chunks(group, words, length)]
+        learner = Learner({"policy": model}, self.optim, self.steps, pass_tokens=self.pass_tokens)
+        fit(work, learner, NLL(), Data(trees, self.steps, tokens=self.tokens_per_step))
+        work.facts |= {
+            "parameters": model.num_parameters(),
+            "tokens": self.steps * self.tokens_per_step,
+            "documents": len(train),
+            "tokens_in_data": sum(t.size for t in trees),
+        }
+        if test:
+            text = "".join(c.text for g in test for c in g.completions).encode()
+            loss = measure({"policy": model}, NLL(), [p for g in test for p in chunks(g, words, length)])["loss"]
+            work.facts |= {
+                "held_out_loss": round(loss.value, 4),
+                "bits_per_byte": round(float(loss.total) / 0.6931471805599453 / len(text), 4),
+                "gzip_bits_per_byte": round(8 * len(gzip.compress(text, 9, mtime=0)) / len(text), 4),
+                "held_out_bytes": len(text),
+            }
+        save(model, words, work.out)

@@ -1,0 +1,97 @@
+"""Stage: a reward model from judged groups, as `AutoModelForSequenceClassification` with one label.
+
+The held-out groups come back in `held_out.parquet` with the model's judgment added, for calibration and accuracy.
+Scores are scaled to standard deviation 1 on the training completions, so that a KL coefficient keeps its meaning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+
+from tropism.algorithms.kwise import KWise
+from tropism.models.store import context_of, device, load_scalar, save
+from tropism.stages._train import PASS_TOKENS, Data, fit, layout, measure, read_split
+from tropism.store import groups as store
+from tropism.store.run import Work
+from tropism.tensors.batch import Tree
+from tropism.text import tokenizer
+from tropism.train.loop import Learner, predict
+from tropism.train.optim import Optim
+from tropism.train.trees import judged, ranks, spans, tree
+from tropism.types import Algorithm, Group, GroupsRef, Judgment, ModelRef, TropismError
+
+__all__ = ["Reward"]
+
+HELD_OUT = "held_out.parquet"
+
+
+@dataclass(frozen=True)
+class Reward:
+    """`judge` names whose judgments are learned; `passes` over the training groups are made."""
+
+    model: ModelRef
+    groups: GroupsRef
+    judge: str
+    passes: float = 3.0
+    groups_per_step: int = 16
+    algorithm: Algorithm = KWise()
+    pass_tokens: int = PASS_TOKENS  # in one forward pass: lower it if memory is short
+    optim: Optim = field(default_factory=lambda: Optim(lr=1e-3))
+
+    version: ClassVar[int] = 1
+    makes: ClassVar[Literal["model"]] = "model"
+
+    def run(self, work: Work) -> None:
+        train, test = read_split(self.groups)
+        words = tokenizer.load(self.model)
+        model = load_scalar(self.model).to(device())
+        context = context_of(model)
+        trees = [ranked(g, self.judge, tree(g, words, context)) for g in train]
+        test_trees = [ranked(g, self.judge, tree(g, words, context)) for g in test]
+        steps = max(1, round(self.passes * len(trees) / self.groups_per_step))
+        learner = Learner({"scorer": model}, self.optim, steps, pass_tokens=self.pass_tokens)
+        fit(work, learner, self.algorithm, Data(trees, steps, groups=self.groups_per_step))
+        scale = _scores(model, trees).std()
+        if scale > 0:
+            with torch.no_grad():
+                model.score.weight.div_(scale.to(model.device))
+        work.facts |= {"groups": len(trees), "test_groups": len(test), "steps": steps}
+        if test:
+            numbers = measure({"scorer": model}, self.algorithm, test_trees)
+            work.facts |= {"held_out_loss": round(numbers["loss"].value, 4)}
+            rest = iter(_scores(model, test_trees).tolist())
+            marked = [
+                dataclasses.replace(
+                    g,
+                    judgments=(
+                        *g.judgments,
+                        Judgment("reward_model@1", tuple(next(rest) for _ in g.completions)),
+                    ),
+                )
+                for g in test
+            ]
+            store.write(marked, work.out / HELD_OUT)
+        save(model, words, work.out)
+
+
+def ranked(group: Group, judge: str, found: Tree) -> Tree:
+    """The tree with the judge's ranks; a group of one completion ranks nothing and is refused."""
+    if len(group.completions) < 2:
+        raise TropismError(
+            f"group {group.id} has {len(group.completions)} completion: a reward model needs at least "
+            "two of a prompt, so sample with sampling.n ≥ 2"
+        )
+    return dataclasses.replace(found, rank=ranks(judged(group, judge)))
+
+
+@torch.inference_mode()
+def _scores(model: object, trees: list[Tree]) -> torch.Tensor:
+    parts = [
+        predict({"scorer": model}, ("scores_N",), layout(piece, model)).need("scores_N").cpu()  # type: ignore[dict-item]
+        for piece in spans(trees, PASS_TOKENS)
+    ]
+    return torch.cat(parts)

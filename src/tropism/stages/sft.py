@@ -1,0 +1,91 @@
+"""Stage: supervised fine-tuning on demonstrations. Only what an assistant says is trained, the stop token included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from tropism.algorithms.nll import NLL
+from tropism.models.store import context_of, device, load_lm, save
+from tropism.stages._train import PASS_TOKENS, Data, fit, held_out, measure, read
+from tropism.store.run import Work
+from tropism.text import chat, tokenizer
+from tropism.train.loop import Learner
+from tropism.train.optim import Optim
+from tropism.train.trees import demonstration
+from tropism.types import Format, ModelRef, TropismError
+
+__all__ = ["SFT"]
+
+
+@dataclass(frozen=True)
+class SFT:
+    """`chat_template` is for a tokenizer that has none: "tropism" or a Jinja file. `too_long` says what happens to a
+    demonstration longer than the model's context."""
+
+    model: ModelRef
+    data: Format
+    chat_template: str = ""
+    steps: int = 400
+    groups_per_step: int = 32
+    held_out: float = 0.02
+    too_long: Literal["stop", "skip"] = "stop"
+    pass_tokens: int = PASS_TOKENS  # in one forward pass: lower it if memory is short
+    optim: Optim = field(default_factory=lambda: Optim(lr=4e-3))
+
+    version: ClassVar[int] = 1
+    makes: ClassVar[Literal["model"]] = "model"
+
+    def run(self, work: Work) -> None:
+        groups = read(self.data, "data", work)
+        words = tokenizer.load(self.model)
+        model = load_lm(self.model).to(device())
+        if self.chat_template:
+            adopt(words, self.chat_template)
+            if len(words) > model.get_input_embeddings().weight.shape[0]:
+                model.resize_token_embeddings(len(words))
+            model.config.eos_token_id, model.config.pad_token_id = words.eos_token_id, words.pad_token_id
+        context = context_of(model)
+        kept, dropped = [], 0
+        for group in groups:
+            try:
+                kept.append((group, demonstration(group, words, context)))
+            except TropismError as error:
+                if self.too_long == "stop" or "context" not in str(error):
+                    raise
+                dropped += 1
+        if dropped:
+            work.note(f"{dropped} of {len(groups)} demonstrations are longer than {context} tokens and were left out")
+        train, test = held_out([g for g, _ in kept], self.held_out)
+        trees = {g.id: t for g, t in kept}
+        before = measure({"policy": model}, NLL(), [trees[g.id] for g in test])["loss"].value if test else None
+        learner = Learner({"policy": model}, self.optim, self.steps, pass_tokens=self.pass_tokens)
+        fit(work, learner, NLL(), Data([trees[g.id] for g in train], self.steps, groups=self.groups_per_step))
+        work.facts |= {
+            "demonstrations": len(train),
+            "too_long": dropped,
+            "tokens": sum(t.size for t in trees.values()),
+        }
+        if test:
+            after = measure({"policy": model}, NLL(), [trees[g.id] for g in test])["loss"]
+            work.facts |= {
+                "held_out_loss_before": round(before or 0.0, 4),
+                "held_out_loss": round(after.value, 4),
+                "held_out_tokens": int(after.count),
+            }
+        save(model, words, work.out)
+
+
+def adopt(words: object, template: str) -> None:
+    """Gives a tokenizer a chat template: ours, or the Jinja file at `template`."""
+    if template == "tropism":
+        chat.adopt_template(words)  # type: ignore[arg-type]
+        return
+    try:
+        words.chat_template = Path(template).read_text(encoding="utf-8")  # type: ignore[attr-defined]
+    except OSError as error:
+        raise TropismError(
+            f'chat_template = {template!r} cannot be read ({error.strerror}): give "tropism" or the '
+            "path of a Jinja file"
+        ) from None

@@ -1,0 +1,33 @@
+"""Stage: a byte-level BPE from raw text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from tropism.stages._train import read
+from tropism.store.run import Work
+from tropism.text import tokenizer
+from tropism.types import Format
+
+__all__ = ["Tokenizer"]
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    data: Format
+    vocab_size: int = 512
+
+    version: ClassVar[int] = 1
+    makes: ClassVar[Literal["tokenizer"]] = "tokenizer"
+
+    def run(self, work: Work) -> None:
+        groups = read(self.data, "data", work)
+        made = tokenizer.train((c.text for g in groups for c in g.completions), self.vocab_size)
+        sample = [c.text for g in groups[:: max(len(groups) // 200, 1)] for c in g.completions]
+        tokens = sum(len(made.encode(text, add_special_tokens=False)) for text in sample)
+        work.facts |= {
+            "vocabulary": len(made),
+            "bytes_per_token": round(sum(len(t.encode()) for t in sample) / max(tokens, 1), 3),
+        }
+        made.save_pretrained(work.out)

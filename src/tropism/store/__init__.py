@@ -1,0 +1,1 @@
+"""Run folders: fingerprints, markers, checkpoints, metrics; groups as Parquet."""

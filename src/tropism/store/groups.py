@@ -1,0 +1,66 @@
+"""Groups as Parquet: anything that reads Parquet can read what people and judges said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tropism.types import Group, TropismError, group_from_json, to_json
+
+SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "prompt": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
+        "completions": pa.list_(
+            pa.struct(
+                {
+                    "text": pa.string(),
+                    "tokens": pa.list_(pa.int32()),
+                    "sampled": pa.list_(pa.bool_()),
+                    "logprobs": pa.list_(pa.float64()),
+                    "finish_reason": pa.string(),
+                    "policy": pa.string(),
+                }
+            )
+        ),
+        "judgments": pa.list_(
+            pa.struct(
+                {
+                    "judge": pa.string(),
+                    "scores": pa.list_(pa.float64()),
+                    "scale": pa.string(),
+                    "rationale": pa.string(),
+                    "shown": pa.list_(pa.int32()),
+                }
+            )
+        ),
+        "target": pa.string(),
+        "meta": pa.string(),  # JSON
+    }
+)
+FILE = "groups.parquet"
+
+
+def write(groups: Iterable[Group], path: Path) -> None:
+    """One Parquet file."""
+    rows = [{**to_json(g), "meta": json.dumps(to_json(g.meta), ensure_ascii=False)} for g in groups]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, compression="zstd")
+
+
+def read(path: str | Path) -> Iterator[Group]:
+    """The groups of a Parquet file, or of the `groups.parquet` in a folder."""
+    file = Path(path)
+    file = file / FILE if file.is_dir() else file
+    try:
+        table = pq.ParquetFile(file)
+        for chunk in table.iter_batches(batch_size=1024):
+            for row in chunk.to_pylist():
+                yield group_from_json({**row, "meta": json.loads(row["meta"])})
+    except FileNotFoundError:
+        raise TropismError(f"there are no groups at {file}: name a stage that makes groups, or its folder") from None
+    except pa.ArrowException as error:
+        raise TropismError(f"{file} is not a whole Parquet file ({error}): delete it and run again") from None

@@ -1,0 +1,260 @@
+"""A run folder: what is done is skipped, what was cut off continues, what changed runs again with all that depends on it.
+
+    runs/<recipe>/<stage>-<fingerprint>/   stage.json  metrics.jsonl  checkpoints/  out/  DONE
+
+A stage is a dataclass whose `run(work)` fills `work.out`. The marker DONE comes last and lists every file with its
+checksum; a checkpoint is a sealed folder, and a torn one is passed over for the one before it. A killed and continued
+stage ends in the same bits as an uninterrupted one, because a checkpoint holds everything the loop's next step reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tropism
+from tropism.recipe import Recipe, bind, refs
+from tropism.store import files
+from tropism.store.fingerprint import describe, fingerprint
+from tropism.store.progress import Progress, Reporter
+from tropism.types import Artifact, Stage, TropismError
+
+DONE = "DONE"
+KEPT_CHECKPOINTS = 2
+
+
+class Work:
+    """What a running stage may touch: its folder, seed, checkpoints, metrics and progress."""
+
+    def __init__(self, folder: Path, id: str, mark: str, seed: int, checkpoint_s: float, reporter: Reporter) -> None:
+        self.folder, self.id, self.fingerprint, self.seed = folder, id, mark, seed
+        self.reporter = reporter
+        self.facts: dict[str, Any] = {}  # numbers about the whole stage, kept in DONE
+        self._checkpoint_s = checkpoint_s
+        self._began = self._saved = time.monotonic()
+        self._before_s = 0.0
+        self._metrics = folder / "metrics.jsonl"
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    @property
+    def seconds(self) -> float:
+        """Working time so far, that of earlier, interrupted tries up to their checkpoint included."""
+        return self._before_s + time.monotonic() - self._began
+
+    def progress(self, what: str, total: float, unit: str = "tokens") -> contextlib.AbstractContextManager[Progress]:
+        """A bar with rate and time left; silent when not on a terminal."""
+        return self.reporter.progress(f"{self.id}: {what}", total, unit)
+
+    def note(self, text: str) -> None:
+        """A line a person should see."""
+        self.reporter.line(f"{self.id}: {text}")
+
+    def log(self, **metrics: Any) -> None:
+        """One line of metrics.jsonl."""
+        with files.explained(self._metrics), open(self._metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics, ensure_ascii=False) + "\n")
+
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return time.monotonic() - self._saved >= self._checkpoint_s
+
+    def save(self, step: int, fill: Callable[[Path], None]) -> None:
+        """A checkpoint: `fill` writes everything the step after `step` reads."""
+        size = self._metrics.stat().st_size if self._metrics.exists() else 0
+        meta = {"step": step, "metrics_bytes": size, "seconds": self.seconds, "facts": self.facts}
+        path = self.folder / "checkpoints" / f"{step:08d}"
+        path.parent.mkdir(exist_ok=True)
+        files.write_folder(path, fill, meta)
+        for old in self._checkpoints()[KEPT_CHECKPOINTS:]:
+            shutil.rmtree(old)
+        self._saved = time.monotonic()
+
+    def restore(self) -> tuple[int, Path] | None:
+        """(step, folder) of the newest whole checkpoint, with the metrics cut back to it; None to begin afresh."""
+        for path in self._checkpoints():
+            if (meta := files.sealed(path)) is not None:
+                self._cut_metrics(meta["metrics_bytes"])
+                self._before_s, self.facts = meta["seconds"], meta["facts"]
+                self.note(f"continues from step {meta['step']}")
+                return meta["step"], path
+            self.note(f"the checkpoint {path.name} is damaged and passed over")
+            shutil.rmtree(path)
+        self._cut_metrics(0)
+        return None
+
+    def last_checkpoint(self) -> str:
+        """For messages: the newest checkpoint's path."""
+        paths = self._checkpoints()
+        return str(paths[0]) if paths else "none yet"
+
+    def _checkpoints(self) -> list[Path]:
+        """Newest first."""
+        return sorted((self.folder / "checkpoints").glob("[0-9]*"), reverse=True)
+
+    def _cut_metrics(self, size: int) -> None:
+        if self._metrics.exists():
+            os.truncate(self._metrics, size)
+
+
+class Run:
+    """A run folder under this process's lock. Calling it with a stage runs, continues or skips the stage.
+
+    >>> run = Run("runs/mine")                                  # doctest: +SKIP
+    >>> model = run(RL(policy="some/folder", ...))              # doctest: +SKIP
+    """
+
+    def __init__(
+        self, folder: str | Path, seed: int = 0, checkpoint_s: float = 15.0, reporter: Reporter | None = None
+    ) -> None:
+        self.folder, self.seed, self.checkpoint_s = Path(folder), seed, checkpoint_s
+        self.reporter = reporter or Reporter()
+        self.artifacts: dict[str, Artifact] = {}
+        self.seconds: dict[str, float] = {}
+        with files.explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.folder)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets another process use the folder."""
+        self._lock.close()
+
+    def __call__(self, stage: Stage, id: str = "") -> Path:
+        """Runs one stage (its id is its kind by default) and returns the folder of its result."""
+        id = id or type(stage).__module__.rpartition(".")[2]
+        for field, ref, value in refs(stage):
+            made = self.artifacts.get(value)
+            if made is not None and made.kind != ref.kind and not (ref.kind == "tokenizer" and made.kind == "model"):
+                raise TropismError(f"{id}.{field} names {value!r}, which makes {made.kind}, not a {ref.kind}")
+        seed = stage_seed(self.seed, id)
+        mark = fingerprint(stage, seed, self.artifacts)
+        folder = self.folder / f"{id}-{mark[:8]}"
+        meta = done(folder)
+        if meta is None:
+            meta = self._work(stage, id, mark, seed, folder)
+        else:
+            self.reporter.line(f"{id}: done before, skipped")
+        self.artifacts[id] = Artifact(type(stage).makes, folder / "out", mark, id)
+        self.seconds[id] = meta["seconds"]
+        return folder / "out"
+
+    def _work(self, stage: Stage, id: str, mark: str, seed: int, folder: Path) -> dict[str, Any]:
+        with files.explained(folder):
+            folder.mkdir(exist_ok=True)
+            (folder / DONE).unlink(missing_ok=True)
+            shutil.rmtree(folder / "out", ignore_errors=True)
+            (folder / "out").mkdir()
+        files.write_json(
+            folder / "stage.json",
+            {
+                "id": id,
+                "fingerprint": mark,
+                "seed": seed,
+                "version": type(stage).version,
+                "tropism": tropism.__version__,
+                "fields": describe(stage),
+                "inputs": {v: self.artifacts[v].fingerprint for _, _, v in refs(stage) if v in self.artifacts},
+            },
+        )
+        work = Work(folder, id, mark, seed, self.checkpoint_s, self.reporter)
+        bound = bind(stage, lambda ref: str(self.artifacts[ref].path) if ref in self.artifacts else ref)
+        with files.explained(folder):
+            bound.run(work)
+            meta = {"seconds": round(work.seconds, 2), "facts": work.facts}
+            files.seal(folder, meta, DONE, leave_out="checkpoints")
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        self.reporter.line(f"{id}: done in {meta['seconds']:.0f} s")
+        return meta
+
+
+def run_recipe(recipe: Recipe, folder: Path, checkpoint_s: float = 15.0, reporter: Reporter | None = None) -> Run:
+    """Runs every stage of a recipe in its order, in `folder`."""
+    with Run(folder, recipe.seed, checkpoint_s, reporter) as run:
+        if not (folder / "recipe.json").exists() or _recipe_text(recipe) != (folder / "recipe.json").read_text("utf-8"):
+            files.write_bytes(folder / "recipe.json", _recipe_text(recipe).encode())
+        for id, stage in recipe.stages.items():
+            run(stage, id)
+        return run
+
+
+def status(recipe: Recipe, folder: Path) -> dict[str, str]:
+    """For each stage, without running anything: `done`, `continues` or `to do`."""
+    artifacts: dict[str, Artifact] = {}
+    states: dict[str, str] = {}
+    for id, stage in recipe.stages.items():
+        mark = fingerprint(stage, stage_seed(recipe.seed, id), artifacts)
+        path = folder / f"{id}-{mark[:8]}"
+        started = any((path / "checkpoints").glob("[0-9]*"))
+        states[id] = "done" if done(path) is not None else "continues" if started else "to do"
+        artifacts[id] = Artifact(type(stage).makes, path / "out", mark, id)
+    return states
+
+
+def latest(folder: Path) -> dict[str, Path]:
+    """The newest finished folder of each stage id in a run folder, in the recipe's order."""
+    try:
+        order = list(json.loads((folder / "recipe.json").read_text("utf-8"))["stages"])
+    except (OSError, ValueError, KeyError):
+        raise TropismError(f"{folder} is not a run folder: give one that `tropism run` has made") from None
+    found: dict[str, Path] = {}
+    for id in order:
+        whole = [p for p in folder.glob(f"{id}-????????") if (p / DONE).exists()]
+        if whole:
+            found[id] = max(whole, key=lambda p: (p / DONE).stat().st_mtime_ns)
+    return found
+
+
+def done(folder: Path) -> dict[str, Any] | None:
+    """What DONE says, if the stage is finished and its files are whole; None otherwise."""
+    return files.sealed(folder, DONE)
+
+
+def stage_seed(seed: int, id: str) -> int:
+    """Each stage draws from its own stream, so that adding a stage does not change the others."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{id}".encode()).digest()[:4], "little")
+
+
+def read_metrics(folder: Path) -> list[Mapping[str, Any]]:
+    """The lines of a stage folder's metrics.jsonl."""
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def _recipe_text(recipe: Recipe) -> str:
+    stages = {id: describe(stage) for id, stage in recipe.stages.items()}
+    return json.dumps({"name": recipe.name, "seed": recipe.seed, "stages": stages}, indent=1, ensure_ascii=False)
+
+
+def _lock(folder: Path) -> Any:
+    """An exclusive lock that the system drops when the process dies, however it dies."""
+    with files.explained(folder):
+        handle = open(folder / ".lock", "a+", encoding="utf-8")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.seek(0)
+        owner = handle.read().strip() or "unknown"
+        handle.close()
+        raise TropismError(
+            f"{folder} is in use by another process (number {owner}): wait for it, stop it, or give another --out"
+        ) from None
+    handle.truncate(0)
+    handle.write(str(os.getpid()))
+    handle.flush()
+    return handle

@@ -1,0 +1,70 @@
+"""Using a model from the command line: a chat that streams, and a file of prompts answered."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from tropism.engines.local import LocalEngine
+from tropism.formats.prompts import Prompts
+from tropism.models.store import device, load_lm
+from tropism.store import files
+from tropism.store import groups as store
+from tropism.store.progress import Reporter
+from tropism.text import tokenizer
+from tropism.types import Message, SamplingParams, TropismError, to_json
+
+
+def chat(model: str, system: str, temperature: float, seed: int, max_tokens: int) -> None:
+    """Reads lines from standard input and streams answers to standard output. The conversation is remembered.
+
+    When it no longer fits the model's context, its oldest turns are forgotten.
+    """
+    engine = LocalEngine(load_lm(model).to(device()), tokenizer.load(model), model)
+    opening = [Message("system", system)] if system else []
+    turns: list[Message] = []
+    prompting = sys.stdin.isatty()
+    while True:
+        if prompting:
+            print("you> ", end="", flush=True)
+        line = sys.stdin.readline().strip()
+        if not line:
+            return
+        turns.append(Message("user", line))
+        params = SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=seed + len(turns))
+        while len(turns) > 1 and engine.room([*opening, *turns]) < max_tokens:
+            turns = turns[2:]
+        params = dataclasses.replace(params, max_tokens=max(1, min(max_tokens, engine.room([*opening, *turns]))))
+        answer = ""
+        for piece in engine.stream([*opening, *turns], params):
+            print(piece, end="", flush=True)
+            answer += piece
+        print(flush=True)
+        turns.append(Message("assistant", answer))
+
+
+def generate(model: str, prompts: Path, out: Path, sampling: SamplingParams, reporter: Reporter) -> int:
+    """Answers the prompts of a file; groups as JSON lines or Parquet, written whole or not at all."""
+    if out.suffix not in (".jsonl", ".parquet"):
+        raise TropismError(f"{out} ends in neither .jsonl nor .parquet: name such a file")
+    asked = list(Prompts(files=str(prompts)).groups())
+    engine = LocalEngine(load_lm(model).to(device()), tokenizer.load(model), model)
+    done = []
+    with reporter.progress("answering", len(asked), "tokens") as bar:
+        for i in range(0, len(asked), 64):
+            answers = engine.generate([g.prompt for g in asked[i : i + 64]], sampling)
+            done += [dataclasses.replace(g, completions=a) for g, a in zip(asked[i : i + 64], answers)]
+            bar.advance(len(answers), rated=sum(len(c.tokens or ()) for a in answers for c in a))
+    with files.explained(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".jsonl":
+        lines = (json.dumps(to_json(g), ensure_ascii=False) + "\n" for g in done)
+        files.write_bytes(out, "".join(lines).encode())
+    else:
+        temporary = out.with_name(f".{out.name}.part")
+        with files.explained(out):
+            store.write(done, temporary)
+            temporary.replace(out)
+    return len(done)

@@ -1,0 +1,114 @@
+"""Pure functions of tensors. Axes: N completions, L trained tokens of a completion, G groups, K of a group, V vocabulary.
+
+Masks are True = keep. Log-probabilities and KL are in nats.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def shaped(logits_V: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+    """(..., V) logits of the distribution that is really sampled from: temperature, then top-k, then top-p.
+
+    Left-out tokens get -inf. The engine and the trainer both come through here, so their log-probabilities agree.
+    `temperature` must be above 0: greedy is not a distribution to take log-probabilities of.
+    """
+    if temperature != 1.0:
+        logits_V = logits_V / temperature
+    if 0 < top_k < logits_V.shape[-1]:
+        floor = logits_V.topk(top_k, dim=-1).values[..., -1:]
+        logits_V = logits_V.masked_fill(logits_V < floor, float("-inf"))
+    if top_p < 1.0:
+        ordered, order = logits_V.sort(dim=-1, descending=True)
+        probability = ordered.softmax(-1)
+        drop = probability.cumsum(-1) - probability >= top_p  # the token that crosses top_p stays
+        logits_V = logits_V.masked_fill(torch.zeros_like(drop).scatter(-1, order, drop), float("-inf"))
+    return logits_V
+
+
+def chosen_logprobs(
+    logits_MV: Tensor, tokens_M: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """(M,) log-probabilities of `tokens_M` under `shaped` logits, and the (M,) entropies without gradient.
+
+    A token that has left the support since it was sampled counts as part of it: its log-probability stays finite.
+    """
+    kept = shaped(logits_MV, temperature, top_k, top_p)
+    if top_k or top_p < 1.0:
+        itself = torch.zeros_like(kept, dtype=torch.bool).scatter_(-1, tokens_M[:, None], True)
+        kept = torch.where(itself, logits_MV / temperature, kept)
+    chosen_M = kept.gather(-1, tokens_M[:, None])[:, 0]
+    normaliser_M = kept.logsumexp(-1)
+    with torch.no_grad():
+        logp = kept - normaliser_M[:, None]
+        entropy_M = -(logp.exp() * logp.masked_fill(logp == float("-inf"), 0.0)).sum(-1)
+    return chosen_M - normaliser_M, entropy_M
+
+
+def gae(reward_NL: Tensor, values_NL: Tensor, mask_NL: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (arXiv 1506.02438): (N, L) advantages and returns = advantages + values.
+
+    The last kept token is terminal. Rows hold only tokens the policy chose, so forced tokens in between cost no decay.
+    """
+    mask = mask_NL.to(values_NL.dtype)
+    values_NL, reward_NL = values_NL * mask, reward_NL * mask
+    advantage_NL = torch.zeros_like(values_NL)
+    running = torch.zeros_like(values_NL[:, 0])
+    for t in range(values_NL.shape[1] - 1, -1, -1):
+        ahead = values_NL[:, t + 1] if t + 1 < values_NL.shape[1] else torch.zeros_like(running)
+        running = (reward_NL[:, t] + gamma * ahead - values_NL[:, t] + gamma * lam * running) * mask[:, t]
+        advantage_NL[:, t] = running
+    return advantage_NL, (advantage_NL + values_NL) * mask
+
+
+def whiten(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean 0 and standard deviation 1 over the kept entries of the whole batch; 0 elsewhere."""
+    kept = x[mask]
+    if kept.numel() < 2:
+        return torch.zeros_like(x)
+    return torch.where(mask, (x - kept.mean()) / (kept.std(correction=0) + 1e-8), 0.0)
+
+
+def k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """log(pi/ref): unbiased under samples of pi, summed over a completion it is the sequence log-ratio."""
+    return logprobs - ref_logprobs
+
+
+def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """ref/pi - 1 - log(ref/pi): unbiased, never negative, of low variance. For looking at, not for differentiating."""
+    log_ratio = (ref_logprobs - logprobs).clamp(-20, 20)
+    return log_ratio.exp() - 1 - log_ratio
+
+
+def plackett_luce(scores_GK: Tensor, rank_GK: Tensor, mask_GK: Tensor, unranked_below: bool = False) -> Tensor:
+    """(G,) negative log-likelihood of the rankings under Plackett-Luce; 0 for a group that ranks nothing.
+
+    -sum over ranked i of [ s_i - logsumexp over j in tail(i) of s_j ], tail(i) = {j : rank_j >= rank_i}: equal ranks
+    stay in each other's denominator (Breslow). Rank 0 is unranked: out of every tail, or, with `unranked_below`, in
+    every tail (the ranking names only the best few). For K = 2 without ties it is -log sigmoid(s_w - s_l).
+    """
+    ranked_GK = (rank_GK > 0) & mask_GK
+    below_GK = (rank_GK == 0) & mask_GK if unranked_below else torch.zeros_like(ranked_GK)
+    tail_GKK = (ranked_GK[:, None, :] & (rank_GK[:, None, :] >= rank_GK[:, :, None])) | below_GK[:, None, :]
+    use_GK = ranked_GK & (tail_GKK.sum(-1) > 1)  # a last item alone in its tail is certain
+    # a query that is not used looks at itself, so that no log-sum-exp is of nothing and every gradient stays finite
+    itself = torch.eye(rank_GK.shape[1], dtype=torch.bool, device=rank_GK.device)
+    tail_GKK = torch.where(use_GK[:, :, None], tail_GKK, itself)
+    lse_GK = scores_GK[:, None, :].masked_fill(~tail_GKK, float("-inf")).logsumexp(-1)
+    return torch.where(use_GK, lse_GK - scores_GK, 0.0).sum(-1)
+
+
+def pairs(rank_GK: Tensor, mask_GK: Tensor) -> Tensor:
+    """(G, K, K), True where the first completion is ranked strictly better than the second."""
+    ranked = (rank_GK > 0) & mask_GK
+    better = rank_GK[:, :, None] < rank_GK[:, None, :]
+    return better & ranked[:, :, None] & ranked[:, None, :]
+
+
+def bradley_terry(scores_GK: Tensor, rank_GK: Tensor, mask_GK: Tensor) -> Tensor:
+    """(G,) mean over the ranked pairs of -log sigmoid(s_w - s_l) (InstructGPT, arXiv 2203.02155); 0 without a pair."""
+    pair_GKK = pairs(rank_GK, mask_GK)
+    loss = -torch.nn.functional.logsigmoid(scores_GK[:, :, None] - scores_GK[:, None, :])
+    return torch.where(pair_GKK, loss, 0.0).sum((1, 2)) / pair_GKK.sum((1, 2)).clamp(min=1)

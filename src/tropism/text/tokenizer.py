@@ -1,0 +1,80 @@
+"""Tokenizers: train a byte-level BPE, or load any Hugging Face one as it is.
+
+BPE: Sennrich et al. 2016 (arXiv 1508.07909), over bytes as in GPT-2. Any text comes back unchanged from its
+tokens. Digits are split one by one, so that a number is spelt the same way wherever it stands. A trained
+tokenizer carries the special tokens and the chat template of `text/chat.py`; its saved folder loads with
+`AutoTokenizer`.
+
+Left out: normalisation (it would change the text), unigram models (one algorithm is enough for what is
+trained here), a token for the unknown (every byte is in the vocabulary).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tropism.text.chat import DOCUMENT, END, MARKERS, PAD, TEMPLATE, document_ends
+from tropism.types import TropismError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+__all__ = ["document_ends", "load", "train"]
+
+
+def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of `vocab_size` tokens, special tokens and the 256 bytes included.
+
+    Fewer only where `texts` hold no more pairs to merge. The same texts give the same tokenizer. TropismError
+    if `vocab_size` has no room for the bytes and the special tokens.
+    """
+    special = (DOCUMENT, PAD, *MARKERS, END)
+    smallest = 256 + len(special)
+    if vocab_size < smallest:
+        raise TropismError(
+            f"vocab_size = {vocab_size} has no room for the 256 bytes and {len(special)} special tokens: "
+            f"set vocab_size to {smallest} or more"
+        )
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(special),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token=DOCUMENT,
+        eos_token=END,
+        pad_token=PAD,
+        extra_special_tokens=list(MARKERS),
+        chat_template=TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def load(path: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or of a hub id. TropismError if there is none or it cannot be read."""
+    folder = Path(path)
+    hub_id = len(folder.parts) <= 2 and not str(path).startswith((".", "~", "/"))
+    if not folder.is_dir() and (isinstance(path, Path) or not hub_id):
+        raise TropismError(f"there is no tokenizer folder {path}: give one that a stage left, or a hub id")
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # the tokenizers library raises a bare Exception for a torn file
+        reason = str(error).strip().split("\n")[0].rstrip(".: ")
+        raise TropismError(
+            f"no tokenizer can be read from {path} ({reason}): give a folder with a whole tokenizer.json, or a hub id"
+        ) from None

@@ -1,0 +1,1 @@
+"""The loop: micro-batches in, one update out."""

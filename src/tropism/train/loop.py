@@ -1,0 +1,127 @@
+"""One update, written once for every algorithm and blind to which it is.
+
+Each micro-batch adds the gradient of its loss *total*; the count of the whole update divides once at the end. So
+accumulation, packing in another order and (later) ranks give the same update by construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from tropism.models.forward import predict_scores, predict_tokens, predict_values
+from tropism.tensors.batch import Batch, Prediction, Ratio, passes, take_rows, total
+from tropism.train.optim import Optim, adamw, clip, set_rate
+from tropism.types import Algorithm, SamplingParams, TropismError
+
+ROLE = {"logprobs_BT": "policy", "values_BT": "critic", "scores_N": "scorer"}  # which model predicts what
+
+
+@dataclass
+class Learner:
+    """The models in training and their optimiser. `models` has a policy, critic or scorer as the algorithm predicts.
+
+    `rates` may give a model its own peak learning rate; `pass_tokens` bounds the tokens of one forward pass (0: none).
+    """
+
+    models: Mapping[str, PreTrainedModel]
+    optim: Optim
+    steps: int
+    rates: Mapping[str, float] = field(default_factory=dict)
+    pass_tokens: int = 0
+    sampling: SamplingParams | None = None
+    done: int = 0
+
+    def __post_init__(self) -> None:
+        self.optimizer = adamw(self.models, self.optim)
+
+    def update(self, algorithm: Algorithm, batch: Batch, frozen: str = "") -> dict[str, Ratio]:
+        """One optimiser update on the whole of `batch`. `frozen` names a model that sits this one out."""
+        trained = {name: model for name, model in self.models.items() if name != frozen}
+        metrics: list[dict[str, Ratio]] = []
+        for rows in passes(batch, self.pass_tokens):
+            piece = take_rows(batch, rows) if len(rows) < len(batch.tokens_BT) else batch
+            loss, more = algorithm.loss(piece, self.predict(algorithm, piece))
+            if not torch.isfinite(loss.total):
+                raise NotFinite("the loss", self.done + 1, piece.ids)
+            if loss.total.requires_grad:
+                loss.total.backward()
+            metrics.append({"loss": loss.detach(), **more})
+        summed = total(metrics)
+        count = float(summed["loss"].count)
+        scale = self.optim.rate(self.done, self.steps) / self.optim.lr
+        set_rate(self.optimizer, {n: self.rates.get(n, self.optim.lr) * scale for n in self.models})
+        for name, model in self.models.items():
+            if name not in trained or not count:
+                model.zero_grad(set_to_none=True)
+                continue
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.div_(count)
+            norm = clip(model.parameters(), self.optim.clip_norm)
+            if norm != norm or norm == float("inf"):
+                raise NotFinite(f"the gradient of the {name}", self.done + 1, batch.ids)
+            summed[f"{name}_gradient_norm"] = Ratio(torch.tensor(norm), torch.tensor(1))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.done += 1
+        return summed
+
+    def predict(self, algorithm: Algorithm, batch: Batch) -> Prediction:
+        return predict(self.models, algorithm.predicts, batch, self.sampling)
+
+    def save(self, folder: Path, **more: Any) -> None:
+        """Weights, optimiser, schedule and whatever else the next step reads (tensors and plain values)."""
+        models = {name: model.state_dict() for name, model in self.models.items()}
+        state = {"models": models, "optimizer": self.optimizer.state_dict(), "done": self.done, "more": more}
+        torch.save(state, folder / "learner.pt")
+
+    def restore(self, folder: Path) -> dict[str, Any]:
+        """The inverse of `save`; returns what else was saved."""
+        state = torch.load(folder / "learner.pt", weights_only=True)
+        for name, model in self.models.items():
+            model.load_state_dict(state["models"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.done = state["done"]
+        return state["more"]
+
+
+class NotFinite(TropismError):
+    """A loss or gradient that is NaN or infinite: raised before it reaches the weights."""
+
+    def __init__(self, what: str, step: int, ids: tuple[str, ...]) -> None:
+        self.what, self.step, self.ids = what, step, ids
+        shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+        super().__init__(f"{what} is not finite at step {step}, in a batch of the groups {shown}")
+
+    def with_checkpoint(self, path: str) -> TropismError:
+        return TropismError(f"{self}; the last good checkpoint is {path}: lower the learning rate or mend those groups")
+
+
+def predict(
+    models: Mapping[str, PreTrainedModel],
+    wanted: tuple[str, ...],
+    batch: Batch,
+    sampling: SamplingParams | None = None,
+) -> Prediction:
+    """The parts of a Prediction that an algorithm reads, from the models whose role it is."""
+    for part in wanted:
+        if ROLE[part] not in models:
+            raise TropismError(f"the algorithm reads {part}, which a {ROLE[part]} predicts: this stage has none")
+    found = predict_tokens(models["policy"], batch, sampling) if "logprobs_BT" in wanted else Prediction()
+    return Prediction(
+        logprobs_BT=found.logprobs_BT,
+        entropy_BT=found.entropy_BT,
+        values_BT=predict_values(models["critic"], batch) if "values_BT" in wanted else None,
+        scores_N=predict_scores(models["scorer"], batch) if "scores_N" in wanted else None,
+    )
+
+
+def values(metrics: Mapping[str, Ratio]) -> dict[str, float]:
+    """Metrics as numbers, for a log line."""
+    return {name: ratio.value for name, ratio in metrics.items()}

@@ -1,0 +1,104 @@
+"""Group → Tree: the bridge from text to tokens, and what judgments mean to a trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from tropism.tensors.batch import Tree
+from tropism.text.chat import completion_tokens, conversation, prompt_tokens
+from tropism.types import Group, Judgment, Message, TropismError
+
+
+def tree(group: Group, tokenizer: PreTrainedTokenizerBase, context: int) -> Tree:
+    """A group with its completions as tokens. Those that were sampled here keep their own tokens and log-probabilities.
+
+    Raises if the prompt and a completion do not fit into `context` tokens.
+    """
+    prompt = tuple(prompt_tokens(tokenizer, group.prompt))
+    tokens = tuple(
+        tuple(completion_tokens(tokenizer, c.text, group.prompt)) if c.tokens is None else c.tokens
+        for c in group.completions
+    )
+    _check(group.id, len(prompt) + max(map(len, tokens), default=0), context)
+    logprobs = [c.logprobs for c in group.completions]
+    return Tree(
+        id=group.id,
+        prompt=prompt,
+        completions=tokens,
+        trained=tuple(c.sampled or (True,) * len(t) for c, t in zip(group.completions, tokens)),
+        ended=tuple(c.finish_reason == "stop" for c in group.completions),
+        logprobs=None if None in logprobs else tuple(x for x in logprobs if x is not None),
+    )
+
+
+def demonstration(group: Group, tokenizer: PreTrainedTokenizerBase, context: int) -> Tree:
+    """A conversation as a Tree of one completion: every assistant turn is trained, stop tokens included."""
+    if len(group.completions) != 1:
+        raise TropismError(f"group {group.id} has {len(group.completions)} completions: a demonstration has one")
+    if group.completions[0].tokens is not None or not any(m.role == "assistant" for m in group.prompt):
+        return tree(group, tokenizer, context)
+    messages = (*group.prompt, Message("assistant", group.completions[0].text))
+    tokens, mask = conversation(tokenizer, messages)
+    _check(group.id, len(tokens), context)
+    first = mask.index(True)
+    return Tree(group.id, tuple(tokens[:first]), (tuple(tokens[first:]),), (tuple(mask[first:]),), (True,))
+
+
+def chunks(group: Group, tokenizer: PreTrainedTokenizerBase, length: int) -> list[Tree]:
+    """A document as trees of at most `length` tokens, each token trained exactly once.
+
+    The first chunk's prompt is the document-start token; each later chunk's is the last token before it.
+    """
+    whole = tree(group, tokenizer, 10**12)
+    tokens = whole.prompt + whole.completions[0]
+    pieces = []
+    for i in range(0, len(tokens) - 1, length - 1):
+        answer = tokens[i + 1 : i + length]
+        ended = i + length >= len(tokens)
+        pieces.append(Tree(f"{group.id}@{i}", (tokens[i],), (answer,), ((True,) * len(answer),), (ended,)))
+    return pieces
+
+
+def ranks(judgment: Judgment) -> tuple[int, ...]:
+    """Scores as ranks: 1 is best, equal scores share a rank, None is 0 (unranked)."""
+    present = sorted({s for s in judgment.scores if s is not None}, reverse=True)
+    place = {score: i + 1 for i, score in enumerate(present)}
+    return tuple(0 if s is None else place[s] for s in judgment.scores)
+
+
+def judged(group: Group, judge: str) -> Judgment:
+    """The group's judgment by `judge`, or an error that says where it should have come from."""
+    found = group.judgment(judge)
+    if found is None:
+        known = ", ".join(sorted({j.judge.split("@")[0] for j in group.judgments})) or "none"
+        raise TropismError(f"group {group.id} has no judgment by {judge!r} (it has: {known}): name one of those")
+    if len(found.scores) != len(group.completions):
+        raise TropismError(
+            f"group {group.id}: {judge} gave {len(found.scores)} scores for {len(group.completions)} "
+            "completions: run the label stage again"
+        )
+    return found
+
+
+def spans(trees: Sequence[Tree], tokens: int) -> Iterator[list[Tree]]:
+    """Consecutive trees in runs of at most `tokens` tokens (at least one tree)."""
+    run: list[Tree] = []
+    size = 0
+    for item in trees:
+        if run and size + item.size > tokens:
+            yield run
+            run, size = [], 0
+        run.append(item)
+        size += item.size
+    if run:
+        yield run
+
+
+def _check(id: str, length: int, context: int) -> None:
+    if length > context:
+        raise TropismError(
+            f"group {id} needs {length} tokens and the model's context is {context}: shorten it, leave it out, or use "
+            "a model with a longer context"
+        )

@@ -1,0 +1,80 @@
+"""Shared fixtures: a tiny tokenizer and tiny models of the four kinds, spread out so that every mistake shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTNeoXConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
+
+from tropism.models.store import Architecture, create
+from tropism.text.tokenizer import train
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+
+KINDS = ("llama", "qwen3", "gpt2", "gpt_neox")
+WIDTH, LAYERS, HEADS, CONTEXT = 32, 2, 2, 128
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def words() -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer of 300 tokens with tropism's chat template."""
+    return train([f"{n} days, {n} jours, {n} hari, {n} дней\n" for n in range(100)], 300)
+
+
+@pytest.fixture(scope="session")
+def make_model(words: PreTrainedTokenizerFast) -> Callable[..., PreTrainedModel]:
+    """make_model(kind="llama", seed=0): a causal LM of 2 layers, sharp enough to prefer some tokens to others."""
+
+    def make(kind: str = "llama", seed: int = 0) -> PreTrainedModel:
+        if kind in ("llama", "qwen3"):
+            model = create(Architecture(kind, WIDTH, LAYERS, HEADS, context=CONTEXT), words, seed)  # type: ignore[arg-type]
+        else:
+            ends = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
+            shape = {"vocab_size": len(words), "pad_token_id": words.pad_token_id, **ends}
+            config = (
+                GPT2Config(n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_positions=CONTEXT, **shape)
+                if kind == "gpt2"
+                else GPTNeoXConfig(
+                    hidden_size=WIDTH,
+                    intermediate_size=64,
+                    num_hidden_layers=LAYERS,
+                    num_attention_heads=HEADS,
+                    max_position_embeddings=CONTEXT,
+                    **shape,
+                )
+            )
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(seed + 1000)
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def llama(make_model: Callable[..., PreTrainedModel]) -> PreTrainedModel:
+    return make_model()
+
+
+@pytest.fixture(params=KINDS)
+def any_kind(request: pytest.FixtureRequest, make_model: Callable[..., PreTrainedModel]) -> PreTrainedModel:
+    """A causal LM of each kind that takes trees, in turn."""
+    return make_model(request.param)
