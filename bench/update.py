@@ -61,10 +61,14 @@ def main() -> None:
     if args.json:
         print(json.dumps(result))
         return
-    print(f"{args.groups} groups x {args.prompt} prompt x K = {args.k} x {args.completion}, "
-          f"{result['parameters']:,} parameters, {result['threads']} threads, medians of {args.repeats}")
-    print(f"padded {result['padded_ms']} ms   shared {result['shared_ms']} ms   ratio {result['ratio']} "
-          f"({result['ratio_low']} to {result['ratio_high']})")
+    print(
+        f"{args.groups} groups x {args.prompt} prompt x K = {args.k} x {args.completion}, "
+        f"{result['parameters']:,} parameters, {result['threads']} threads, medians of {args.repeats}"
+    )
+    print(
+        f"padded {result['padded_ms']} ms   shared {result['shared_ms']} ms   ratio {result['ratio']} "
+        f"({result['ratio_low']} to {result['ratio_high']})"
+    )
     print(f"largest difference: log-probability {logprob:.1e} nats, gradient {difference:.1e} of the largest entry")
 
 

@@ -32,7 +32,7 @@ def _seeded() -> None:
 
 @pytest.fixture(scope="session")
 def words() -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer of 300 tokens with tropism's chat template."""
+    """A byte-level tokenizer of fewer than 300 tokens with tropism's chat template."""
     return train([f"{n} days, {n} jours, {n} hari, {n} дней\n" for n in range(100)], 300)
 
 

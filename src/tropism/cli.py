@@ -65,9 +65,10 @@ def plan(recipe: RecipeArg, set_: SetOpt = None, out: OutOpt = None, as_json: Js
 def show(run: Annotated[Path, typer.Argument(help="A run folder.")], as_json: JsonOpt = False) -> None:
     """What a run has measured so far."""
     from tropism.report import build
+    from tropism.report.summary import summary
 
     report = build.build(run)
-    print(json.dumps(report, indent=1, ensure_ascii=False) if as_json else build.summary(report))
+    print(json.dumps(report, indent=1, ensure_ascii=False) if as_json else summary(report))
 
 
 @app.command()
@@ -149,6 +150,7 @@ def _load(recipe: str, overrides: list[str], out: Path | None) -> tuple[Any, Pat
 def _run(recipe: str, overrides: list[str], out: Path | None, checkpoint_s: float, quiet: bool) -> Path:
     from tropism import plan as planning
     from tropism.report import build
+    from tropism.report.summary import summary
     from tropism.store.progress import Reporter
     from tropism.store.run import run_recipe
 
@@ -157,7 +159,7 @@ def _run(recipe: str, overrides: list[str], out: Path | None, checkpoint_s: floa
     run_recipe(loaded, folder, checkpoint_s, Reporter(quiet))
     report = build.write(folder)
     if not quiet:
-        print(build.summary(report))
+        print(summary(report))
         print(f"the report:      {folder / 'report.html'}")
     return folder
 

@@ -47,13 +47,14 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """{"stages": [{id, kind, state, parameters, updates, tokens, memory_bytes, seconds, key}], "memory_bytes": free}."""
     states = status(recipe, folder)
     speed = _flops()
-    shapes: dict[str, Shape] = {}
+    shapes: dict[str, Shape | None] = {}
     vocabularies: dict[str, int] = {}
     kept: dict[str, int] = {}
     rows = []
     for id, stage in recipe.stages.items():
         row: dict[str, Any] = {"id": id, "kind": type(stage).__module__.rpartition(".")[2], "state": states[id]}
         row |= _needs(id, stage, shapes, vocabularies, kept)
+        shapes.setdefault(id)  # a stage from outside the package: what it makes is not known
         if "tokens" in row and "parameters" in row:
             flops = row.pop("passes") * 2 * row["parameters"] * row["tokens"]
             row["seconds"] = round(flops / (speed * EFFICIENCY) + 0.01 * row["updates"], 1)
@@ -115,8 +116,9 @@ def catalogue(folder: str) -> str:
         for field in dataclasses.fields(thing):
             if not field.init:
                 continue
-            default = "" if field.default is dataclasses.MISSING else f" = {field.default!r}"
-            lines.append(f"    {field.name}: {field.type}{default}")
+            made = field.default_factory
+            default = field.default if made is dataclasses.MISSING else made()
+            lines.append(f"    {field.name}: {field.type}{'' if default is dataclasses.MISSING else f' = {default!r}'}")
     return "\n".join(lines)
 
 
@@ -136,20 +138,21 @@ def free_memory() -> int:
 
 
 def _needs(
-    id: str, stage: Stage, shapes: dict[str, Shape], vocabularies: dict[str, int], kept: dict[str, int]
+    id: str, stage: Stage, shapes: dict[str, Shape | None], vocabularies: dict[str, int], kept: dict[str, int]
 ) -> dict[str, Any]:
-    """What one stage adds to the plan; remembers what later stages ask about it."""
+    """What one stage adds to the plan, nothing if its model is not known yet; remembers what later stages ask about it."""
     if isinstance(stage, Tokenizer):
         vocabularies[id] = stage.vocab_size
     elif isinstance(stage, Pretrain):
         if stage.init:
-            shapes[id] = _shape(stage.init, shapes)
+            shapes[id] = shape = _shape(stage.init, shapes)
         else:
-            vocabulary = vocabularies.get(stage.tokenizer or "") or _vocabulary(stage.tokenizer or "")
+            vocabulary = _vocabulary(stage.tokenizer or "", shapes, vocabularies)
             model = stage.model
-            shapes[id] = Shape(model.parameters(vocabulary), vocabulary, model.width, model.layers)
+            made = Shape(model.parameters(vocabulary), vocabulary, model.width, model.layers) if vocabulary else None
+            shapes[id] = shape = made
         return _training(
-            shapes[id],
+            shape,
             stage.steps,
             stage.steps * stage.tokens_per_step,
             stage.tokens_per_step,
@@ -175,16 +178,8 @@ def _needs(
         )
     elif isinstance(stage, Collect):
         kept[id] = _count(stage.prompts)
-        shape = _shape(stage.policy, shapes)
         tokens = kept[id] * stage.sampling.n * stage.sampling.max_tokens
-        return {
-            "parameters": shape.parameters,
-            "updates": 0,
-            "tokens": tokens,
-            "passes": 1.0,
-            "memory_bytes": 4 * shape.parameters,
-            "key": f"{id}.sampling.max_tokens",
-        }
+        return _sampling(_shape(stage.policy, shapes), tokens, 1, f"{id}.sampling.max_tokens")
     elif isinstance(stage, Label):
         kept[id] = _count(stage.data) if stage.data else kept.get(stage.groups or "", 0)
     elif isinstance(stage, Reward):
@@ -220,21 +215,28 @@ def _needs(
             f"{id}.pass_tokens or {id}.policy",
         )
     elif isinstance(stage, Evaluate):
-        shape = max((_shape(m, shapes) for m in stage.models.values()), key=lambda s: s.parameters)
+        found = [shape for m in stage.models.values() if (shape := _shape(m, shapes))]
         tokens = len(stage.models) * _count(stage.prompts) * (stage.sampling.n + 1) * stage.sampling.max_tokens
-        return {
-            "parameters": shape.parameters,
-            "updates": 0,
-            "tokens": tokens,
-            "passes": 1.0,
-            "memory_bytes": 12 * shape.parameters,
-            "key": f"{id}.models",
-        }
+        return _sampling(max(found, key=lambda s: s.parameters, default=None), tokens, 3, f"{id}.models")
     return {}
 
 
+def _sampling(shape: Shape | None, tokens: int, models: int, key: str) -> dict[str, Any]:
+    """The weights of as many models as are held at once."""
+    if shape is None:
+        return {}
+    return {
+        "parameters": shape.parameters,
+        "updates": 0,
+        "tokens": tokens,
+        "passes": 1.0,
+        "memory_bytes": 4 * models * shape.parameters,
+        "key": key,
+    }
+
+
 def _training(
-    shape: Shape,
+    shape: Shape | None,
     updates: int,
     tokens: int,
     at_once: int,
@@ -245,6 +247,8 @@ def _training(
     key: str,
 ) -> dict[str, Any]:
     """Weights, gradients and two moments of each trained model, weights of the frozen ones, one pass's activations."""
+    if shape is None:
+        return {}
     held = min(at_once, pass_tokens or at_once)
     activations = held * (shape.layers * shape.width * 4 * 24 + shape.vocabulary * 4 * 3)
     return {
@@ -257,7 +261,7 @@ def _training(
     }
 
 
-def _shape(ref: str, shapes: Mapping[str, Shape]) -> Shape:
+def _shape(ref: str, shapes: Mapping[str, Shape | None]) -> Shape | None:
     if ref in shapes:
         return shapes[ref]
     import torch
@@ -271,10 +275,13 @@ def _shape(ref: str, shapes: Mapping[str, Shape]) -> Shape:
     return Shape(model.num_parameters(), config.vocab_size, config.hidden_size, config.num_hidden_layers)
 
 
-def _vocabulary(path: str) -> int:
+def _vocabulary(ref: str, shapes: Mapping[str, Shape | None], vocabularies: Mapping[str, int]) -> int | None:
+    if ref in shapes:
+        shape = shapes[ref]
+        return shape.vocabulary if shape else vocabularies.get(ref)
     from tropism.text import tokenizer
 
-    return len(tokenizer.load(path))
+    return len(tokenizer.load(ref))
 
 
 def _tokens(source: Format) -> int:
@@ -297,7 +304,7 @@ def _flops() -> float:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     a = torch.randn(512, 512, device=device)
     best = float("inf")
-    for _ in range(5):
+    for _ in range(20):  # the best of many, since others may be using the machine
         began = time.perf_counter()
         (a @ a).sum().item()
         best = min(best, time.perf_counter() - began)

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import re
 import sys
 import tomllib
 import types
@@ -50,40 +51,41 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise TropismError(
             f"there is no recipe {path}: give a .toml file or one of {', '.join(names('recipes'))}"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise TropismError(f"{file} is not a readable TOML file ({error}): mend it there") from None
-    for folder in (
-        str(Path.cwd()),
-        str(file.parent.resolve()),
-    ):  # so that "my_module:thing" finds a file beside the recipe
+    for folder in (str(Path.cwd()), str(file.parent.resolve())):  # where "my_module:thing" is looked for
         if folder not in sys.path:
             sys.path.append(folder)
     return parse(table, where=file.name, overrides=overrides, default_name=file.stem)
 
 
-def parse(table: Mapping[str, Any], where: str, overrides: Sequence[str] = (), default_name: str = "run") -> Recipe:
+def parse(source: Mapping[str, Any], where: str, overrides: Sequence[str] = (), default_name: str = "run") -> Recipe:
     """A recipe from its TOML table; `overrides` are `stage.key=value` (or `seed=1`) with TOML values or bare words."""
-    table = _copied(table)
+    table: dict[str, Any] = _copied(source)
     entries = table.get("stage", [])
+    _refuse_unknown(table, ("name", "seed", "stage"), where)
     if not entries or not isinstance(entries, list):
         raise TropismError(f"{where} has no stages: add a [[stage]] table with an id and a kind")
-    _refuse_unknown(table, ("name", "seed", "stage"), where)
+    ids: list[str] = []
     for n, entry in enumerate(entries):
         for key in ("id", "kind"):
-            if not isinstance(entry.get(key), str):
+            if not isinstance(entry, Mapping) or not isinstance(entry.get(key), str):
                 raise TropismError(f"{where}: stage number {n + 1} has no {key}: every stage needs an id and a kind")
+        if not re.fullmatch(r"[\w-]+", entry["id"]):  # it names a folder, and stands before the dot of --set
+            raise TropismError(f"{where}: the stage id {entry['id']!r} must be of letters, digits, _ and -: rename it")
+        if entry["id"] in ids:
+            raise TropismError(f"{where}: two stages have the id {entry['id']!r}: rename one")
+        ids.append(entry["id"])
     for override in overrides:
-        _override(table, entries, override)
+        _override(table, dict(zip(ids, entries)), override)
     stages: dict[str, Stage] = {}
-    for entry in entries:
-        identity = entry.pop("id")
-        if identity in stages:
-            raise TropismError(f"{where}: two stages have the id {identity!r}: rename one")
-        stage = build(Stage, entry, f"{where}: {identity}")
+    for id, entry in zip(ids, entries):
+        stage = build(Stage, {k: v for k, v in entry.items() if k != "id"}, f"{where}: {id}")
         for field, ref, value in refs(stage):
-            _check_ref(f"{where}: {identity}.{field}", ref, value, stages, [e.get("id", "") for e in entries])
-        stages[identity] = stage
-    return Recipe(str(table.get("name", default_name)), build(int, table.get("seed", 0), f"{where}: seed"), stages)
+            _check_ref(f"{where}: {id}.{field}", ref, value, stages, ids)
+        stages[id] = stage
+    name = build(str, table.get("name", default_name), f"{where}: name")
+    return Recipe(name, build(int, table.get("seed", 0), f"{where}: seed"), stages)
 
 
 def resolve(folder: str, kind: str, where: str = "recipe") -> Any:
@@ -92,13 +94,13 @@ def resolve(folder: str, kind: str, where: str = "recipe") -> Any:
         module, _, name = kind.partition(":")
         try:
             return getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, SyntaxError, ValueError) as error:  # ValueError: an empty module name
             raise TropismError(
                 f"{where}: kind {kind!r} cannot be imported ({error}): run where {module} can be imported from"
             ) from None
     known = names(folder)
     if kind not in known:
-        raise TropismError(f"{where}: there is no {folder} kind {kind!r}: {_nearest(kind, known)}")
+        raise TropismError(f"{where}: there is no kind {kind!r} among the {folder}: {_nearest(kind, known)}")
     module_ = importlib.import_module(f"tropism.{folder}.{kind}")
     return getattr(module_, module_.__all__[0])
 
@@ -167,9 +169,9 @@ def refs(value: Any, prefix: str = "") -> list[tuple[str, Ref, str]]:
     """(field, Ref, text) of every field of a dataclass, nested ones included, that names an earlier stage."""
     found: list[tuple[str, Ref, str]] = []
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        if isinstance(value, Mapping):
-            for key, item in value.items():
-                found += refs(item, f"{prefix}{key}.")
+        inside = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, tuple) else ()
+        for key, item in inside:
+            found += refs(item, f"{prefix}{key}.")
         return found
     hints = _hints(type(value))
     for field in dataclasses.fields(value):
@@ -187,8 +189,12 @@ def refs(value: Any, prefix: str = "") -> list[tuple[str, Ref, str]]:
 
 def bind(value: Any, paths: Callable[[str], str]) -> Any:
     """The same dataclass with every reference `r` replaced by `paths(r)`."""
+    if isinstance(value, Mapping):
+        return {k: bind(v, paths) for k, v in value.items()}
+    if isinstance(value, tuple):
+        return tuple(bind(v, paths) for v in value)
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        return {k: bind(v, paths) for k, v in value.items()} if isinstance(value, Mapping) else value
+        return value
     hints = _hints(type(value))
     changes: dict[str, Any] = {}
     for field in dataclasses.fields(value):
@@ -201,14 +207,16 @@ def bind(value: Any, paths: Callable[[str], str]) -> Any:
             changes[field.name] = tuple(map(paths, item))
         else:
             changes[field.name] = None if item is None else paths(item)
-    changed = {k: v for k, v in changes.items() if v is not getattr(value, k)}
+    changed = {k: v for k, v in changes.items() if v != getattr(value, k)}
     return dataclasses.replace(value, **changed) if changed else value
 
 
 def _plug(protocol: type, value: Any, where: str) -> Any:
     folder = FOLDERS[protocol]
-    if not isinstance(value, (Mapping, str)):
+    if isinstance(value, protocol):
         return value  # already an object, from Python
+    if not isinstance(value, (Mapping, str)):
+        raise TropismError(f"{where} = {value!r} must be a table with a kind")
     table = {"kind": value} if isinstance(value, str) else dict(value)
     kind = table.pop("kind", None)
     if not isinstance(kind, str):
@@ -218,7 +226,12 @@ def _plug(protocol: type, value: Any, where: str) -> Any:
         if protocol is not Judge:
             raise TropismError(f"{where}: {kind!r} is a function; only a judge can be one, name a dataclass")
         return _dataclass(resolve("judges", "verifier"), {"function": thing, **table}, where)
-    return _dataclass(thing, table, where)
+    made = _dataclass(thing, table, where)
+    if not isinstance(made, protocol):
+        raise TropismError(
+            f"{where}: {kind!r} is no {protocol.__name__.lower()}: choose one of {', '.join(names(folder))}"
+        )
+    return made
 
 
 def _dataclass(cls: type, table: Any, where: str) -> Any:
@@ -257,13 +270,19 @@ def _ref_of(hint: Any) -> Ref | None:
 
 def _check_ref(where: str, ref: Ref, value: str, done: Mapping[str, Stage], every: Sequence[str]) -> None:
     if value in done:
-        return
+        return check_kind(where, ref, value, done[value].makes)
     if value in every:
-        raise TropismError(f"{where} names the stage {value!r}, which comes later: move it above")
+        raise TropismError(f"{where} names the stage {value!r}, which does not come before it: move it above")
     if "/" in value or Path(value).exists():  # a folder or a hub id
         return
     hint = _nearest(value, list(done)) if done else "no stage comes before it"
     raise TropismError(f"{where} names {value!r}, which is no earlier stage, folder or hub id: {hint}")
+
+
+def check_kind(where: str, ref: Ref, value: str, makes: str) -> None:
+    """Refuses the stage `value`, which makes `makes`, where something else is asked for. A model has a tokenizer."""
+    if makes != ref.kind and (makes, ref.kind) != ("model", "tokenizer"):
+        raise TropismError(f"{where} names {value!r}, which makes a {makes}, not a {ref.kind}: name another stage")
 
 
 def _refuse_unknown(table: Mapping[str, Any], known: Mapping[str, Any] | Sequence[str], where: str) -> None:
@@ -277,7 +296,7 @@ def _nearest(word: str, known: Sequence[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known)}"
 
 
-def _override(table: dict[str, Any], entries: list[dict[str, Any]], text: str) -> None:
+def _override(table: dict[str, Any], entries: Mapping[str, dict[str, Any]], text: str) -> None:
     path, equals, raw = text.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
@@ -290,9 +309,9 @@ def _override(table: dict[str, Any], entries: list[dict[str, Any]], text: str) -
         _refuse_unknown({keys[0]: 0}, ("name", "seed"), "--set")
         table[keys[0]] = value
         return
-    target: Any = next((e for e in entries if e["id"] == keys[0]), None)
+    target: Any = entries.get(keys[0])
     if target is None:
-        raise TropismError(f"--set {text!r}: no stage {keys[0]!r}: {_nearest(keys[0], [e['id'] for e in entries])}")
+        raise TropismError(f"--set {text!r}: there is no stage {keys[0]!r}: {_nearest(keys[0], list(entries))}")
     for key in keys[1:-1]:
         target = target.setdefault(key, {})
         if not isinstance(target, dict):

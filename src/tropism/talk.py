@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tropism.engines.local import LocalEngine
 from tropism.formats.prompts import Prompts
-from tropism.models.store import device, load_lm
+from tropism.models.store import context_of, load_lm
+from tropism.stages._train import question
 from tropism.store import files
 from tropism.store import groups as store
 from tropism.store.progress import Reporter
@@ -20,9 +21,10 @@ from tropism.types import Message, SamplingParams, TropismError, to_json
 def chat(model: str, system: str, temperature: float, seed: int, max_tokens: int) -> None:
     """Reads lines from standard input and streams answers to standard output. The conversation is remembered.
 
-    When it no longer fits the model's context, its oldest turns are forgotten.
+    When it no longer fits the model's context, its oldest turns are forgotten; half the context is kept for an answer.
     """
-    engine = LocalEngine(load_lm(model).to(device()), tokenizer.load(model), model)
+    engine = LocalEngine(load_lm(model), tokenizer.load(model), model)
+    enough = min(max_tokens, context_of(engine.model) // 2)
     opening = [Message("system", system)] if system else []
     turns: list[Message] = []
     prompting = sys.stdin.isatty()
@@ -33,10 +35,10 @@ def chat(model: str, system: str, temperature: float, seed: int, max_tokens: int
         if not line:
             return
         turns.append(Message("user", line))
-        params = SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=seed + len(turns))
-        while len(turns) > 1 and engine.room([*opening, *turns]) < max_tokens:
+        while len(turns) > 1 and engine.room([*opening, *turns]) < enough:
             turns = turns[2:]
-        params = dataclasses.replace(params, max_tokens=max(1, min(max_tokens, engine.room([*opening, *turns]))))
+        longest = max(1, min(max_tokens, engine.room([*opening, *turns])))
+        params = SamplingParams(max_tokens=longest, temperature=temperature, seed=seed + len(turns))
         answer = ""
         for piece in engine.stream([*opening, *turns], params):
             print(piece, end="", flush=True)
@@ -49,8 +51,10 @@ def generate(model: str, prompts: Path, out: Path, sampling: SamplingParams, rep
     """Answers the prompts of a file; groups as JSON lines or Parquet, written whole or not at all."""
     if out.suffix not in (".jsonl", ".parquet"):
         raise TropismError(f"{out} ends in neither .jsonl nor .parquet: name such a file")
-    asked = list(Prompts(files=str(prompts)).groups())
-    engine = LocalEngine(load_lm(model).to(device()), tokenizer.load(model), model)
+    asked = list(Prompts(path=str(prompts)).groups())
+    engine = LocalEngine(load_lm(model), tokenizer.load(model), model)
+    for group in asked:
+        question(group, engine.tokenizer, context_of(engine.model), sampling.max_tokens)
     done = []
     with reporter.progress("answering", len(asked), "tokens") as bar:
         for i in range(0, len(asked), 64):
@@ -64,7 +68,10 @@ def generate(model: str, prompts: Path, out: Path, sampling: SamplingParams, rep
         files.write_bytes(out, "".join(lines).encode())
     else:
         temporary = out.with_name(f".{out.name}.part")
-        with files.explained(out):
-            store.write(done, temporary)
-            temporary.replace(out)
+        try:
+            with files.explained(out):
+                store.write(done, temporary)
+                temporary.replace(out)
+        finally:
+            temporary.unlink(missing_ok=True)
     return len(done)

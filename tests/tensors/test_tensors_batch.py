@@ -78,11 +78,10 @@ def test_layout_of_one_group_by_hand():
     assert batch.loss_mask_BT.tolist() == [[False, False, False, True, True, True]]
     assert batch.last_N.tolist() == [4, 5]
     assert batch.group_N.tolist() == [0, 0]
-    assert batch.rank_N is not None and batch.rank_N.tolist() == [1, 0]
-    assert batch.scored_N is not None and batch.scored_N.tolist() == [True, False]
-    assert batch.reward_N is not None and batch.reward_N.tolist() == [0.5, 0.0]
-    assert batch.old_logprobs_BT is not None
-    assert torch.allclose(batch.old_logprobs_BT, torch.tensor([[0, 0, 0, -0.1, -0.2, -0.3]]))
+    assert batch.need("rank_N").tolist() == [1, 0]
+    assert batch.need("scored_N").tolist() == [True, False]
+    assert batch.need("reward_N").tolist() == [0.5, 0.0]
+    assert torch.allclose(batch.need("old_logprobs_BT"), torch.tensor([[0, 0, 0, -0.1, -0.2, -0.3]]))
 
 
 def test_padded_layout_by_hand():
@@ -168,9 +167,7 @@ def test_by_completion_lists_trained_tokens_in_order(shared: bool):
     batch = collate(trees, 30, shared)
     index_NL, mask_NL = by_completion(batch)
     rows = [batch.tokens_BT.flatten()[i[m]].tolist() for i, m in zip(index_NL, mask_NL)]
-    expected = [
-        [x for x, keep in zip(c, kept) if keep] for t in trees for c, kept in zip(t.completions, t.trained)
-    ]
+    expected = [[x for x, keep in zip(c, kept) if keep] for t in trees for c, kept in zip(t.completions, t.trained)]
     assert rows == expected
     assert mask_NL.sum() == batch.loss_mask_BT.sum()
 
@@ -190,15 +187,13 @@ def test_rows_taken_apart_hold_what_the_batch_held(shared: bool):
         piece = take_rows(batch, [row])
         index_NL, mask_NL = by_completion(piece)
         for n in range(piece.n):
-            assert piece.scored_N is not None and piece.reward_N is not None and piece.rank_N is not None
             trained = piece.tokens_BT.flatten()[index_NL[n][mask_NL[n]]].tolist()
             last = int(piece.tokens_BT.flatten()[piece.last_N[n]])
-            score = float(piece.reward_N[n]) if piece.scored_N[n] else None
-            seen[last] = (piece.ids[int(piece.group_N[n])], trained, score, int(piece.rank_N[n]))
+            score = float(piece.need("reward_N")[n]) if piece.need("scored_N")[n] else None
+            seen[last] = (piece.ids[int(piece.group_N[n])], trained, score, int(piece.need("rank_N")[n]))
     expected = {}
     for item in trees:
         for k, (answer, kept) in enumerate(zip(item.completions, item.trained)):
-            assert item.reward is not None and item.rank is not None
             score = None if item.reward[k] is None else pytest.approx(item.reward[k])
             expected[answer[-1]] = (item.id, [x for x, keep in zip(answer, kept) if keep], score, item.rank[k])
     assert seen == expected
@@ -255,4 +250,5 @@ def test_missing_fields_say_who_fills_them():
 
 def test_one_unknown_reward_list_leaves_the_field_missing():
     batch = collate([tree("a", 1, 1, reward=(1.0,)), tree("b", 1, 1)])
-    assert batch.reward_N is None and batch.scored_N is None
+    assert batch.reward_N is None
+    assert batch.scored_N is None

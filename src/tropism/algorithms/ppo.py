@@ -13,6 +13,7 @@ length limit (a cut answer is terminal and pays `missing_stop`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -37,7 +38,7 @@ class PPO:
     missing_stop: float = 1.0  # reward units taken from an answer that never stops
 
     needs: ClassVar[tuple[str, ...]] = ("old_logprobs_BT", "ref_logprobs_BT", "values_BT")
-    predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "values_BT")
+    predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT", "values_BT")
 
     def credit(self, batch: Batch) -> Batch:
         scored_N = batch.need("scored_N")
@@ -89,7 +90,7 @@ class PPO:
 
     def adapt(self, kl: float, completions: int) -> PPO:
         """The algorithm of the next round after `completions` completions measured `kl` nats each to the reference."""
-        if not self.kl_target:
+        if not self.kl_target or math.isnan(kl):  # NaN: no completion of the round could be scored
             return self
         error = min(max(kl / self.kl_target - 1, -0.2), 0.2)
         return replace(self, kl=self.kl * (1 + error * completions / self.kl_horizon))

@@ -63,17 +63,19 @@ class SlotCache(Cache):
     """One `SlotLayer` a layer of the model."""
 
     def __init__(self, layers: int, rows: int, length: int) -> None:
-        super().__init__(layers=[SlotLayer(rows, length) for _ in range(layers)])
+        self.slots = [SlotLayer(rows, length) for _ in range(layers)]
+        super().__init__(layers=list(self.slots))
 
     def write_at(self, at: Tensor, used: int) -> None:
-        for layer in self.layers:
+        for layer in self.slots:
             layer.at, layer.used = at, used
 
     def admit(self, slots: Tensor, prefilled: Cache, prompt: Tensor) -> None:
         """Copies the prefilled prompt number `prompt[i]` into slot `slots[i]`."""
-        for layer, source in zip(self.layers, prefilled.layers):
+        for layer, source in zip(self.slots, prefilled.layers):
+            assert isinstance(source, CacheLayerMixin) and source.keys is not None and source.values is not None
             layer.admit(slots, source.keys[prompt], source.values[prompt])
 
     def keep(self, rows: Tensor) -> None:
-        for layer in self.layers:
+        for layer in self.slots:
             layer.keep(rows)

@@ -1,10 +1,12 @@
 """A judge that is a model: the score `AutoModelForSequenceClassification` gives the completion's last token.
 
 It sees the prompt and the completion, never the reference answer. K completions of a prompt share one pass over it.
+Completions that were sampled with another tokenizer are read as text.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +18,9 @@ from tropism.models.forward import predict_scores, takes_trees
 from tropism.models.store import context_of, load_scalar
 from tropism.tensors.batch import collate
 from tropism.text import tokenizer
+from tropism.text.chat import text_of
 from tropism.train.trees import spans, tree
-from tropism.types import Group, Judgment, ModelRef
+from tropism.types import Completion, Group, Judgment, ModelRef
 
 __all__ = ["RewardModel"]
 
@@ -31,7 +34,7 @@ class RewardModel:
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:
         model, words = _loaded(self.model)
-        trees = [tree(g, words, context_of(model)) for g in groups]
+        trees = [tree(_own(g, words), words, context_of(model)) for g in groups]
         scores: list[float] = []
         with torch.inference_mode():
             for piece in spans(trees, self.pass_tokens):
@@ -41,7 +44,19 @@ class RewardModel:
         return [Judgment("reward_model@1", tuple(next(rest) for _ in group.completions)) for group in groups]
 
 
+def _own(group: Group, words: Any) -> Group:
+    """The group without tokens that do not spell its text in this tokenizer."""
+
+    def own(completion: Completion) -> bool:
+        tokens = completion.tokens or ()
+        return max(tokens, default=0) < len(words) and text_of(words, tokens).startswith(completion.text)
+
+    kept = (
+        c if own(c) else dataclasses.replace(c, tokens=None, sampled=None, logprobs=None) for c in group.completions
+    )
+    return dataclasses.replace(group, completions=tuple(kept))
+
+
 @functools.lru_cache(maxsize=2)
 def _loaded(path: str) -> tuple[Any, Any]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_scalar(path).to(device), tokenizer.load(path)
+    return load_scalar(path), tokenizer.load(path)

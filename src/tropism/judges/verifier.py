@@ -23,7 +23,7 @@ OFFERED = ("completion", "target", "prompt", "meta")
 class Verifier:
     """`function` takes any of completion (text), target (text or None), prompt (messages), meta, by those names.
 
-    It returns a number, higher is better, or None where it cannot say.
+    It returns a number, higher is better, or None where it cannot say. Further parameters need a default.
     """
 
     function: Callable[..., float | None] | str
@@ -34,13 +34,16 @@ class Verifier:
     def __post_init__(self) -> None:
         function = self.function
         call = resolve("judges", function, "verifier.function") if isinstance(function, str) else function
-        asks = tuple(inspect.signature(call).parameters)
-        if not callable(call) or not set(asks) <= set(OFFERED):
+        if not callable(call):
+            raise TropismError(f"the judge function {self.function!r} is no function: name one")
+        takes = inspect.signature(call).parameters
+        unknown = [name for name, p in takes.items() if name not in OFFERED and p.default is p.empty]
+        if unknown:
             raise TropismError(
-                f"the judge function {self.function!r} asks for {', '.join(asks)}: it may ask for {', '.join(OFFERED)}"
+                f"the judge function {self.function!r} asks for {', '.join(unknown)}: it may ask for {', '.join(OFFERED)}"
             )
         object.__setattr__(self, "_call", call)
-        object.__setattr__(self, "_asks", asks)
+        object.__setattr__(self, "_asks", tuple(name for name in OFFERED if name in takes))
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:
         name = self.name or "verifier"
@@ -54,4 +57,10 @@ class Verifier:
             "meta": group.meta,
         }
         score = self._call(**{name: offered[name] for name in self._asks})
-        return None if score is None or score != score else float(score)
+        try:
+            return None if score is None or score != score else float(score)
+        except (TypeError, ValueError):
+            raise TropismError(
+                f"the judge function {self.function!r} gave {score!r} for a completion of group {group.id}: it must "
+                "return a number or None"
+            ) from None

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from tropism.tensors.batch import Batch, Prediction, tree_mask
-from tropism.tensors.maths import chosen_logprobs
+from tropism.tensors.maths import chosen_logprobs, entropy
 from tropism.types import SamplingParams
 
 CHUNK = 1 << 24  # logits held at once: 64 MiB of float32
@@ -54,13 +54,16 @@ def parents(batch: Batch) -> tuple[Tensor, Tensor]:
 
 def logits(model: PreTrainedModel, states_MD: Tensor) -> Tensor:
     """(M, V) next-token logits, in float32, of last hidden states."""
-    scores_MV = model.get_output_embeddings()(states_MD).float()
+    head: Any = model.get_output_embeddings()
+    scores_MV = head(states_MD).float()
     softcap = getattr(model.config, "final_logit_softcapping", None)
     return torch.tanh(scores_MV / softcap) * softcap if softcap else scores_MV
 
 
-def predict_tokens(model: PreTrainedModel, batch: Batch, sampling: SamplingParams | None = None) -> Prediction:
-    """Log-probabilities and entropies of the trained tokens, under the distribution that `sampling` samples from."""
+def predict_tokens(
+    model: PreTrainedModel, batch: Batch, sampling: SamplingParams | None = None, entropies: bool = False
+) -> Prediction:
+    """Log-probabilities (and entropies) of the trained tokens, under the distribution that `sampling` samples from."""
     shape: dict[str, Any] = {}
     if sampling is not None and sampling.temperature > 0:
         shape = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
@@ -69,7 +72,9 @@ def predict_tokens(model: PreTrainedModel, batch: Batch, sampling: SamplingParam
     tokens_M = batch.tokens_BT.flatten()[flat_M]
 
     def score(states_MD: Tensor, tokens_M: Tensor) -> tuple[Tensor, Tensor]:
-        return chosen_logprobs(logits(model, states_MD), tokens_M, **shape)
+        logprobs_M, kept_MV = chosen_logprobs(logits(model, states_MD), tokens_M, **shape)
+        with torch.no_grad():
+            return logprobs_M, entropy(kept_MV) if entropies else torch.zeros_like(logprobs_M)
 
     step = max(1, CHUNK // model.config.vocab_size)
     parts = []
@@ -78,18 +83,23 @@ def predict_tokens(model: PreTrainedModel, batch: Batch, sampling: SamplingParam
         whole = len(flat_M) <= step or not torch.is_grad_enabled()
         parts.append(score(*inputs) if whole else checkpoint(score, *inputs, use_reentrant=False))
     logprobs_M, entropy_M = (torch.cat(x) for x in zip(*parts))
-    return Prediction(logprobs_BT=_spread(logprobs_M, flat_M, batch), entropy_BT=_spread(entropy_M, flat_M, batch))
+    return Prediction(
+        logprobs_BT=_spread(logprobs_M, flat_M, batch),
+        entropy_BT=_spread(entropy_M, flat_M, batch) if entropies else None,
+    )
 
 
 def predict_values(critic: PreTrainedModel, batch: Batch) -> Tensor:
     """(B, T): the critic's value of the state each trained token was chosen in."""
     flat_M, parent_M = parents(batch)
-    return _spread(critic.score(hidden(critic, batch).index_select(0, parent_M)).float()[:, 0], flat_M, batch)
+    return _spread(
+        critic.get_submodule("score")(hidden(critic, batch).index_select(0, parent_M)).float()[:, 0], flat_M, batch
+    )
 
 
 def predict_scores(model: PreTrainedModel, batch: Batch) -> Tensor:
     """(N,): the reward model's score, read at each completion's last token."""
-    return model.score(hidden(model, batch).index_select(0, batch.last_N)).float()[:, 0]
+    return model.get_submodule("score")(hidden(model, batch).index_select(0, batch.last_N)).float()[:, 0]
 
 
 def _spread(x_M: Tensor, flat_M: Tensor, batch: Batch) -> Tensor:

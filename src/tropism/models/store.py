@@ -5,11 +5,14 @@ Dropout stays off everywhere (models are in eval mode, training included): a rat
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -19,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     Qwen3Config,
 )
+from transformers.utils import logging as transformers_logging
 
 from tropism.types import TropismError
 
@@ -67,6 +71,7 @@ class Architecture:
 def device() -> torch.device:
     """The GPU if there is one. On a CPU, deterministic kernels only: a run repeats bit for bit."""
     torch.use_deterministic_algorithms(not torch.cuda.is_available())
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore  # a debugging aid that costs a pass over each tensor
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -77,11 +82,11 @@ def create(architecture: Architecture, tokenizer: PreTrainedTokenizerBase, seed:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
-    return model.eval()
+    return _placed(model)
 
 
 def load_lm(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A causal LM from a folder or hub id, in eval mode."""
+    """A causal LM from a folder or hub id, in eval mode on this machine's device."""
     return _load(AutoModelForCausalLM, path, dtype)
 
 
@@ -94,13 +99,14 @@ def load_scalar(path: str | Path, seed: int = 0, dtype: torch.dtype = torch.floa
     fresh = not any("SequenceClassification" in name for name in config.architectures or ())
     model = _load(AutoModelForSequenceClassification, path, dtype, num_labels=1)
     if fresh:
-        torch.nn.init.zeros_(model.score.weight)
+        torch.nn.init.zeros_(model.get_submodule("score").get_parameter("weight"))
     return model
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """A Hugging Face folder: safetensors, config, tokenizer with its chat template."""
-    model.save_pretrained(folder)
+    with _quiet():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -111,11 +117,12 @@ def context_of(model: PreTrainedModel) -> int:
 
 def _load(kind: Any, path: str | Path, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
     try:
-        model = kind.from_pretrained(str(path), dtype=dtype, attn_implementation="sdpa", **options)
-    except (OSError, ValueError) as error:
+        with _quiet():
+            model = kind.from_pretrained(str(path), dtype=dtype, attn_implementation="sdpa", **options)
+    except (OSError, ValueError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         raise TropismError(f"no model can be loaded from {path} ({first}): give a Hugging Face folder or id") from None
-    return model.eval()
+    return _placed(model)
 
 
 def config_of(path: str | Path) -> Any:
@@ -124,6 +131,24 @@ def config_of(path: str | Path) -> Any:
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise TropismError(f"no model is at {path} ({first}): give a Hugging Face folder or id") from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps transformers' bars and notes about new heads off the screen."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _placed(model: Any) -> PreTrainedModel:
+    return model.eval().to(device())
 
 
 def _point_at(config: Any, tokenizer: PreTrainedTokenizerBase) -> None:

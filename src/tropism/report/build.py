@@ -3,14 +3,12 @@
     {"recipe", "seconds": {stage: s}, "models": {name: figures}, "reward_model": figures, "base_completes": figure,
      "stages": {stage: {"kind", "facts"}}}
 
-A measured value is {"value", "low", "high"} with its 95 % interval. What was not measured is left out. But for `seconds`
-two runs with the same seed have the same report: there is no date, time or path in it.
+A measured value is {"value", "low", "high"} with its 95 % interval. What was not measured is left out. But for
+`seconds` two runs with the same seed have the same report: there is no date, time or path in it.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,23 +33,10 @@ def write(folder: Path) -> dict[str, Any]:
 
 def _report(findings: Findings) -> dict[str, Any]:
     measured = {key: findings.evaluation.get(key) for key in ("reward_model", "base_completes")}
-    return _finite(
-        {
-            "recipe": findings.recipe,
-            "seconds": {stage.id: stage.seconds for stage in findings.stages},
-            "models": findings.models,
-            **{key: value for key, value in measured.items() if value is not None},
-            "stages": {stage.id: {"kind": stage.kind, "facts": stage.facts} for stage in findings.stages},
-        }
-    )
-
-
-def _finite(value: Any) -> Any:
-    """The same without entries that are NaN or infinite: JSON has no word for them, and missing is missing."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items() if not _not_finite(item)}
-    return [_finite(item) for item in value if not _not_finite(item)] if isinstance(value, list) else value
-
-
-def _not_finite(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
+    return {
+        "recipe": findings.recipe,
+        "seconds": {stage.id: stage.seconds for stage in findings.stages},
+        "models": findings.models,
+        **{key: value for key, value in measured.items() if value is not None},
+        "stages": {stage.id: {"kind": stage.kind, "facts": stage.facts} for stage in findings.stages},
+    }

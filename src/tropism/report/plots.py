@@ -1,7 +1,7 @@
 """Small plots as inline SVG: lines, dots and whiskers, a reliability scatter, a time line. No library, no script.
 
-Colours are classes (`s0` … `s5`) that the style sheet fills for light and dark; a series is also told apart by its dash or
-its shape. Every point carries its numbers as a <title>. Left out: zoom and tooltips that need scripts.
+Colours are classes (`s0` … `s5`) that the style sheet fills for light and dark; a series is also told apart by its dash
+or its shape. Every point carries its numbers as a <title>. Left out: zoom and tooltips that need scripts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 Point = tuple[float, float]
 STYLES = 6
+SIZE = (340, 216)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -56,7 +57,9 @@ class Axis:
 
 
 def plain(value: float, digits: int = 3) -> str:
-    """`digits` significant digits, thousands apart, no exponent, a true minus sign."""
+    """`digits` significant digits, thousands apart, a true minus sign, an exponent only below 0.0001."""
+    if 0 < abs(value) < 1e-4:
+        return f"{value:.{digits}g}".replace("e-0", "e-").replace("-", "−")
     places = max(digits - 1 - math.floor(math.log10(abs(value))), 0) if value else 0
     text = f"{value:,.{places}f}"
     return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
@@ -66,7 +69,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round numbers (1, 2 or 5 times a power of ten) within [low, high], about `most` of them."""
     rough = (high - low) / most
     power = 10 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    step = power * next(nice for limit, nice in ((1.5, 1), (3.5, 2), (7.5, 5), (10.1, 10)) if rough <= limit * power)
     first = math.ceil(low / step - 1e-9)
     return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
@@ -86,14 +89,19 @@ class _Frame:
     def __init__(self, x: Axis, y: Axis, xs: tuple[float, float], ys: tuple[float, float], size: Point) -> None:
         self.axes, self.xs, self.ys = (x, y), xs, ys
         self.width, self.height = size
-        self.left, self.right, self.top, self.bottom = 46, self.width - 12, 24, self.height - 36
+        self.left, self.right, self.top, self.bottom = 50, self.width - 14, 24, self.height - 36
 
     def x(self, value: float) -> float:
         return round(self.left + (value - self.xs[0]) / (self.xs[1] - self.xs[0]) * (self.right - self.left), 1)
 
     def y(self, value: float) -> float:
-        value = min(max(value, self.ys[0]), self.ys[1])  # what lies outside is drawn at the edge
         return round(self.bottom - (value - self.ys[0]) / (self.ys[1] - self.ys[0]) * (self.bottom - self.top), 1)
+
+    def clipped(self, parts: Sequence[str]) -> str:
+        """Curves, cut at the ends of the y axis."""
+        box = (self.left, self.top, self.right - self.left, self.bottom - self.top)
+        place = 'x="{0}" y="{1}" width="{2}" height="{3}" viewBox="{0} {1} {2} {3}"'.format(*box)
+        return f"<svg {place}>{''.join(parts)}</svg>"
 
     def path(self, points: Sequence[Point], css: str) -> str:
         joined = " ".join(f"{self.x(x)},{self.y(y)}" for x, y in points)
@@ -126,31 +134,34 @@ def lines(
     if not every:
         return ""
     levels = [b for _, b in every] + list((marks or {}).values())
-    size = (720, 280) if wide else (360, 220)
+    size = (900, 320) if wide else SIZE
     frame = _Frame(x, y, x.span([a for a, _ in every]), y.span(levels, 0.06), size)
     parts = [frame.drawn(), *(frame.mark(name, value) for name, value in (marks or {}).items())]
     for s in series:
         points, css = s.finite(), f"s{s.style % STYLES}"
-        if s.smooth > 1 and not s.dots:
-            parts.append(frame.path(points, f"raw {css}"))
-        parts.append(frame.path(smoothed(points, s.smooth), f"curve {css}"))
-        for a, b in points:
+        raw = [frame.path(points, f"raw {css}")] if s.smooth > 1 and not s.dots else []
+        parts.append(frame.clipped([*raw, frame.path(smoothed(points, s.smooth), f"curve {css}")]))
+        for a, b in ((a, b) for a, b in points if frame.ys[0] <= b <= frame.ys[1]):
             said = escape(f"{s.name}: {y.shown(b, 4)} at {x.label} {x.shown(a, 4)}")
             dot = f"dot {css}" if s.dots else "hit"
-            parts.append(f'<circle class="{dot}" cx="{frame.x(a)}" cy="{frame.y(b)}" r="3"><title>{said}</title></circle>')
+            parts.append(
+                f'<circle class="{dot}" cx="{frame.x(a)}" cy="{frame.y(b)}" r="3"><title>{said}</title></circle>'
+            )
     return _svg(size, label, parts)
 
 
-def whiskers(label: str, rows: Mapping[str, Mapping[str, Mapping[str, float]]], x: Axis, mark: float | None = None) -> str:
+def whiskers(
+    label: str, rows: Mapping[str, Mapping[str, Mapping[str, float]]], x: Axis, mark: float | None = None
+) -> str:
     """For each row (a model) and each series in it a dot at the value and a whisker over its interval.
 
     `rows[row][series]` is {"value", "low", "high"}; `mark` is a level to compare with.
     """
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    figures = [f for row in rows.values() for f in row.values()]
-    span = x.span([v for f in figures for v in (f["low"], f["high"], f["value"])] + ([] if mark is None else [mark]), 0.05)
+    values = [v for row in rows.values() for figure in row.values() for v in figure.values()]
+    span = x.span(values if mark is None else [*values, mark], 0.05)
     step = 20 * len(names) + 10
-    size = (360, 40 + step * len(rows))
+    size = (SIZE[0], 40 + step * len(rows))
     frame = _Frame(x, Axis(""), span, (0.0, 1.0), size)
     frame.left, frame.right, frame.top = 78, size[0] - 52, 6
     parts = []
@@ -171,23 +182,21 @@ def whiskers(label: str, rows: Mapping[str, Mapping[str, Mapping[str, float]]], 
             ends = [x.shown(figure[end]) for end in ("low", "high")]
             said = escape(f"{row}, {name}: {x.shown(figure['value'])} (95 % interval {ends[0]} to {ends[1]})")
             low, high = frame.x(figure["low"]), frame.x(figure["high"])
-            parts.append(
-                f'<g class="s{j % STYLES}"><title>{said}</title><line class="whisker" x1="{low}" x2="{high}" y1="{down}" '
-                f'y2="{down}"/>{_shape(j, at, down)}{_text(size[0] - 46, down + 4, x.shown(figure["value"], 2), "tick")}</g>'
-            )
+            line = f'<line class="whisker" x1="{low}" x2="{high}" y1="{down}" y2="{down}"/>'
+            value = _text(size[0] - 46, down + 4, x.shown(figure["value"], 2), "tick")
+            parts.append(f'<g class="s{j % STYLES}"><title>{said}</title>{line}{_shape(j, at, down)}{value}</g>')
     return _svg(size, label, parts)
 
 
-def reliability(label: str, points: Sequence[tuple[float, float, str]], sizes: Sequence[float], x: Axis, y: Axis) -> str:
-    """(predicted, observed, title) as dots with area by `sizes`, and the diagonal on which they ought to lie."""
-    size = (360, 260)
-    xs, ys = x.span([p for p, _, _ in points]), y.span([o for _, o, _ in points])
+def reliability(label: str, points: Sequence[tuple[float, float, float, str]], x: Axis, y: Axis) -> str:
+    """(predicted, observed, count, title) as dots with area by count, and the diagonal on which they ought to lie."""
+    xs, ys = x.span([p[0] for p in points]), y.span([p[1] for p in points])
+    most, size = max(p[2] for p in points), (SIZE[0], 250)
     frame = _Frame(x, y, xs, ys, size)
     parts = [frame.drawn(), frame.path([(v, v) for v in (max(xs[0], ys[0]), min(xs[1], ys[1]))], "mark")]
-    parts.append(frame.path([(p, o) for p, o, _ in points], "curve s0"))
-    for (p, o, said), count in zip(points, sizes):
-        r = round(3 + 7 * math.sqrt(count / max(sizes)), 1)
-        at = f'cx="{frame.x(p)}" cy="{frame.y(o)}" r="{r}"'
+    parts.append(frame.path([p[:2] for p in points], "curve s0"))
+    for predicted, observed, count, said in points:
+        at = f'cx="{frame.x(predicted)}" cy="{frame.y(observed)}" r="{3 + 7 * math.sqrt(count / most):.1f}"'
         parts.append(f'<circle class="dot s0" {at}><title>{escape(said)}</title></circle>')
     return _svg(size, label, parts)
 
@@ -195,9 +204,9 @@ def reliability(label: str, points: Sequence[tuple[float, float, str]], sizes: S
 def timeline(label: str, stages: Sequence[tuple[str, float, str]]) -> str:
     """(name, seconds, text) one after the other, each a bar from where the one before it ended."""
     total = sum(seconds for _, seconds, _ in stages) or 1.0
-    size = (720, 26 * len(stages) + 38)
+    size = (900, 26 * len(stages) + 28)
     frame = _Frame(Axis("seconds"), Axis(""), (0.0, total), (0.0, 1.0), size)
-    frame.left, frame.right, frame.top = 110, size[0] - 64, 4
+    frame.left, frame.right, frame.top, frame.bottom = 110, size[0] - 64, 4, size[1] - 22
     parts, began = [], 0.0
     for value in ticks(0.0, total, most=8):
         at = frame.x(value)
@@ -208,9 +217,8 @@ def timeline(label: str, stages: Sequence[tuple[str, float, str]]) -> str:
         y, left = frame.top + 26 * i + 4, frame.x(began)
         width = max(frame.x(began + seconds) - left, 1.5)
         parts.append(_text(frame.left - 8, y + 14, name, "name end"))
-        parts.append(
-            f'<rect class="bar" x="{left}" y="{y}" width="{width:.1f}" height="18" rx="2"><title>{escape(said)}</title></rect>'
-        )
+        shape = f'class="bar" x="{left}" y="{y}" width="{width:.1f}" height="18" rx="2"'
+        parts.append(f"<rect {shape}><title>{escape(said)}</title></rect>")
         parts.append(_text(round(left + width + 5, 1), y + 14, f"{seconds:.0f}\u202fs", "tick"))
         began += seconds
     return _svg(size, label, parts)

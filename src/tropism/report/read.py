@@ -1,12 +1,13 @@
 """What the report is made from: the finished stages of a run folder and what its evaluation found.
 
-An unfinished or torn stage is left out. Where a recipe evaluates more than once, the last finished evaluation counts: its
-figures are not mixed with those of another set of prompts.
+An unfinished or torn stage is left out, and so is a figure that is not a number: missing is missing. Where a recipe
+evaluates more than once, the last finished evaluation counts: figures on different prompts are not mixed.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +76,22 @@ def read(folder: Path) -> Findings:
             continue
         fields = json.loads((path / "stage.json").read_text("utf-8"))["fields"]
         kind = _short(fields["kind"])
-        stages.append(Finished(id, kind, meta["seconds"], fields, meta["facts"], read_metrics(path)))
+        stages.append(Finished(id, kind, meta["seconds"], fields, finite(meta["facts"]), read_metrics(path)))
         if (file := path / "out" / EVALUATION).exists():
-            evaluation, evaluate = json.loads(file.read_text("utf-8")), fields
+            evaluation, evaluate = finite(json.loads(file.read_text("utf-8"))), fields
     return Findings(recipe["name"], tuple(recipe["stages"]), tuple(stages), evaluation, evaluate)
+
+
+def finite(value: Any) -> Any:
+    """The same without NaN and infinities, for which JSON has no word, and without what they leave empty."""
+    if isinstance(value, Mapping):
+        kept = {key: finite(item) for key, item in value.items() if not _lost(item)}
+        return {key: item for key, item in kept.items() if item not in ({}, []) or item == value[key]}
+    return [finite(item) for item in value if not _lost(item)] if isinstance(value, list) else value
+
+
+def _lost(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _short(kind: str) -> str:

@@ -1,8 +1,8 @@
 """The run in a sentence, computed from its figures; what they do not show is not said.
 
-A win is a win when the 95 % interval of the win rate lies above one half. Reward hacking (arXiv 2210.10760) is said where
-the rounds show it: after its best fifth of the rounds the true quality fell by more than three standard errors while the
-learned reward rose by more than three. Three and not two, because the best of five is chosen by looking.
+A win is a win when the 95 % interval of the win rate lies above one half. Reward hacking (arXiv 2210.10760) is said
+where the rounds show it: after its best fifth of the rounds the true quality fell by more than three standard errors
+while the learned reward rose by more than three. Three and not two, because the best of five is chosen by looking.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tropism.report.read import Finished, Findings
+from tropism.report.read import Findings, Finished
+from tropism.report.words import interval, number, percent, title
 
 FEWEST_ROUNDS = 15  # three in each fifth
 ERRORS = 3.0
-NAMES = {"sft": "SFT", "ppo": "PPO", "grpo": "GRPO", "rloo": "RLOO", "dpo": "DPO", "apa": "APA", "rest": "ReST"}
 
 
 @dataclass(frozen=True)
@@ -51,25 +51,6 @@ def hacking(rounds: Sequence[Mapping[str, Any]]) -> Hacking | None:
         return None
     means = {key: tuple(statistics.mean(r[key] for r in part) for part in (best, last)) for key in ("reward", "truth")}
     return Hacking(best[0]["round"], last[-1]["round"], means["reward"], means["truth"])  # type: ignore[arg-type]
-
-
-def title(name: str) -> str:
-    """A model's or stage's name as people write it."""
-    return NAMES.get(name, name)
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.0f}\u202f%"
-
-
-def interval(figure: Mapping[str, float]) -> str:
-    """`64–78 %` of a share."""
-    return f"{100 * figure['low']:.0f}–{percent(figure['high'])}"
-
-
-def number(value: float) -> str:
-    """A number with two digits behind the point and a true minus sign."""
-    return f"{value:.2f}".replace("-", "−")
 
 
 def _verdict(name: str, findings: Findings) -> str:
@@ -124,10 +105,9 @@ def _hacked(name: str, findings: Findings) -> str:
 
 
 def described(found: Hacking) -> str:
-    return (
-        f"from round {found.first_round} to {found.last_round} the learned reward rose from {number(found.reward[0])} to "
-        f"{number(found.reward[1])} while the true quality fell from {number(found.truth[0])} to {number(found.truth[1])}"
-    )
+    reward, truth = (f"from {number(a)} to {number(b)}" for a, b in (found.reward, found.truth))
+    rounds = f"from round {found.first_round} to {found.last_round}"
+    return f"{rounds} the learned reward rose {reward} while the true quality fell {truth}"
 
 
 def _unfinished(findings: Findings) -> str:

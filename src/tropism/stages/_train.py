@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tropism.models.forward import takes_trees
 from tropism.store import groups as store
 from tropism.store.run import Work
 from tropism.tensors.batch import Batch, Ratio, Tree, collate, total
+from tropism.text.chat import prompt_tokens
 from tropism.train.loop import Learner, NotFinite, predict, values
 from tropism.train.order import Order
-from tropism.train.trees import spans
+from tropism.train.trees import TooLong, spans
 from tropism.types import Algorithm, Format, Group, TropismError
 
 PASS_TOKENS = 16_384
@@ -92,8 +94,40 @@ def read(source: Format, what: str, work: Work) -> list[Group]:
     return groups
 
 
+def fitting(
+    groups: Sequence[Group], make: Callable[[Group], Tree], too_long: Literal["stop", "skip"], work: Work
+) -> list[tuple[Group, Tree]]:
+    """Groups with their trees. Those that do not fit the model's context stop the stage, or are left out and counted."""
+    kept: list[tuple[Group, Tree]] = []
+    for group in groups:
+        try:
+            kept.append((group, make(group)))
+        except TooLong as error:
+            if too_long == "stop":
+                raise TropismError(f'{error}; or set too_long = "skip" to leave such groups out') from None
+    if left_out := len(groups) - len(kept):
+        work.note(f"{left_out} of {len(groups)} groups do not fit the model's context and were left out")
+        work.facts["too_long"] = work.facts.get("too_long", 0) + left_out
+    if not kept:
+        raise TropismError("no group fits the model's context: use a model with a longer one")
+    return kept
+
+
+def question(group: Group, words: PreTrainedTokenizerBase, context: int, max_tokens: int) -> Tree:
+    """The prompt of a group as a Tree without completions. Raises TooLong if an answer would not fit behind it."""
+    prompt = prompt_tokens(words, group.prompt)
+    if len(prompt) + max_tokens > context:
+        raise TooLong(
+            f"the prompt of group {group.id} has {len(prompt)} tokens, and with sampling.max_tokens = {max_tokens} that "
+            f"exceeds the model's context of {context}: shorten the prompt, lower sampling.max_tokens"
+        )
+    return Tree(group.id, tuple(prompt), (), (), ())
+
+
 def held_out(groups: Sequence[Group], share: float, smallest: int = 1) -> tuple[list[Group], list[Group]]:
     """(train, test): every 1/share-th group is held out, spread evenly; none if the share is 0 or there are too few."""
+    if not 0 <= share <= 0.5:
+        raise TropismError(f"held_out = {share} is no share of the data to keep from training: use 0 to 0.5")
     every = round(1 / share) if share else 0
     if not every or len(groups) // every < smallest:
         return list(groups), []

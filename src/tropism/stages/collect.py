@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from tropism.engines.local import LocalEngine
-from tropism.models.store import device, load_lm
-from tropism.stages._train import read
+from tropism.models.store import context_of, load_lm
+from tropism.stages._train import fitting, question, read
 from tropism.store import groups as store
 from tropism.store.run import Work
 from tropism.text import tokenizer
@@ -20,34 +21,35 @@ __all__ = ["Collect"]
 
 @dataclass(frozen=True)
 class Collect:
-    """`sampling.n` is K."""
+    """`sampling.n` is K. `too_long` says what happens to a prompt that leaves no room for an answer."""
 
     policy: ModelRef
     prompts: Format
     sampling: SamplingParams = SamplingParams(n=7, max_tokens=48)
+    too_long: Literal["stop", "skip"] = "stop"
     prompts_at_once: int = 128
 
     version: ClassVar[int] = 1
     makes: ClassVar[Literal["groups"]] = "groups"
 
     def run(self, work: Work) -> None:
-        asked = read(self.prompts, "prompts", work)
+        words, model = tokenizer.load(self.policy), load_lm(self.policy)
+        make = functools.partial(question, words=words, context=context_of(model), max_tokens=self.sampling.max_tokens)
+        asked = [g for g, _ in fitting(read(self.prompts, "prompts", work), make, self.too_long, work)]
         found = work.restore()
         done: list[Group] = list(store.read(found[1])) if found else []
         with work.progress("sampling", len(asked) * self.sampling.n) as bar:
-            engine = LocalEngine(
-                load_lm(self.policy).to(device()), tokenizer.load(self.policy), work.fingerprint + "@0"
-            )
+            engine = LocalEngine(model, words, work.fingerprint + "@0")
             bar.advance(len(done) * self.sampling.n, rated=0)
             for i in range(len(done), len(asked), self.prompts_at_once):
                 batch = asked[i : i + self.prompts_at_once]
                 seeded = dataclasses.replace(self.sampling, seed=work.seed + self.sampling.seed)
                 answers = engine.generate([g.prompt for g in batch], seeded)
-                done += [dataclasses.replace(g, completions=a) for g, a in zip(batch, answers)]
+                done += [dataclasses.replace(g, completions=a, judgments=()) for g, a in zip(batch, answers)]
                 tokens = sum(len(c.tokens or ()) for a in answers for c in a)
                 bar.advance(len(batch) * self.sampling.n, rated=tokens)
                 if work.due():
-                    work.save(len(done), lambda folder: store.write(done, folder / store.FILE))
+                    work.save(len(done), functools.partial(_write, done))
         tokens = [len(c.tokens or ()) for g in done for c in g.completions]
         stopped = [c.finish_reason == "stop" for g in done for c in g.completions]
         work.facts |= {
@@ -56,4 +58,8 @@ class Collect:
             "mean_tokens": round(sum(tokens) / len(tokens), 2),
             "stop_rate": round(sum(stopped) / len(stopped), 4),
         }
-        store.write(done, Path(work.out) / store.FILE)
+        _write(done, work.out)
+
+
+def _write(groups: list[Group], folder: Path) -> None:
+    store.write(groups, folder / store.FILE)

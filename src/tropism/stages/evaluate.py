@@ -7,8 +7,10 @@ as it has never seen a chat template. Writes `evaluation.json` and the answers t
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -17,8 +19,8 @@ from sacrebleu.metrics.chrf import CHRF
 from transformers import PreTrainedModel
 
 from tropism.engines.local import LocalEngine
-from tropism.models.store import context_of, device, load_lm
-from tropism.stages._train import PASS_TOKENS, layout, read
+from tropism.models.store import context_of, load_lm
+from tropism.stages._train import PASS_TOKENS, layout, question, read
 from tropism.stages.reward import HELD_OUT
 from tropism.store import files
 from tropism.store import groups as store
@@ -28,6 +30,7 @@ from tropism.tensors.batch import sum_by_completion
 from tropism.tensors.statistics import Figure
 from tropism.text import tokenizer
 from tropism.train.loop import predict
+from tropism.train.rollouts import judgments
 from tropism.train.trees import spans, tree
 from tropism.types import Format, Group, Judge, Message, ModelRef, SamplingParams, TropismError
 
@@ -66,21 +69,23 @@ class Evaluate:
             raise TropismError(f"over = {self.over!r} is none of the models: choose one of {', '.join(self.models)}")
         if self.completes is not None and self.base not in self.models:
             raise TropismError(f"base = {self.base!r} is none of the models, so nothing can complete the raw text")
+        if bad := next((name for name in self.models if not re.fullmatch(r"[\w-]+", name)), None):
+            raise TropismError(f"models.{bad} cannot name a file: use letters, digits, _ and -")
 
     def run(self, work: Work) -> None:
         asked = read(self.prompts, "prompts", work)
+        result: dict[str, Any] = {"over": self.over}
+        if self.reward:  # first, as it may find that `against` is wrong
+            result["reward_model"] = reward_figures(_held_out_groups(self.reward), self.against)
         answers: dict[str, dict[str, list[Group]]] = {}
         with work.progress("answering", len(self.models) * len(asked) * (self.sampling.n + 1)) as bar:
             for name, path in self.models.items():
                 answers[name] = self._answer(name, path, asked, work)
                 tokens = sum(len(c.tokens or ()) for g in answers[name]["sampled"] for c in g.completions)
                 bar.advance(len(asked) * (self.sampling.n + 1), rated=tokens)
-        reference = load_lm(self.models[self.over]).to(device())
+        reference = load_lm(self.models[self.over])
         ours = answers[self.over]["sampled"]
-        models = {name: self._figures(name, found, ours, reference) for name, found in answers.items()}
-        result: dict[str, Any] = {"over": self.over, "models": models}
-        if self.reward:
-            result["reward_model"] = reward_figures(list(store.read(f"{self.reward}/{HELD_OUT}")), self.against)
+        result["models"] = {name: self._figures(name, found, ours, reference) for name, found in answers.items()}
         if self.completes is not None:
             result["base_completes"] = self._completes(work)
         result["answers"] = _side_by_side(answers)
@@ -91,19 +96,22 @@ class Evaluate:
     def _answer(self, name: str, path: str, asked: list[Group], work: Work) -> dict[str, list[Group]]:
         """The groups with one greedy completion, and with sampled ones, both judged."""
         words = tokenizer.load(path)
-        engine = LocalEngine(load_lm(path).to(device()), words, name)
-        prompts = [_plain(g) if name in self.plain else g.prompt for g in asked]
+        model = load_lm(path)
+        engine = LocalEngine(model, words, name)
+        asked = [dataclasses.replace(g, prompt=_plain(g)) if name in self.plain else g for g in asked]
+        for group in asked:
+            question(group, words, context_of(model), self.sampling.max_tokens)
         greedy = dataclasses.replace(self.sampling, n=1, temperature=0.0)
         sampled = dataclasses.replace(self.sampling, seed=work.seed)
         found: dict[str, list[Group]] = {}
         for kind, params in (("greedy", greedy), ("sampled", sampled)):
-            made = engine.generate(prompts, params)
-            groups = [dataclasses.replace(g, prompt=tuple(p), completions=c) for g, p, c in zip(asked, prompts, made)]
+            made = engine.generate([g.prompt for g in asked], params)
+            groups = [dataclasses.replace(g, completions=c, judgments=()) for g, c in zip(asked, made)]
             for label, judge in (("truth", self.judge), ("proxy", self.proxy)):
                 if judge is not None and not (label == "proxy" and name in self.plain):
                     groups = [
                         dataclasses.replace(g, judgments=(*g.judgments, dataclasses.replace(j, judge=label)))
-                        for g, j in zip(groups, judge.judge(groups))
+                        for g, j in zip(groups, judgments(judge, groups))
                     ]
             found[kind] = groups
         return found
@@ -143,14 +151,17 @@ class Evaluate:
         assert self.completes is not None
         groups = read(self.completes, "completes", work)
         path = self.models[self.base]
-        engine = LocalEngine(load_lm(path).to(device()), tokenizer.load(path), self.base)
+        engine = LocalEngine(load_lm(path), tokenizer.load(path), self.base)
         params = SamplingParams(temperature=0.0, max_tokens=self.sampling.max_tokens, stop=("\n",))
         made = engine.generate([g.prompt for g in groups], params)
         return statistics.proportion(sum(_exact(c[0].text, g.target) for g, c in zip(groups, made)), len(groups))
 
 
-def reward_figures(groups: list[Group], against: str) -> dict[str, Any]:
-    """Held-out accuracy, rank correlation, length bias and calibration of a reward model, over groups."""
+def reward_figures(groups: list[Group], against: str, scale: float = 1.0) -> dict[str, Any]:
+    """Held-out accuracy, rank correlation, length bias and calibration of a reward model, over groups.
+
+    `scale` turns a difference of scores into the log-odds that the model was trained to give.
+    """
     scores: list[list[float]] = []
     truths: list[list[float]] = []
     lengths: list[list[float]] = []
@@ -174,7 +185,7 @@ def reward_figures(groups: list[Group], against: str) -> dict[str, Any]:
     for name, values in (("kendall_tau", taus), ("length_correlation", biases), ("length_correlation_truth", wanted)):
         if values:
             figures[name] = statistics.mean(values)
-    figures["calibration"] = calibration(scores, truths)
+    figures["calibration"] = calibration([[scale * x for x in s] for s in scores], truths)
     return figures
 
 
@@ -198,6 +209,13 @@ def calibration(scores: Sequence[Sequence[float]], truths: Sequence[Sequence[flo
         for b in range(10)
         if (bins == b).any()
     ]
+
+
+def _held_out_groups(reward: str) -> list[Group]:
+    path = Path(reward) / HELD_OUT
+    if not path.exists():
+        raise TropismError(f"{reward} holds no groups kept from training: raise `test` in the label stage before it")
+    return list(store.read(path))
 
 
 def _exact(text: str, target: str | None) -> bool:

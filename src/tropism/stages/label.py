@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from tropism.stages._train import read
 from tropism.store import groups as store
 from tropism.store.run import Work
+from tropism.train.rollouts import judgments
 from tropism.types import Format, Group, GroupsRef, Judge, TropismError
 
 __all__ = ["Label"]
@@ -37,7 +38,8 @@ class Label:
     def run(self, work: Work) -> None:
         found = read(self.data, "data", work) if self.data else list(store.read(self.groups or ""))
         for judge in self.judges:
-            found = [dataclasses.replace(g, judgments=(*g.judgments, j)) for g, j in zip(found, judge.judge(found))]
+            said = judgments(judge, found)
+            found = [dataclasses.replace(g, judgments=(*g.judgments, j)) for g, j in zip(found, said)]
         silent = [g.id for g in found if not any(s is not None for j in g.judgments for s in j.scores)]
         if len(silent) == len(found):
             raise TropismError("no judge scored any completion: name a judge that can, under `judges`")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from tropism.algorithms.nll import NLL
-from tropism.models.store import Architecture, context_of, create, device, load_lm, save
+from tropism.models.store import Architecture, context_of, create, load_lm, save
 from tropism.stages._train import PASS_TOKENS, Data, fit, held_out, measure, read
 from tropism.store.run import Work
 from tropism.text import tokenizer
@@ -43,12 +43,16 @@ class Pretrain:
     def __post_init__(self) -> None:
         if (self.tokenizer is None) == (self.init is None):
             raise TropismError("pretrain needs either `tokenizer` (a new model) or `init` (a model to go on from)")
+        if self.row_tokens < 2:
+            raise TropismError(f"row_tokens = {self.row_tokens} leaves nothing to predict: use 2 or more")
 
     def run(self, work: Work) -> None:
-        train, test = held_out(read(self.data, "data", work), self.held_out)
+        groups = read(self.data, "data", work)
+        if empty := next((g.id for g in groups if not g.completions), None):
+            raise TropismError(f"group {empty} has no text to learn from: pretrain on a format of documents")
+        train, test = held_out(groups, self.held_out)
         words = tokenizer.load(self.init or self.tokenizer or "")
         model = load_lm(self.init) if self.init else create(self.model, words, work.seed)
-        model.to(device())
         length = min(self.row_tokens, context_of(model))
         trees = [piece for group in train for piece in chunks(group, words, length)]
         learner = Learner({"policy": model}, self.optim, self.steps, pass_tokens=self.pass_tokens)

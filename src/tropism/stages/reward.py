@@ -1,7 +1,8 @@
 """Stage: a reward model from judged groups, as `AutoModelForSequenceClassification` with one label.
 
-The held-out groups come back in `held_out.parquet` with the model's judgment added, for calibration and accuracy.
-Scores are scaled to standard deviation 1 on the training completions, so that a KL coefficient keeps its meaning.
+The held-out groups come back in `held_out.parquet` with the model's judgment added, for calibration and accuracy: in
+the scale of the likelihood, where a difference of scores is the log-odds of a preference. The saved model's scores have
+standard deviation 1 on the training completions, so that a KL coefficient keeps its meaning.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
+from transformers import PreTrainedModel
 
 from tropism.algorithms.kwise import KWise
-from tropism.models.store import context_of, device, load_scalar, save
-from tropism.stages._train import PASS_TOKENS, Data, fit, layout, measure, read_split
+from tropism.models.store import context_of, load_scalar, save
+from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, layout, measure, read_split
 from tropism.store import groups as store
 from tropism.store.run import Work
 from tropism.tensors.batch import Tree
@@ -38,6 +40,7 @@ class Reward:
     judge: str
     passes: float = 3.0
     groups_per_step: int = 16
+    too_long: Literal["stop", "skip"] = "stop"
     algorithm: Algorithm = KWise()
     pass_tokens: int = PASS_TOKENS  # in one forward pass: lower it if memory is short
     optim: Optim = field(default_factory=lambda: Optim(lr=1e-3))
@@ -48,19 +51,20 @@ class Reward:
     def run(self, work: Work) -> None:
         train, test = read_split(self.groups)
         words = tokenizer.load(self.model)
-        model = load_scalar(self.model).to(device())
+        model = load_scalar(self.model)
         context = context_of(model)
-        trees = [ranked(g, self.judge, tree(g, words, context)) for g in train]
-        test_trees = [ranked(g, self.judge, tree(g, words, context)) for g in test]
+
+        def make(group: Group) -> Tree:
+            return ranked(group, self.judge, tree(group, words, context))
+
+        trees = [t for _, t in fitting(train, make, self.too_long, work)]
+        tested = fitting(test, make, self.too_long, work) if test else []
         steps = max(1, round(self.passes * len(trees) / self.groups_per_step))
         learner = Learner({"scorer": model}, self.optim, steps, pass_tokens=self.pass_tokens)
         fit(work, learner, self.algorithm, Data(trees, steps, groups=self.groups_per_step))
-        scale = _scores(model, trees).std()
-        if scale > 0:
-            with torch.no_grad():
-                model.score.weight.div_(scale.to(model.device))
-        work.facts |= {"groups": len(trees), "test_groups": len(test), "steps": steps}
-        if test:
+        work.facts |= {"groups": len(trees), "test_groups": len(tested), "steps": steps}
+        if tested:
+            test_trees = [t for _, t in tested]
             numbers = measure({"scorer": model}, self.algorithm, test_trees)
             work.facts |= {"held_out_loss": round(numbers["loss"].value, 4)}
             rest = iter(_scores(model, test_trees).tolist())
@@ -72,9 +76,14 @@ class Reward:
                         Judgment("reward_model@1", tuple(next(rest) for _ in g.completions)),
                     ),
                 )
-                for g in test
+                for g, _ in tested
             ]
             store.write(marked, work.out / HELD_OUT)
+        scale = _scores(model, trees).std()
+        if scale > 0:
+            model.config.score_scale = float(scale)  # what a difference of scores is multiplied by to be a log-odds
+            with torch.no_grad():
+                model.get_submodule("score").get_parameter("weight").div_(scale.to(model.device))
         save(model, words, work.out)
 
 
@@ -89,9 +98,9 @@ def ranked(group: Group, judge: str, found: Tree) -> Tree:
 
 
 @torch.inference_mode()
-def _scores(model: object, trees: list[Tree]) -> torch.Tensor:
+def _scores(model: PreTrainedModel, trees: list[Tree]) -> torch.Tensor:
     parts = [
-        predict({"scorer": model}, ("scores_N",), layout(piece, model)).need("scores_N").cpu()  # type: ignore[dict-item]
+        predict({"scorer": model}, ("scores_N",), layout(piece, model)).need("scores_N").cpu()
         for piece in spans(trees, PASS_TOKENS)
     ]
     return torch.cat(parts)

@@ -8,6 +8,7 @@ goes up and the truth does not.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -16,15 +17,15 @@ from transformers import PreTrainedModel
 
 from tropism.algorithms.ppo import PPO
 from tropism.engines.local import LocalEngine
-from tropism.models.store import context_of, device, load_lm, load_scalar, save
-from tropism.stages._train import PASS_TOKENS, read
+from tropism.models.store import context_of, load_lm, load_scalar, save
+from tropism.stages._train import PASS_TOKENS, fitting, question, read
 from tropism.store.run import Work
 from tropism.tensors.batch import Batch, take_rows, total
 from tropism.text import tokenizer
 from tropism.train.loop import Learner, NotFinite, values
 from tropism.train.optim import Optim
 from tropism.train.order import Order
-from tropism.train.rollouts import annotate, experience, rollouts, round_metrics
+from tropism.train.rollouts import annotate, experience, judgments, rollouts, round_metrics
 from tropism.types import Adaptive, Algorithm, Format, Group, Judge, ModelRef, SamplingParams, TropismError
 
 __all__ = ["RL"]
@@ -44,6 +45,7 @@ class RL:
     rounds: int = 60
     prompts_per_round: int = 32
     sampling: SamplingParams = SamplingParams(n=4, max_tokens=48)
+    too_long: Literal["stop", "skip"] = "stop"
     epochs: int = 1
     minibatches: int = 1
     critic_lr: float = 0.0
@@ -59,12 +61,14 @@ class RL:
             raise TropismError("rl.sampling.temperature = 0 is greedy, which explores nothing: use a number above 0")
 
     def run(self, work: Work) -> None:
-        asked = read(self.prompts, "prompts", work)
         words = tokenizer.load(self.policy)
-        models = {"policy": load_lm(self.policy).to(device())}
+        models = {"policy": load_lm(self.policy)}
+        context = context_of(models["policy"])
+        make = functools.partial(question, words=words, context=context, max_tokens=self.sampling.max_tokens)
+        asked = [g for g, _ in fitting(read(self.prompts, "prompts", work), make, self.too_long, work)]
         if "values_BT" in self.algorithm.predicts:
-            models["critic"] = load_scalar(self.critic or self.policy).to(device())
-        reference = load_lm(self.policy).to(device())
+            models["critic"] = load_scalar(self.critic or self.policy)
+        reference = load_lm(self.policy)
         steps = self.rounds * self.epochs * self.minibatches
         rates = {"critic": self.critic_lr or self.optim.lr}
         learner = Learner(models, self.optim, steps, rates, self.pass_tokens, self.sampling)
@@ -97,13 +101,15 @@ class RL:
         seeded = dataclasses.replace(self.sampling, seed=(work.seed << 20) + state.round)
         groups = rollouts(groups, engine, self.judge, seeded)
         batch = experience(groups, state.words, policy, context_of(policy))
+        if not batch.need("scored_N").any():
+            raise TropismError(f"the judge scored no completion of round {state.round + 1}: name a judge that can")
         batch = annotate(
             batch,
             state.algorithm.needs,
             state.reference,
             learner.models.get("critic"),
             self.sampling,
-            PASS_TOKENS,
+            self.pass_tokens,
         )
         batch = state.algorithm.credit(batch)
         rng = np.random.default_rng([work.seed, state.round])
@@ -116,7 +122,7 @@ class RL:
                 raise error.with_checkpoint(work.last_checkpoint()) from None
         numbers = {**values(round_metrics(batch)), **values(total(updates))}
         if self.truth is not None:
-            scores = [s for j in self.truth.judge(groups) for s in j.scores if s is not None]
+            scores = [s for j in judgments(self.truth, groups) for s in j.scores if s is not None]
             numbers["truth"] = sum(scores) / len(scores) if scores else float("nan")
         state.round += 1
         if isinstance(state.algorithm, Adaptive):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from tropism.algorithms.nll import NLL
-from tropism.models.store import context_of, device, load_lm, save
-from tropism.stages._train import PASS_TOKENS, Data, fit, held_out, measure, read
+from tropism.models.store import context_of, load_lm, save
+from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, held_out, measure, read
 from tropism.store.run import Work
 from tropism.text import chat, tokenizer
 from tropism.train.loop import Learner
@@ -40,23 +40,14 @@ class SFT:
     def run(self, work: Work) -> None:
         groups = read(self.data, "data", work)
         words = tokenizer.load(self.model)
-        model = load_lm(self.model).to(device())
+        model = load_lm(self.model)
         if self.chat_template:
             adopt(words, self.chat_template)
-            if len(words) > model.get_input_embeddings().weight.shape[0]:
+            if len(words) > model.config.vocab_size:
                 model.resize_token_embeddings(len(words))
             model.config.eos_token_id, model.config.pad_token_id = words.eos_token_id, words.pad_token_id
         context = context_of(model)
-        kept, dropped = [], 0
-        for group in groups:
-            try:
-                kept.append((group, demonstration(group, words, context)))
-            except TropismError as error:
-                if self.too_long == "stop" or "context" not in str(error):
-                    raise
-                dropped += 1
-        if dropped:
-            work.note(f"{dropped} of {len(groups)} demonstrations are longer than {context} tokens and were left out")
+        kept = fitting(groups, lambda g: demonstration(g, words, context), self.too_long, work)
         train, test = held_out([g for g, _ in kept], self.held_out)
         trees = {g.id: t for g, t in kept}
         before = measure({"policy": model}, NLL(), [trees[g.id] for g in test])["loss"].value if test else None
@@ -64,7 +55,6 @@ class SFT:
         fit(work, learner, NLL(), Data([trees[g.id] for g in train], self.steps, groups=self.groups_per_step))
         work.facts |= {
             "demonstrations": len(train),
-            "too_long": dropped,
             "tokens": sum(t.size for t in trees.values()),
         }
         if test:

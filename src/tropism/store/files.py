@@ -25,13 +25,17 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.part")
-    with explained(path):
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+    try:
+        with explained(path):
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # what a full disk needs most
+        raise
 
 
 def write_folder(path: Path, fill: Callable[[Path], None], meta: dict[str, Any]) -> None:
@@ -54,11 +58,16 @@ def write_folder(path: Path, fill: Callable[[Path], None], meta: dict[str, Any])
 
 def seal(folder: Path, meta: dict[str, Any], name: str = MANIFEST, leave_out: str = "") -> None:
     """Syncs every file below `folder`, the subfolder `leave_out` apart, and writes the manifest that makes it whole."""
+    unfinished = f".{name}.part"  # of a writer that was killed
     files: dict[str, list[int]] = {}
-    kept = (p for p in folder.rglob("*") if p.is_file() and p.relative_to(folder).parts[0] not in (leave_out, name))
-    for file in sorted(kept):
-        with open(file, "rb") as handle:
-            files[str(file.relative_to(folder))] = [file.stat().st_size, _checksum(file)]
+    for path in sorted(folder.rglob("*")):
+        if path.relative_to(folder).parts[0] in (leave_out, name, unfinished):
+            continue
+        if path.is_dir():
+            sync_folder(path)
+            continue
+        with open(path, "rb") as handle:
+            files[str(path.relative_to(folder))] = [path.stat().st_size, _checksum(path)]
             os.fsync(handle.fileno())
     write_json(folder / name, {"meta": meta, "files": files})
 
@@ -72,15 +81,15 @@ def sealed(folder: Path, name: str = MANIFEST) -> dict[str, Any] | None:
             if file.stat().st_size != size or _checksum(file) != checksum:
                 return None
         return manifest["meta"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file, or of the files of a folder by name."""
+    """SHA-256 of a file, or of the files of a folder, with their names in it."""
     digest = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(file.name.encode())
+        digest.update((file.name if file == path else str(file.relative_to(path))).encode())
         with open(file, "rb") as handle:
             digest.update(hashlib.file_digest(handle, "sha256").digest())
     return digest.hexdigest()
@@ -91,13 +100,15 @@ def explained(path: Path) -> Any:
     """Turns a full disk or a forbidden folder into one sentence."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except TropismError:
+        raise
+    except Exception as error:
+        if _full(error):
             raise TropismError(
                 f"the disk is full while writing {path}: free some space and run the same command again, "
                 "it continues from the last checkpoint"
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise TropismError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
         raise
 
@@ -108,6 +119,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _full(error: BaseException | None) -> bool:
+    """Whether the disk is full. Torch raises an error of its own over it; safetensors and tokenizers say it in words."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in codes:
+            return True
+        if any(f"(os error {code})" in str(error) for code in codes):
+            return True
+        error = error.__context__
+    return False
 
 
 def _checksum(path: Path) -> int:

@@ -1,6 +1,7 @@
 """What a stage's result depends on, as one hash: kind, version, resolved fields, inputs' fingerprints, seed.
 
-A function counts with its source; a data file with its content; a model folder with its content; a hub id with its name.
+A function counts with its source and what it closes over (not with the functions it calls), and so does a class from
+outside this package; a data file and a model folder with their content; a hub id with its name.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ def fingerprint(stage: Stage, seed: int, inputs: Mapping[str, Artifact]) -> str:
         "fields": describe(stage),
         "version": type(stage).version,
         "seed": seed,
-        "inputs": {ref: _input(ref, inputs) for _, _, ref in refs(stage)},
-        "files": sorted(_hash_of(str(f), f.stat().st_mtime_ns) for f in _files(stage)),
+        "inputs": {str(ref): _input(ref, inputs) for _, _, ref in refs(stage)},
+        "files": [_hash_of(str(f.absolute()), f.stat().st_mtime_ns) for f in _files(stage)],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -34,8 +35,10 @@ def fingerprint(stage: Stage, seed: int, inputs: Mapping[str, Artifact]) -> str:
 def describe(value: Any) -> Any:
     """A stage, with everything plugged into it, as JSON: what `stage.json` shows and the fingerprint hashes."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = f"{type(value).__module__}:{type(value).__qualname__}"
+        outside = {} if kind.startswith("tropism.") else {"source": _source(type(value))}
         fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"kind": f"{type(value).__module__}:{type(value).__qualname__}", **fields}
+        return {"kind": kind, **outside, **fields}
     if isinstance(value, Mapping):
         return {str(k): describe(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -44,13 +47,40 @@ def describe(value: Any) -> Any:
         return value
     if isinstance(value, Path):
         return str(value)
-    if callable(value):
-        try:
-            source = hashlib.sha256(inspect.getsource(value).encode()).hexdigest()[:16]
-        except (OSError, TypeError):
-            source = ""
-        return f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', repr(value))}@{source}"
-    return repr(value)
+    if isinstance(value, functools.partial):
+        return {"partial": describe(value.func), "args": describe(value.args), "keywords": describe(value.keywords)}
+    if inspect.isroutine(value) or isinstance(value, type):
+        closed_over = inspect.getclosurevars(value).nonlocals if inspect.isfunction(value) else {}
+        return [_name(value), _held(closed_over)] if closed_over else _name(value)
+    return [_name(type(value)), _held(getattr(value, "__dict__", {}))]  # an object from Python
+
+
+def _held(value: Any) -> Any:
+    """What a closure or an object holds; an object in it counts with its class alone, as it may hold the whole world."""
+    if isinstance(value, Mapping):
+        return {str(k): _held(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_held(v) for v in value]
+    if value is None or isinstance(value, (bool, int, float, str, Path)):
+        return describe(value)
+    return _name(value if inspect.isroutine(value) or isinstance(value, type) else type(value))
+
+
+def _name(value: Any) -> str:
+    """A function or class by its name and source: never by its repr, whose address no second process repeats."""
+    return f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', '')}@{_source(value)}"
+
+
+def _source(value: Any) -> str:
+    """A hash of the text of a function or class; of its code where there is no text (a prompt), "" for a builtin."""
+    try:
+        text = inspect.getsource(value)
+    except (OSError, TypeError):
+        code = getattr(value, "__code__", None)
+        text = (
+            f"{code.co_code!r} {code.co_names} {[c for c in code.co_consts if not inspect.iscode(c)]}" if code else ""
+        )
+    return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
 
 
 def _input(ref: str, inputs: Mapping[str, Artifact]) -> str:
@@ -74,7 +104,7 @@ def _files(value: Any) -> list[Path]:
             return [Path(str(f)) for f in reads()]  # type: ignore[union-attr]
         for field in dataclasses.fields(value):
             found += _files(getattr(value, field.name))
-    elif isinstance(value, Mapping):
-        for item in value.values():
+    elif isinstance(value, (Mapping, tuple)):
+        for item in value.values() if isinstance(value, Mapping) else value:
             found += _files(item)
     return found

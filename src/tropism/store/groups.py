@@ -62,5 +62,7 @@ def read(path: str | Path) -> Iterator[Group]:
                 yield group_from_json({**row, "meta": json.loads(row["meta"])})
     except FileNotFoundError:
         raise TropismError(f"there are no groups at {file}: name a stage that makes groups, or its folder") from None
-    except pa.ArrowException as error:
+    except (KeyError, TypeError):
+        raise TropismError(f"{file} does not hold groups: name a stage that makes groups, or its folder") from None
+    except (pa.ArrowException, OSError) as error:
         raise TropismError(f"{file} is not a whole Parquet file ({error}): delete it and run again") from None

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import tropism
-from tropism.recipe import Recipe, bind, refs
+from tropism.recipe import Recipe, bind, check_kind, refs
 from tropism.store import files
 from tropism.store.fingerprint import describe, fingerprint
 from tropism.store.progress import Progress, Reporter
@@ -71,7 +71,11 @@ class Work:
 
     def save(self, step: int, fill: Callable[[Path], None]) -> None:
         """A checkpoint: `fill` writes everything the step after `step` reads."""
-        size = self._metrics.stat().st_size if self._metrics.exists() else 0
+        size = 0
+        if self._metrics.exists():
+            with open(self._metrics, "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                os.fsync(file.fileno())
         meta = {"step": step, "metrics_bytes": size, "seconds": self.seconds, "facts": self.facts}
         path = self.folder / "checkpoints" / f"{step:08d}"
         path.parent.mkdir(exist_ok=True)
@@ -82,6 +86,8 @@ class Work:
 
     def restore(self) -> tuple[int, Path] | None:
         """(step, folder) of the newest whole checkpoint, with the metrics cut back to it; None to begin afresh."""
+        for unfinished in (self.folder / "checkpoints").glob(".*.part"):
+            shutil.rmtree(unfinished)
         for path in self._checkpoints():
             if (meta := files.sealed(path)) is not None:
                 self._cut_metrics(meta["metrics_bytes"])
@@ -103,8 +109,10 @@ class Work:
         return sorted((self.folder / "checkpoints").glob("[0-9]*"), reverse=True)
 
     def _cut_metrics(self, size: int) -> None:
+        """To `size` bytes, or to the last whole line of a file that is shorter."""
         if self._metrics.exists():
-            os.truncate(self._metrics, size)
+            whole = self._metrics.read_bytes()[:size].rfind(b"\n") + 1
+            os.truncate(self._metrics, whole)
 
 
 class Run:
@@ -139,9 +147,8 @@ class Run:
         """Runs one stage (its id is its kind by default) and returns the folder of its result."""
         id = id or type(stage).__module__.rpartition(".")[2]
         for field, ref, value in refs(stage):
-            made = self.artifacts.get(value)
-            if made is not None and made.kind != ref.kind and not (ref.kind == "tokenizer" and made.kind == "model"):
-                raise TropismError(f"{id}.{field} names {value!r}, which makes {made.kind}, not a {ref.kind}")
+            if value in self.artifacts:
+                check_kind(f"{id}.{field}", ref, value, self.artifacts[value].kind)
         seed = stage_seed(self.seed, id)
         mark = fingerprint(stage, seed, self.artifacts)
         folder = self.folder / f"{id}-{mark[:8]}"
@@ -149,6 +156,7 @@ class Run:
         if meta is None:
             meta = self._work(stage, id, mark, seed, folder)
         else:
+            os.utime(folder / DONE)  # the newest marker of an id is the one in use
             self.reporter.line(f"{id}: done before, skipped")
         self.artifacts[id] = Artifact(type(stage).makes, folder / "out", mark, id)
         self.seconds[id] = meta["seconds"]
@@ -207,17 +215,29 @@ def status(recipe: Recipe, folder: Path) -> dict[str, str]:
 
 
 def latest(folder: Path) -> dict[str, Path]:
-    """The newest finished folder of each stage id in a run folder, in the recipe's order."""
+    """The finished folder of each stage of the recipe that last ran in a run folder, in the recipe's order."""
     try:
-        order = list(json.loads((folder / "recipe.json").read_text("utf-8"))["stages"])
+        recipe = json.loads((folder / "recipe.json").read_text("utf-8"))
+        wanted: Mapping[str, Any] = recipe["stages"]
     except (OSError, ValueError, KeyError):
         raise TropismError(f"{folder} is not a run folder: give one that `tropism run` has made") from None
     found: dict[str, Path] = {}
-    for id in order:
-        whole = [p for p in folder.glob(f"{id}-????????") if (p / DONE).exists()]
-        if whole:
-            found[id] = max(whole, key=lambda p: (p / DONE).stat().st_mtime_ns)
+    marks: dict[str, str] = {}
+    for id, fields in wanted.items():
+        for path in sorted(folder.glob(f"{id}-????????")):
+            facts = _stage_facts(path)
+            ours = {"fields": fields, "seed": stage_seed(recipe["seed"], id)}
+            current = all(marks.get(stage) == mark for stage, mark in facts.get("inputs", {}).items())
+            if (path / DONE).exists() and current and all(facts.get(k) == v for k, v in ours.items()):
+                found[id], marks[id] = path, facts["fingerprint"]
     return found
+
+
+def _stage_facts(path: Path) -> Mapping[str, Any]:
+    try:
+        return json.loads((path / "stage.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def done(folder: Path) -> dict[str, Any] | None:
@@ -244,7 +264,7 @@ def _recipe_text(recipe: Recipe) -> str:
 def _lock(folder: Path) -> Any:
     """An exclusive lock that the system drops when the process dies, however it dies."""
     with files.explained(folder):
-        handle = open(folder / ".lock", "a+", encoding="utf-8")
+        handle = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115, it stays open
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -254,7 +274,8 @@ def _lock(folder: Path) -> Any:
         raise TropismError(
             f"{folder} is in use by another process (number {owner}): wait for it, stop it, or give another --out"
         ) from None
-    handle.truncate(0)
-    handle.write(str(os.getpid()))
-    handle.flush()
+    with files.explained(folder):
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
     return handle

@@ -31,20 +31,21 @@ def shaped(logits_V: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: fl
 def chosen_logprobs(
     logits_MV: Tensor, tokens_M: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """(M,) log-probabilities of `tokens_M` under `shaped` logits, and the (M,) entropies without gradient.
+    """(M,) log-probabilities of `tokens_M` under `shaped` logits, and those (M, V) logits, for `entropy`.
 
     A token that has left the support since it was sampled counts as part of it: its log-probability stays finite.
     """
-    kept = shaped(logits_MV, temperature, top_k, top_p)
+    kept_MV = shaped(logits_MV, temperature, top_k, top_p)
     if top_k or top_p < 1.0:
-        itself = torch.zeros_like(kept, dtype=torch.bool).scatter_(-1, tokens_M[:, None], True)
-        kept = torch.where(itself, logits_MV / temperature, kept)
-    chosen_M = kept.gather(-1, tokens_M[:, None])[:, 0]
-    normaliser_M = kept.logsumexp(-1)
-    with torch.no_grad():
-        logp = kept - normaliser_M[:, None]
-        entropy_M = -(logp.exp() * logp.masked_fill(logp == float("-inf"), 0.0)).sum(-1)
-    return chosen_M - normaliser_M, entropy_M
+        itself = torch.zeros_like(kept_MV, dtype=torch.bool).scatter_(-1, tokens_M[:, None], True)
+        kept_MV = torch.where(itself, logits_MV / temperature, kept_MV)
+    return kept_MV.gather(-1, tokens_M[:, None])[:, 0] - kept_MV.logsumexp(-1), kept_MV
+
+
+def entropy(logits_MV: Tensor) -> Tensor:
+    """(M,) entropies in nats; a logit of -inf is outside the support."""
+    logp_MV = logits_MV.log_softmax(-1)
+    return -(logp_MV.exp() * logp_MV.masked_fill(logp_MV == float("-inf"), 0.0)).sum(-1)
 
 
 def gae(reward_NL: Tensor, values_NL: Tensor, mask_NL: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
@@ -55,7 +56,7 @@ def gae(reward_NL: Tensor, values_NL: Tensor, mask_NL: Tensor, gamma: float, lam
     mask = mask_NL.to(values_NL.dtype)
     values_NL, reward_NL = values_NL * mask, reward_NL * mask
     advantage_NL = torch.zeros_like(values_NL)
-    running = torch.zeros_like(values_NL[:, 0])
+    running = values_NL.new_zeros(len(values_NL))
     for t in range(values_NL.shape[1] - 1, -1, -1):
         ahead = values_NL[:, t + 1] if t + 1 < values_NL.shape[1] else torch.zeros_like(running)
         running = (reward_NL[:, t] + gamma * ahead - values_NL[:, t] + gamma * lam * running) * mask[:, t]

@@ -19,7 +19,12 @@ from tropism.tensors.batch import Batch, Prediction, Ratio, passes, take_rows, t
 from tropism.train.optim import Optim, adamw, clip, set_rate
 from tropism.types import Algorithm, SamplingParams, TropismError
 
-ROLE = {"logprobs_BT": "policy", "values_BT": "critic", "scores_N": "scorer"}  # which model predicts what
+ROLE = {
+    "logprobs_BT": "policy",
+    "entropy_BT": "policy",
+    "values_BT": "critic",
+    "scores_N": "scorer",
+}  # which model predicts what
 
 
 @dataclass
@@ -42,6 +47,7 @@ class Learner:
 
     def update(self, algorithm: Algorithm, batch: Batch, frozen: str = "") -> dict[str, Ratio]:
         """One optimiser update on the whole of `batch`. `frozen` names a model that sits this one out."""
+        self.optimizer.zero_grad(set_to_none=True)  # of an update that ended as NotFinite
         trained = {name: model for name, model in self.models.items() if name != frozen}
         metrics: list[dict[str, Ratio]] = []
         for rows in passes(batch, self.pass_tokens):
@@ -79,7 +85,8 @@ class Learner:
         """Weights, optimiser, schedule and whatever else the next step reads (tensors and plain values)."""
         models = {name: model.state_dict() for name, model in self.models.items()}
         state = {"models": models, "optimizer": self.optimizer.state_dict(), "done": self.done, "more": more}
-        torch.save(state, folder / "learner.pt")
+        with open(folder / "learner.pt", "wb") as file:  # given a path, torch does not say that the disk is full
+            torch.save(state, file)
 
     def restore(self, folder: Path) -> dict[str, Any]:
         """The inverse of `save`; returns what else was saved."""
@@ -113,7 +120,9 @@ def predict(
     for part in wanted:
         if ROLE[part] not in models:
             raise TropismError(f"the algorithm reads {part}, which a {ROLE[part]} predicts: this stage has none")
-    found = predict_tokens(models["policy"], batch, sampling) if "logprobs_BT" in wanted else Prediction()
+    found = Prediction()
+    if "logprobs_BT" in wanted:
+        found = predict_tokens(models["policy"], batch, sampling, "entropy_BT" in wanted)
     return Prediction(
         logprobs_BT=found.logprobs_BT,
         entropy_BT=found.entropy_BT,

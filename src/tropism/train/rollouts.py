@@ -9,10 +9,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tropism.models.forward import predict_tokens, predict_values, takes_trees
-from tropism.tensors.batch import Batch, Ratio, collate, passes, sum_by_completion, take_rows
+from tropism.tensors.batch import Batch, Ratio, collate, length_N, passes, sum_by_completion, take_rows
 from tropism.tensors.maths import k1
 from tropism.train.trees import tree
-from tropism.types import Engine, Group, Judge, SamplingParams
+from tropism.types import Engine, Group, Judge, Judgment, SamplingParams, TropismError
 
 ROW_TOKENS = 256
 
@@ -21,7 +21,18 @@ def rollouts(groups: Sequence[Group], engine: Engine, judge: Judge, sampling: Sa
     """The groups with `sampling.n` completions each, judged."""
     answers = engine.generate([g.prompt for g in groups], sampling)
     answered = [dataclasses.replace(g, completions=a) for g, a in zip(groups, answers)]
-    return [dataclasses.replace(g, judgments=(*g.judgments, j)) for g, j in zip(answered, judge.judge(answered))]
+    return [dataclasses.replace(g, judgments=(j,)) for g, j in zip(answered, judgments(judge, answered))]
+
+
+def judgments(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
+    """What a judge says of the groups. Raises unless that is one judgment a group and one score a completion."""
+    said = judge.judge(groups)
+    if [len(j.scores) for j in said] != [len(g.completions) for g in groups]:
+        raise TropismError(
+            f"the judge {type(judge).__name__} did not give each of {len(groups)} groups a judgment with one score for "
+            "each completion: mend its `judge`"
+        )
+    return said
 
 
 def experience(groups: Sequence[Group], words: PreTrainedTokenizerBase, model: PreTrainedModel, context: int) -> Batch:
@@ -63,7 +74,8 @@ def round_metrics(batch: Batch) -> Mapping[str, Ratio]:
     }
     if batch.ref_logprobs_BT is not None and batch.old_logprobs_BT is not None:
         kl_N = sum_by_completion(k1(batch.old_logprobs_BT, batch.ref_logprobs_BT), batch)
-        metrics["kl"] = Ratio(kl_N.sum(), one)  # nats per completion, to the reference
+        trained = (length_N(batch) > 0).sum()  # completions that `credit` left out are not measured
+        metrics["kl"] = Ratio(kl_N.sum(), trained)  # nats per completion, to the reference
     if batch.values_BT is not None and batch.returns_BT is not None:
         mask = batch.loss_mask_BT
         returns, left = batch.returns_BT[mask], (batch.returns_BT - batch.values_BT)[mask]

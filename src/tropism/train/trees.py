@@ -11,6 +11,10 @@ from tropism.text.chat import completion_tokens, conversation, prompt_tokens
 from tropism.types import Group, Judgment, Message, TropismError
 
 
+class TooLong(TropismError):
+    """A group that does not fit the model's context."""
+
+
 def tree(group: Group, tokenizer: PreTrainedTokenizerBase, context: int) -> Tree:
     """A group with its completions as tokens. Those that were sampled here keep their own tokens and log-probabilities.
 
@@ -98,7 +102,7 @@ def spans(trees: Sequence[Tree], tokens: int) -> Iterator[list[Tree]]:
 
 def _check(id: str, length: int, context: int) -> None:
     if length > context:
-        raise TropismError(
+        raise TooLong(
             f"group {id} needs {length} tokens and the model's context is {context}: shorten it, leave it out, or use "
             "a model with a longer context"
         )

@@ -1,0 +1,76 @@
+"""`report.html`: one file that needs nothing else: no script, no font, no address. For light, dark and paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tropism.report import rewards, sections
+from tropism.report.plots import escape
+from tropism.report.read import Findings
+from tropism.report.verdict import verdicts
+from tropism.report.words import duration
+
+STYLE = Path(__file__).with_name("style.css")
+PARTS = (
+    ("The run", sections.time_line),
+    ("The models", sections.model_table),
+    ("The same prompts, answered by each", sections.side_by_side),
+    ("Learning curves", sections.losses),
+    ("The reward model", rewards.reward_model),
+    ("Reward, truth and KL", rewards.rounds),
+    ("Is the reward being hacked?", rewards.proxy_against_truth),
+    ("Diagnostics", rewards.diagnostics),
+    ("What each stage says", sections.facts),
+)
+SAFE = "default-src 'none'; style-src 'unsafe-inline'"  # not even a script in an answer could run
+
+
+def page(findings: Findings) -> str:
+    """The whole page; parts that the run has nothing to say on are left out."""
+    name = escape(findings.recipe)
+    written = ((heading, part(findings)) for heading, part in PARTS)
+    body = "".join(f"<section><h2>{heading}</h2>{text}</section>" for heading, text in written if text)
+    said = "".join(f'<p class="verdict">{escape(sentence)}</p>' for sentence in verdicts(findings))
+    notes = "".join(f"<p>{escape(note)}</p>" for note in methods(findings))
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>tropism: {name}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{SAFE}"><style>{STYLE.read_text("utf-8")}</style></head>'
+        f"<body><main><header><h1>{name}</h1>{said}{_under(findings)}</header>{body}"
+        f"<footer><h2>Methods</h2>{notes}</footer></main></body></html>\n"
+    )
+
+
+def methods(findings: Findings) -> list[str]:
+    """What n is, where the intervals come from, who is simulated."""
+    said = []
+    measured = {key for figures in findings.models.values() for key in figures}
+    if findings.models:
+        count = next(iter(findings.models.values())).get("n", "?")
+        said.append(
+            f"n is the number of held-out prompts ({count}). Intervals are 95 % and come from a bootstrap over prompts, "
+            "because the samples of one prompt are not independent. KL is measured on a model's own samples."
+        )
+    if "exact_greedy" in measured:
+        said.append("Greedy exact match and the completion of raw text are one trial a prompt: Wilson's interval.")
+    if f"win_over_{findings.over}" in measured:
+        said.append(
+            "Wins compare every sample of one model with every sample of the other on the same prompt, by true quality; "
+            "ties count half. True quality is the score of a judge that no model is trained on."
+        )
+    if findings.simulated:
+        said.append(f"{_people(findings)} no person labelled anything. Results on people's data will differ.")
+    said.append("Intervals speak of other prompts, not of other seeds: another seed gives another run.")
+    return said
+
+
+def _under(findings: Findings) -> str:
+    total = sum(s.seconds for s in findings.stages)
+    parts = [f"{len(findings.stages)} of {len(findings.planned)} stages finished", duration(total)]
+    line = f"<p>{escape(' · '.join(parts))}</p>"
+    return line + (f'<p class="note">{escape(_people(findings))} see Methods.</p>' if findings.simulated else "")
+
+
+def _people(findings: Findings) -> str:
+    who = " and ".join(findings.simulated)
+    return f"The {who} of this run are simulated:"

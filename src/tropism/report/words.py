@@ -1,0 +1,42 @@
+"""How names and numbers are written, in the report and in its sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tropism.report.plots import plain
+
+NAMES = {"sft": "SFT", "ppo": "PPO", "grpo": "GRPO", "rloo": "RLOO", "dpo": "DPO", "apa": "APA", "rest": "ReST"}
+
+
+def title(name: str) -> str:
+    """A model's or stage's name as people write it."""
+    return NAMES.get(name, name)
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.0f}\u202f%"
+
+
+def interval(figure: Mapping[str, float]) -> str:
+    """`64–78 %` of a share."""
+    return f"{100 * figure['low']:.0f}–{percent(figure['high'])}"
+
+
+def number(value: float) -> str:
+    """Two digits behind the point, a true minus sign."""
+    return f"{value:.2f}".replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{seconds:.0f} s" if seconds < 100 else f"{whole // 60} min {whole % 60:02d} s"
+
+
+def cell(figure: Mapping[str, float] | None, share: bool = False) -> str:
+    """A measured value with its interval, as HTML."""
+    if not figure:
+        return "–"
+    scale, unit = (100, "\u202f%") if share else (1, "")
+    shown = [plain(scale * round(figure[key], 3 if share else 2)) for key in ("value", "low", "high")]
+    return f"{shown[0]}{unit} <small>{shown[1]} to {shown[2]}</small>"

@@ -1,0 +1,88 @@
+"""K-wise: one prompt, one vote; ties, unranked completions and centring by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tropism.algorithms.kwise import KWise
+from tropism.tensors.batch import Batch, Prediction, Ratio, Tree, collate
+
+WORTH = torch.tensor([5.0, 3.0, 2.0, 4.0, 1.0, 9.0])  # scores are their logs
+
+
+def batch_of(*ranks: tuple[int, ...]) -> Batch:
+    """Groups with these ranks, one token a completion."""
+    trees = [
+        Tree(f"g{g}", (1,), ((2,),) * len(rank), ((True,),) * len(rank), (True,) * len(rank), rank=rank)
+        for g, rank in enumerate(ranks)
+    ]
+    return collate(trees, 100)
+
+
+def loss_of(algorithm: KWise, batch: Batch, scores: torch.Tensor) -> tuple[Ratio, dict[str, Ratio]]:
+    return algorithm.loss(batch, Prediction(scores_N=scores))
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "first", "second"),
+    [
+        ("plackett_luce", -math.log(5 / 10 * 3 / 5), -math.log(1 / 5)),
+        ("all_pairs", (math.log(8 / 5) + math.log(7 / 5) + math.log(5 / 3)) / 3, math.log(5 / 1)),
+    ],
+)
+def test_groups_of_any_size_have_one_vote_each(likelihood, first: float, second: float):
+    batch = batch_of((1, 2, 3), (2, 1), (0,))  # 5 > 3 > 2; 1 > 4; the third group ranks nothing
+    loss, metrics = loss_of(KWise(likelihood, centre=0.0), batch, WORTH.log())
+    assert float(loss.total) == pytest.approx(first + second)
+    assert float(loss.count) == 2
+    assert (float(metrics["pair_accuracy"].total), float(metrics["pair_accuracy"].count)) == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("unranked", "likelihood"),
+    [("out", 5 / 7), ("below", 5 / 10 * 2 / 5)],
+)
+def test_an_unranked_completion_says_nothing_or_is_below(unranked, likelihood: float):
+    loss, metrics = loss_of(KWise(unranked=unranked, centre=0.0), batch_of((1, 0, 2)), WORTH[:3].log())
+    assert float(loss.total) == pytest.approx(-math.log(likelihood))
+    assert float(metrics["pair_accuracy"].count) == 1
+
+
+def test_ties_share_denominators_or_make_no_pair():
+    batch, scores = batch_of((1, 1, 2)), WORTH[:3].log()
+    assert float(loss_of(KWise(centre=0.0), batch, scores)[0].total) == pytest.approx(-math.log(5 / 10 * 3 / 10))
+    loss, metrics = loss_of(KWise("all_pairs", centre=0.0), batch, scores)
+    assert float(loss.total) == pytest.approx((math.log(7 / 5) + math.log(5 / 3)) / 2)
+    assert float(metrics["pair_accuracy"].value) == 1.0
+
+
+def test_equal_scores_are_not_right():
+    _, metrics = loss_of(KWise(), batch_of((1, 2)), torch.zeros(2))
+    assert metrics["pair_accuracy"].value == 0.0
+
+
+def test_centre_pulls_the_mean_of_each_group_that_speaks_to_zero():
+    batch = batch_of((1, 2), (0, 0))
+    scores = torch.tensor([3.0, 1.0, 50.0, 60.0], requires_grad=True)
+    loss, _ = loss_of(KWise(centre=0.1), batch, scores)
+    assert loss.detach().value == pytest.approx(math.log(1 + math.exp(-2)) + 0.1 * 2.0**2)
+    loss.total.backward()
+    push = 1 / (1 + math.exp(2))
+    assert scores.grad.tolist() == pytest.approx([-push + 0.1 * 2, push + 0.1 * 2, 0, 0])
+
+
+@pytest.mark.parametrize("likelihood", ["plackett_luce", "all_pairs"])
+def test_a_batch_that_ranks_nothing_has_a_zero_gradient(likelihood):
+    scores = WORTH[:5].log().requires_grad_()
+    loss, metrics = loss_of(KWise(likelihood), batch_of((0, 0, 0), (0, 0)), scores)
+    loss.total.backward()
+    assert (float(loss.total.detach()), float(loss.count), float(metrics["pair_accuracy"].count)) == (0, 0, 0)
+    assert scores.grad.tolist() == [0] * 5
+
+
+def test_credit_changes_nothing():
+    batch = batch_of((1, 2))
+    assert KWise().credit(batch) is batch

@@ -1,0 +1,281 @@
+"""PPO against the equations at the head of its file, written out completion by completion and token by token."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from tropism.algorithms.ppo import PPO
+from tropism.tensors.batch import Batch, Prediction, Tree, by_completion, collate, sum_by_completion
+from tropism.tensors.maths import k1
+
+
+def forest(seed: int = 0, prompt: int = 3, groups: int = 6) -> list[Tree]:
+    """Random trees with forced tokens, cut answers and completions that no judge could score."""
+    rng = random.Random(seed)
+    trees = []
+    for g in range(groups):
+        lengths = [rng.randint(1, 6) for _ in range(3)]
+        trees.append(
+            Tree(
+                id=f"g{g}",
+                prompt=(1,) * prompt,
+                completions=tuple(tuple(rng.randint(1, 99) for _ in range(n)) for n in lengths),
+                trained=tuple(tuple(rng.random() < 0.8 for _ in range(n)) for n in lengths),
+                ended=tuple(rng.random() < 0.7 for _ in lengths),
+                logprobs=tuple(tuple(-3 * rng.random() for _ in range(n)) for n in lengths),
+                reward=tuple(None if rng.random() < 0.2 else rng.gauss(0, 1) for _ in lengths),
+            )
+        )
+    return trees
+
+
+def on_trained(batch: Batch, rows: list[list[float]], elsewhere: float = 0.0) -> Tensor:
+    """(B, T) with these values on each completion's trained tokens, in order."""
+    index_NL, mask_NL = by_completion(batch)
+    flat = torch.full((batch.tokens_BT.numel(),), elsewhere)
+    for n, row in enumerate(rows):
+        flat[index_NL[n][mask_NL[n]]] = torch.tensor(row)
+    return flat.view_as(batch.tokens_BT)
+
+
+def off_trained(x_BT: Tensor, batch: Batch) -> list[list[float]]:
+    """The inverse of `on_trained`."""
+    index_NL, mask_NL = by_completion(batch)
+    return [x_BT.flatten()[i[m]].tolist() for i, m in zip(index_NL, mask_NL)]
+
+
+def draw(trees: list[Tree], seed: int) -> list[list[float]]:
+    """One random number for each trained token of each completion."""
+    rng = random.Random(seed)
+    return [[rng.gauss(0, 1) for keep in kept if keep] for t in trees for kept in t.trained]
+
+
+def filled(trees: list[Tree], row_tokens: int = 0, shared: bool = True, elsewhere: float = 0.0) -> Batch:
+    """A batch with the reference's log-probabilities and the critic's values; rubbish may stand `elsewhere`."""
+    batch = collate(trees, row_tokens, shared)
+    old = off_trained(batch.need("old_logprobs_BT"), batch)
+    ref = [[x + 0.3 * e for x, e in zip(*pair)] for pair in zip(old, draw(trees, 1))]
+    return batch.replace(
+        old_logprobs_BT=on_trained(batch, old, elsewhere),
+        ref_logprobs_BT=on_trained(batch, ref, -elsewhere),
+        values_BT=on_trained(batch, draw(trees, 2), elsewhere),
+    )
+
+
+def credit_by_loops(ppo: PPO, batch: Batch) -> tuple[list[list[float]], list[list[float]]]:
+    """Whitened advantages and returns of each completion; empty where no judge could score it."""
+    old, ref, value = (off_trained(batch.need(n), batch) for n in ("old_logprobs_BT", "ref_logprobs_BT", "values_BT"))
+    advantages, returns = [], []
+    for n in range(batch.n):
+        length = len(old[n]) if batch.need("scored_N")[n] else 0
+        reward = [-ppo.kl * (old[n][t] - ref[n][t]) for t in range(length)]
+        if length:
+            reward[-1] += float(batch.need("reward_N")[n]) - (0 if batch.ended_N[n] else ppo.missing_stop)
+        after = [*value[n][1:length], 0.0]
+        delta = [reward[t] + ppo.gamma * after[t] - value[n][t] for t in range(length)]
+        advantages.append(
+            [sum((ppo.gamma * ppo.lam) ** (i - t) * delta[i] for i in range(t, length)) for t in range(length)]
+        )
+        returns.append([a + v for a, v in zip(advantages[n], value[n])])
+    every = [a for row in advantages for a in row]
+    mean = sum(every) / len(every)
+    spread = math.sqrt(sum((a - mean) ** 2 for a in every) / len(every))
+    return [[(a - mean) / spread for a in row] for row in advantages], returns
+
+
+def close(found: list[list[float]], expected: list[list[float]]) -> bool:
+    return len(found) == len(expected) and all(f == pytest.approx(e, abs=2e-5) for f, e in zip(found, expected))
+
+
+KNOBS = [PPO(), PPO(kl=0.5, gamma=0.9, lam=0.7, missing_stop=2.5, clip=0.1, value_clip=0.05, value_weight=1.7)]
+
+
+@pytest.mark.parametrize("ppo", KNOBS, ids=["default", "other"])
+@pytest.mark.parametrize("seed", range(3))
+def test_credit_equals_the_equations(ppo: PPO, seed: int):
+    batch = filled(forest(seed), row_tokens=40)
+    after = ppo.credit(batch)
+    advantages, returns = credit_by_loops(ppo, batch)
+    assert close(off_trained(after.need("advantages_BT"), after), advantages)
+    assert close(off_trained(after.need("returns_BT"), after), returns)
+
+
+@pytest.mark.parametrize("ppo", KNOBS, ids=["default", "other"])
+@pytest.mark.parametrize("seed", range(3))
+def test_loss_equals_the_equations(ppo: PPO, seed: int):
+    batch = ppo.credit(filled(forest(seed), row_tokens=40))
+    names = ("old_logprobs_BT", "values_BT", "advantages_BT", "returns_BT")
+    old, before, advantage, target = (off_trained(batch.need(n), batch) for n in names)
+    new = [[x + 0.5 * random.gauss(0, 1) for x in row] for row in old]
+    value = [[x + 0.5 * random.gauss(0, 1) for x in row] for row in before]
+    policy = critic = kl = count = clipped = 0.0
+    for n in range(batch.n):
+        for t in range(len(old[n])):
+            rho, a = math.exp(new[n][t] - old[n][t]), advantage[n][t]
+            inside = min(max(rho, 1 - ppo.clip), 1 + ppo.clip)
+            policy += max(-a * rho, -a * inside)
+            clipped += (rho > 1 + ppo.clip and a > 0) or (rho < 1 - ppo.clip and a < 0)
+            moved = min(max(value[n][t] - before[n][t], -ppo.value_clip), ppo.value_clip)
+            critic += 0.5 * max((value[n][t] - target[n][t]) ** 2, (before[n][t] + moved - target[n][t]) ** 2)
+            kl += rho - 1 - math.log(rho)
+            count += 1
+    prediction = Prediction(
+        logprobs_BT=on_trained(batch, new, 7.0),
+        entropy_BT=on_trained(batch, [[0.5] * len(row) for row in new], 9.0),
+        values_BT=on_trained(batch, value, 5.0),
+    )
+    loss, metrics = ppo.loss(batch, prediction)
+    assert float(loss.count) == count
+    assert float(loss.total) == pytest.approx(policy + ppo.value_weight * critic, rel=1e-5)
+    expected = {"policy_loss": policy, "value_loss": critic, "clip_fraction": clipped, "kl_to_old": kl}
+    assert {name: float(metrics[name].total) for name in expected} == pytest.approx(expected, rel=1e-4)
+    assert metrics["entropy"].value == pytest.approx(0.5)
+    assert all(float(ratio.count) == count for ratio in metrics.values())
+
+
+def test_multi_turn_credit_skips_the_tool_tokens():
+    """trained = [1,1,1,0,0,0,0,0,0,1,1], λ = .95, reward 1: the advantages of ordinary GAE without the six tokens."""
+    keep = (True,) * 3 + (False,) * 6 + (True,) * 2
+    item = Tree("g", (1, 2), (tuple(range(11)),), (keep,), (True,), ((0.0,) * 11,), (1.0,))
+    batch = collate([item])
+    values = on_trained(batch, [[0.4, 0.5, 0.45, 0.6, 0.7]], elsewhere=0.9)
+    batch = batch.replace(values_BT=values, ref_logprobs_BT=batch.old_logprobs_BT)
+    after = PPO(lam=0.95, gamma=1.0).credit(batch)
+    found = off_trained(after.need("returns_BT") - values, after)[0]
+    assert found == pytest.approx([0.518, 0.440, 0.516, 0.385, 0.3], abs=5e-4)
+    alone = collate(
+        [dataclasses.replace(item, completions=((0,) * 5,), trained=((True,) * 5,), logprobs=((0.0,) * 5,))]
+    )
+    short = alone.replace(
+        values_BT=on_trained(alone, [[0.4, 0.5, 0.45, 0.6, 0.7]]), ref_logprobs_BT=alone.old_logprobs_BT
+    )
+    assert close(
+        off_trained(PPO().credit(short).need("advantages_BT"), alone), off_trained(after.need("advantages_BT"), after)
+    )
+
+
+def one(reward: float | None = 2.0, ended: bool = True, values: tuple[float, ...] = (0.0, 0.0, 0.0)) -> Batch:
+    """One completion of three tokens, the last its stop token, that the reference likes less by .1, .2 and .3 nats."""
+    batch = collate([Tree("g", (1,), ((2, 3, 4),), ((True,) * 3,), (ended,), ((-1.0,) * 3,), (reward,))])
+    return batch.replace(
+        ref_logprobs_BT=on_trained(batch, [[-1.1, -1.2, -1.3]]), values_BT=on_trained(batch, [list(values)])
+    )
+
+
+def returns(ppo: PPO, batch: Batch) -> list[float]:
+    after = ppo.credit(batch)
+    return off_trained(after.need("returns_BT"), after)[0]
+
+
+def test_score_stands_on_the_stop_token():
+    # without discount beyond a token (gamma 0) the return of a token is its own reward
+    assert returns(PPO(kl=0.0, gamma=0.0), one()) == pytest.approx([0, 0, 2])
+
+
+def test_kl_in_the_reward_sums_to_the_log_ratio():
+    batch = one(reward=0.0)
+    assert returns(PPO(kl=0.5, gamma=0.0), batch) == pytest.approx([-0.05, -0.1, -0.15])
+    assert returns(PPO(kl=0.5, lam=1.0), batch)[0] == pytest.approx(-0.5 * 0.6)
+    per_completion = sum_by_completion(k1(batch.need("old_logprobs_BT"), batch.need("ref_logprobs_BT")), batch)
+    assert per_completion.tolist() == pytest.approx([0.6])
+
+
+def test_an_answer_that_never_stops_pays():
+    ppo = PPO(kl=0.0, gamma=0.0, missing_stop=1.5)
+    assert returns(ppo, one(ended=True)) == pytest.approx([0, 0, 2])
+    assert returns(ppo, one(ended=False)) == pytest.approx([0, 0, 0.5])
+
+
+@pytest.mark.parametrize("layout", [{"row_tokens": 90}, {"shared": False}, {"elsewhere": 1e4}], ids=str)
+def test_layout_prompt_and_padding_change_no_credit(layout: dict):
+    plain = PPO().credit(filled(forest(5)))
+    other = PPO().credit(filled(forest(5, prompt=3 + 20 * ("row_tokens" in layout)), **layout))
+    for name in ("advantages_BT", "returns_BT"):
+        assert close(off_trained(other.need(name), other), off_trained(plain.need(name), plain))
+
+
+def test_advantages_are_white_over_the_whole_round():
+    after = PPO().credit(filled(forest(6)))
+    kept = after.need("advantages_BT")[after.loss_mask_BT]
+    assert kept.mean().item() == pytest.approx(0, abs=1e-5)
+    assert kept.std(correction=0).item() == pytest.approx(1, abs=1e-5)
+    assert after.need("advantages_BT")[~after.loss_mask_BT].abs().sum() == 0
+    each = [sum(row) / len(row) for row in off_trained(after.need("advantages_BT"), after) if row]
+    assert max(abs(x) for x in each) > 0.2  # completion by completion they are not
+
+
+def test_a_completion_without_a_score_leaves_the_batch():
+    """Credit is what it would be had the completion never been sampled."""
+    trees = forest(7)
+    batch = filled(trees)
+    scored = batch.need("scored_N").tolist()
+    assert not all(scored)
+    found = PPO().credit(batch)
+
+    def without(item: Tree) -> Tree:
+        kept = [k for k, reward in enumerate(item.reward or ()) if reward is not None]
+        fields = ("completions", "trained", "ended", "logprobs", "reward")
+        return dataclasses.replace(item, **{f: tuple(getattr(item, f)[k] for k in kept) for f in fields})
+
+    fewer = collate([without(item) for item in trees])
+    for name in ("values_BT", "ref_logprobs_BT"):
+        rows = [row for row, keep in zip(off_trained(batch.need(name), batch), scored) if keep]
+        fewer = fewer.replace(**{name: on_trained(fewer, rows)})
+    expected = PPO().credit(fewer)
+    for name in ("advantages_BT", "returns_BT"):
+        rows = off_trained(found.need(name), found)
+        assert [row for row, keep in zip(rows, scored) if not keep] == [[]] * scored.count(False)
+        assert close([row for row, keep in zip(rows, scored) if keep], off_trained(expected.need(name), expected))
+
+
+def test_at_ratio_one_the_gradient_is_the_policy_gradient():
+    batch = PPO(value_weight=0.0).credit(filled(forest(8)))
+    logprobs = batch.need("old_logprobs_BT").clone().requires_grad_()
+    prediction = Prediction(logprobs, torch.zeros_like(logprobs), torch.zeros_like(logprobs))
+    PPO(value_weight=0.0).loss(batch, prediction)[0].total.backward()
+    assert torch.allclose(logprobs.grad, -batch.need("advantages_BT"))
+
+
+@pytest.mark.parametrize(
+    ("advantage", "change", "gradient"),
+    [(1.0, 0.5, 0.0), (1.0, -0.5, -math.exp(-0.5)), (-1.0, -0.5, 0.0), (-1.0, 0.5, math.exp(0.5))],
+)
+def test_clipping_stops_the_gradient_only_where_it_would_go_further(advantage: float, change: float, gradient: float):
+    batch = one().replace(returns_BT=torch.zeros(1, 4), advantages_BT=torch.full((1, 4), advantage))
+    logprobs = (batch.need("old_logprobs_BT") + change).requires_grad_()
+    loss, metrics = PPO(value_weight=0.0).loss(batch, Prediction(logprobs, logprobs.detach(), torch.zeros(1, 4)))
+    loss.total.backward()
+    assert logprobs.grad[0].tolist() == pytest.approx([0] + [gradient] * 3)
+    assert metrics["clip_fraction"].value == (gradient == 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "loss", "gradient"),
+    [(0.1, 0.5 * 0.9**2, -0.9), (0.5, 0.5 * 0.8**2, 0.0), (-0.5, 0.5 * 1.5**2, -1.5)],
+)
+def test_value_clipping(value: float, loss: float, gradient: float):
+    """Before 0, target 1, value_clip .2: a value beyond .2 is judged as .2; one that moved away is not helped."""
+    batch = one().replace(advantages_BT=torch.zeros(1, 4), returns_BT=torch.ones(1, 4))
+    values = torch.full((1, 4), value, requires_grad=True)
+    prediction = Prediction(batch.need("old_logprobs_BT"), torch.zeros(1, 4), values)
+    found, _ = PPO(value_clip=0.2, value_weight=1.0).loss(batch, prediction)
+    found.total.backward()
+    assert found.detach().value == pytest.approx(loss)
+    assert values.grad[0].tolist() == pytest.approx([0] + [gradient] * 3)
+
+
+def test_controller_by_hand():
+    ppo = PPO(kl=0.1, kl_target=6.0, kl_horizon=1000)
+    assert ppo.adapt(6.6, 100).kl == pytest.approx(0.1 * (1 + 0.1 * 100 / 1000))
+    assert ppo.adapt(60.0, 100).kl == pytest.approx(0.1 * (1 + 0.2 * 100 / 1000))  # the error is clipped
+    assert ppo.adapt(0.0, 100).kl == pytest.approx(0.1 * (1 - 0.2 * 100 / 1000))
+    assert ppo.adapt(6.0, 100) == ppo
+    assert ppo.adapt(6.6, 100).kl_target == 6.0
+    assert PPO(kl=0.1).adapt(60.0, 100) == PPO(kl=0.1)
+    assert ppo.adapt(math.nan, 0) == ppo  # a round in which nothing was scored

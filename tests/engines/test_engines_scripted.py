@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+
+from tropism.engines.scripted import Scripted
+from tropism.types import Message, SamplingParams, TropismError
+
+
+def test_samples_take_the_answers_in_turn():
+    engine = Scripted({"Ping?": ("a", "b"), "Pong?": ("c",)})
+    prompts = [(Message("system", "Be brief."), Message("user", "Ping?")), (Message("user", "Pong?"),)]
+    rows = engine.generate(prompts, SamplingParams(n=3))
+    assert [[c.text for c in row] for row in rows] == [["a", "b", "a"], ["c", "c", "c"]]
+    engine.load({}, "new@1")
+    assert engine.generate(prompts, SamplingParams(n=3)) == rows
+
+
+def test_a_question_without_an_answer_is_named():
+    with pytest.raises(TropismError, match=r"no answer to 'Why\?'"):
+        Scripted({"Ping?": ()}).generate([(Message("user", "Why?"),)], SamplingParams())

@@ -1,0 +1,126 @@
+"""Predictions of a batch against one plain call of the model a sequence, on all four kinds of model."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, MistralConfig, PreTrainedModel
+
+from tropism.models import forward
+from tropism.models.forward import predict_tokens, takes_trees
+from tropism.tensors.batch import Batch, Prediction, Tree, collate
+from tropism.types import SamplingParams
+
+TREES = [
+    Tree("a", (5, 6, 7), ((8, 9, 10, 11), (12,), (8, 9)), ((True,) * 4, (True,), (True, False)), (True,) * 3),
+    Tree("b", (20,), ((21, 22, 23),), ((True, False, True),), (True,)),
+    Tree("c", tuple(range(30, 41)), ((5, 6), (7,)), ((True, True), (True,)), (True,) * 2),
+]
+
+
+def plainly(model: PreTrainedModel, sampling: SamplingParams | None = None) -> dict[tuple[int, ...], list[float]]:
+    """Log-probabilities of each completion's trained tokens, by one call of the model for each sequence."""
+    temperature = sampling.temperature if sampling else 1.0
+    found = {}
+    for item in TREES:
+        for answer, trained in zip(item.completions, item.trained):
+            logits = model(torch.tensor([item.prompt + answer])).logits[0] / temperature
+            logprobs = logits.log_softmax(-1)
+            start = len(item.prompt) - 1
+            found[item.prompt + answer] = [
+                float(logprobs[start + i, token]) for i, (token, keep) in enumerate(zip(answer, trained)) if keep
+            ]
+    return found
+
+
+def by_sequence(batch: Batch, x_BT: torch.Tensor) -> dict[tuple[int, ...], list[float]]:
+    sequences = [item.prompt + answer for item in TREES for answer in item.completions]
+    rows = [x_BT[batch.loss_mask_BT & (batch.completion_BT == n)].tolist() for n in range(batch.n)]
+    return dict(zip(sequences, rows))
+
+
+def assert_close(found: dict, expected: dict) -> None:
+    assert found.keys() == expected.keys()
+    for key in found:
+        assert found[key] == pytest.approx(expected[key], abs=2e-5)
+
+
+@pytest.mark.parametrize(("shared", "row_tokens"), [(True, 0), (True, 1000), (False, 0)])
+@torch.no_grad()
+def test_log_probabilities_equal_one_call_a_sequence(any_kind: PreTrainedModel, shared: bool, row_tokens: int):
+    assert takes_trees(any_kind)
+    batch = collate(TREES, row_tokens, shared)
+    found = predict_tokens(any_kind, batch).need("logprobs_BT")
+    assert_close(by_sequence(batch, found), plainly(any_kind))
+    assert found[~batch.loss_mask_BT].abs().max() == 0
+
+
+@torch.no_grad()
+def test_temperature_is_that_of_the_sampling(llama: PreTrainedModel):
+    batch, sampling = collate(TREES), SamplingParams(temperature=0.5)
+    found = predict_tokens(llama, batch, sampling).need("logprobs_BT")
+    assert_close(by_sequence(batch, found), plainly(llama, sampling))
+
+
+@torch.no_grad()
+def test_a_sliding_window_keeps_its_own_attention(words):
+    config = MistralConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        sliding_window=3,
+    )
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    for parameter in model.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.2)
+    assert not takes_trees(model)
+    batch = collate(TREES, shared=False)
+    assert_close(by_sequence(batch, predict_tokens(model, batch).need("logprobs_BT")), plainly(model))
+    model.config.sliding_window = None
+    assert takes_trees(model)
+
+
+@torch.no_grad()
+def test_entropy_is_that_of_the_state_each_token_was_chosen_in(llama: PreTrainedModel):
+    batch = collate(TREES[1:2])
+    assert predict_tokens(llama, batch).entropy_BT is None
+    found = predict_tokens(llama, batch, entropies=True).need("entropy_BT")
+    p = llama(torch.tensor([[20, 21, 22, 23]])).logits[0].softmax(-1)
+    entropy = (-p * p.log()).sum(-1).tolist()
+    assert found[0].tolist() == pytest.approx([0, entropy[0], 0, entropy[2]], abs=1e-4)
+
+
+def gradients(model: PreTrainedModel, prediction: Prediction) -> list[torch.Tensor]:
+    model.zero_grad()
+    (prediction.need("logprobs_BT") * torch.arange(100.0)[: prediction.need("logprobs_BT").shape[1]]).sum().backward()
+    return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("sampling", [None, SamplingParams(temperature=0.7, top_k=20, top_p=0.9)], ids=["all", "cut"])
+def test_a_head_in_chunks_says_the_same(llama: PreTrainedModel, monkeypatch, sampling: SamplingParams | None):
+    batch = collate(TREES)
+    whole = predict_tokens(llama, batch, sampling, entropies=True)
+    expected = gradients(llama, whole)
+    monkeypatch.setattr(forward, "CHUNK", 3 * llama.config.vocab_size)
+    sizes = []
+    llama.get_output_embeddings().register_forward_hook(lambda _m, args, _out: sizes.append(len(args[0])))
+    chunked = predict_tokens(llama, batch, sampling, entropies=True)
+    assert max(sizes) == 3
+    assert sum(sizes) == batch.loss_mask_BT.sum() == 11  # nothing but trained tokens goes through the head
+    for name in ("logprobs_BT", "entropy_BT"):
+        assert torch.allclose(chunked.need(name), whole.need(name), atol=1e-6)
+    found = gradients(llama, chunked)
+    assert all(torch.allclose(f, e, atol=1e-4, rtol=1e-4) for f, e in zip(found, expected, strict=True))
+
+
+def test_a_batch_without_trained_tokens_predicts_zeros(llama: PreTrainedModel):
+    batch = collate([Tree("g", (5, 6), ((7, 8),), ((False, False),), (True,))])
+    found = predict_tokens(llama, batch).need("logprobs_BT")
+    assert found.tolist() == [[0] * 4]
+    found.sum().backward()
+    assert all(math.isfinite(float(p.grad.sum())) for p in llama.parameters() if p.grad is not None)

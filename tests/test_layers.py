@@ -1,0 +1,100 @@
+"""Imports go downwards only. The table is design; the walk sees function-local and TYPE_CHECKING imports too."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tropism
+
+ROOT = Path(tropism.__file__).parent
+LAYERS = (
+    ("types", "recipe"),
+    ("text", "store", "search"),
+    ("formats", "phrasebook", "tensors"),
+    ("models", "algorithms"),
+    ("engines", "train"),
+    ("judges",),
+    ("stages", "report"),
+    ("plan", "talk"),
+    ("cli",),
+)
+RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
+SIDEWAYS = {("recipe", "types"), ("formats", "phrasebook")}  # who may import a part of its own layer
+TORCHLESS = [part for layer in LAYERS[:2] for part in layer]
+FILES = [pytest.param(file, id=str(file.relative_to(ROOT))) for file in sorted(ROOT.rglob("*.py"))]
+
+
+def part_of(file: Path) -> str:
+    """The part of the package a file belongs to: its top folder, or its name at the top."""
+    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def imported(file: Path) -> set[str]:
+    """Every module that a file imports, wherever in it; in types.py not what only the type checker reads."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    hidden: set[ast.AST] = set()
+    if file == ROOT / "types.py":
+        hidden = {inner for node in ast.walk(tree) if is_type_checking(node) for inner in ast.walk(node)}
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if node in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno} of {file.name} is a relative import: write the whole name"
+            assert node.module
+            # `from tropism import x` names the part x, but for the version
+            inner = node.module == "tropism"
+            found |= {f"tropism.{a.name}" for a in node.names if a.name != "__version__"} if inner else {node.module}
+    return found
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_imports_go_downwards(file: Path):
+    part = part_of(file)
+    if part == "__init__":
+        assert not imported(file)
+        return
+    assert part in RANK, f"{part} is in no layer: add it to LAYERS in {Path(__file__).name}"
+    for module in imported(file):
+        root, _, rest = module.partition(".")
+        if root != "tropism" or not rest:
+            continue
+        target = rest.split(".")[0]
+        allowed = target == part or RANK[target] < RANK[part] or (part, target) in SIDEWAYS
+        assert allowed, f"{part} (layer {RANK[part]}) imports {target} (layer {RANK[target]})"
+
+
+@pytest.mark.parametrize("file", [param for param in FILES if part_of(param.values[0]) in TORCHLESS])
+def test_the_lower_layers_name_no_torch(file: Path):
+    assert not {module for module in imported(file) if module.split(".")[0] == "torch"}
+
+
+def test_the_lower_layers_load_without_torch():
+    modules = [
+        ".".join(("tropism", *param.values[0].relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+        for param in FILES
+        if part_of(param.values[0]) in TORCHLESS
+    ]
+    code = f"import sys, importlib; [importlib.import_module(m) for m in {modules}]; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_walk_sees_every_import(tmp_path: Path):
+    file = tmp_path / "some.py"
+    file.write_text(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from tropism.cli import main\n"
+        "def f():\n    import tropism.stages.rl\n    from tropism import __version__, judges\n"
+    )
+    assert imported(file) == {"typing", "tropism.cli", "tropism.stages.rl", "tropism.judges"}

@@ -1,0 +1,143 @@
+"""A whole recipe that runs in two seconds, and ways to run it: in this process, and in one that can be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import multiprocessing
+import sys
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+TOKENIZER = """
+[[stage]]
+id = "tokenizer"
+kind = "tokenizer"
+data = { kind = "phrasebook", part = "documents", count = 60 }
+vocab_size = 300
+"""
+BASE = """
+[[stage]]
+id = "base"
+kind = "pretrain"
+tokenizer = "tokenizer"
+data = { kind = "phrasebook", part = "documents", count = 60 }
+model = { width = 16, layers = 1, heads = 2, context = 256 }
+steps = 5
+tokens_per_step = 256
+held_out = 0.1
+"""
+SFT = """
+[[stage]]
+id = "sft"
+kind = "sft"
+model = "base"
+data = { kind = "phrasebook", part = "demonstrations", count = 40 }
+steps = 5
+groups_per_step = 4
+held_out = 0.1
+"""
+SAMPLES = """
+[[stage]]
+id = "samples"
+kind = "collect"
+policy = "sft"
+prompts = { kind = "phrasebook", part = "prompts", count = 24 }
+sampling = { n = 3, max_tokens = 8 }
+prompts_at_once = 8
+"""
+RANKINGS = """
+[[stage]]
+id = "rankings"
+kind = "label"
+groups = "samples"
+test = 0.25
+judges = [{ kind = "annotator" }, { kind = "verifier", function = "tropism.phrasebook.quality:quality", name = "truth" }]
+"""
+REWARD = """
+[[stage]]
+id = "reward"
+kind = "reward"
+model = "sft"
+groups = "rankings"
+judge = "annotator"
+passes = 1.0
+groups_per_step = 4
+"""
+PPO = """
+[[stage]]
+id = "ppo"
+kind = "rl"
+policy = "sft"
+critic = "reward"
+prompts = { kind = "phrasebook", part = "prompts", count = 24 }
+judge = { kind = "reward_model", model = "reward" }
+truth = { kind = "verifier", function = "tropism.phrasebook.quality:quality" }
+algorithm = { kind = "ppo", kl = 0.05, kl_target = 0.1, kl_horizon = 100 }
+rounds = 4
+prompts_per_round = 4
+sampling = { n = 2, max_tokens = 8 }
+epochs = 2
+minibatches = 2
+optim = { lr = 0.01, schedule = "constant" }
+"""
+EVALUATION = """
+[[stage]]
+id = "evaluation"
+kind = "evaluate"
+models = { base = "base", sft = "sft", ppo = "ppo" }
+prompts = { kind = "phrasebook", part = "held_out", count = 8 }
+completes = { kind = "phrasebook", part = "glossary", count = 8 }
+judge = { kind = "verifier", function = "tropism.phrasebook.quality:quality" }
+proxy = { kind = "reward_model", model = "reward" }
+reward = "reward"
+sampling = { n = 2, max_tokens = 8 }
+"""
+CIRCLE = TOKENIZER + BASE + SFT + SAMPLES + RANKINGS + REWARD + PPO + EVALUATION
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left behind: its exit status and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def tropism(*words: object) -> Said:
+    """`tropism WORDS` in this process, as the entry point runs it."""
+    from tropism.cli import main
+
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    before, sys.argv = sys.argv, ["tropism", *map(str, words)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.argv = before
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def start(*words: object) -> BaseProcess:
+    """`tropism WORDS` in a process of its own, forked from one that has imported everything: it can be killed at once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tropism.plan", "tropism.report.build", "tropism.report.summary", "tropism.talk"])
+    process = context.Process(target=_command, args=(tuple(map(str, words)),))
+    process.start()
+    return process
+
+
+def _command(words: tuple[str, ...]) -> None:
+    from tropism.cli import main
+
+    sys.argv = ["tropism", *words]
+    main()
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    """The safetensors files of a run, by the stage folder and name."""
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.glob("*/out/*.safetensors"))}

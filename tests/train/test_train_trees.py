@@ -1,0 +1,115 @@
+"""Groups as tokens: what is trained, what is kept of a sample, what judgments mean as ranks."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import pytest
+
+from tropism.tensors.batch import Tree
+from tropism.text.chat import completion_tokens, conversation, prompt_tokens, text_of
+from tropism.train.trees import chunks, demonstration, judged, ranks, spans, tree
+from tropism.types import Completion, Group, Judgment, Message, TropismError
+
+ASK = (Message("user", "7 days"),)
+TALK = (*ASK, Message("assistant", "7 jours"), Message("user", "in Malay?"))
+
+
+def test_text_becomes_tokens_and_all_of_them_are_trained(words):
+    item = tree(Group("g", ASK, (Completion("7 jours"), Completion("7"))), words, 64)
+    assert item.prompt == tuple(prompt_tokens(words, ASK))
+    assert item.completions == tuple(tuple(completion_tokens(words, t, ASK)) for t in ("7 jours", "7"))
+    assert item.trained == tuple((True,) * len(c) for c in item.completions)
+    assert item.logprobs is None
+
+
+def test_a_sample_keeps_its_own_tokens(words):
+    """Its text is never tokenised again: the spelling sampled need not be the one the tokenizer would choose."""
+    spelt = tuple(words.encode(c, add_special_tokens=False)[0] for c in "7 jours")
+    assert spelt != tuple(words.encode("7 jours"))
+    sample = Completion("7 jours", spelt, (True, False) + (True,) * 5, (-0.5,) * 7, "length", "abc@1")
+    item = tree(Group("g", ASK, (sample, dataclasses.replace(sample, sampled=None))), words, 64)
+    assert item.completions == (spelt, spelt)
+    assert item.trained == ((True, False, True, True, True, True, True), (True,) * 7)
+    assert item.logprobs == ((-0.5,) * 7,) * 2
+    assert item.ended == (False, False)
+
+
+def test_log_probabilities_are_there_for_all_or_for_none(words):
+    sample = Completion("7", (5,), (True,), (-0.5,))
+    assert tree(Group("g", ASK, (sample, Completion("8"))), words, 64).logprobs is None
+
+
+def test_a_demonstration_trains_every_assistant_turn(words):
+    item = demonstration(Group("g", TALK, (Completion("7 hari"),)), words, 128)
+    tokens, mask = conversation(words, (*TALK, Message("assistant", "7 hari")))
+    assert list(item.prompt + item.completions[0]) == tokens
+    trained = [x for x, keep in zip(item.completions[0], item.trained[0]) if keep]
+    assert trained == [x for x, keep in zip(tokens, mask) if keep]
+    assert text_of(words, trained) == "7 jours7 hari"
+    assert item.prompt == tuple(prompt_tokens(words, ASK))
+    single = Group("g", ASK, (Completion("7 jours"),))
+    assert demonstration(single, words, 64) == tree(single, words, 64)
+
+
+@pytest.mark.parametrize("length", [2, 5, 16, 1000])
+def test_chunks_train_each_token_of_a_document_once(words, length: int):
+    text = "7 days, 7 jours, 7 hari, 7 дней\n" * 3
+    whole = tree(Group("doc", (), (Completion(text),)), words, 10**6)
+    pieces = chunks(Group("doc", (), (Completion(text),)), words, length)
+    assert tuple(x for p in pieces for x in p.completions[0]) == whole.completions[0]
+    assert pieces[0].prompt == whole.prompt
+    assert all(p.size <= length and all(p.trained[0]) for p in pieces)
+    for before, after in itertools.pairwise(pieces):
+        assert after.prompt == before.completions[0][-1:]
+    assert [p.ended[0] for p in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert len({p.id for p in pieces}) == len(pieces)
+
+
+@pytest.mark.parametrize("make", [tree, demonstration])
+@pytest.mark.parametrize("prompt", [ASK, TALK], ids=["one turn", "two turns"])
+def test_what_does_not_fit_is_named(words, make, prompt: tuple[Message, ...]):
+    group = Group("the-long-one", prompt, (Completion("7 jours"),))
+    item = make(group, words, 1000)
+    assert make(group, words, item.size) == item
+    with pytest.raises(TropismError, match=f"the-long-one needs {item.size} tokens .* {item.size - 1}") as error:
+        make(group, words, item.size - 1)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_demonstration_has_one_completion(words, count: int):
+    with pytest.raises(TropismError, match=f"group g has {count} completions"):
+        demonstration(Group("g", ASK, (Completion("7"),) * count), words, 64)
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ((0.1, 0.9, 0.5), (3, 1, 2)),
+        ((1.0, 1.0, 0.0), (1, 1, 2)),
+        ((None, 0.0, None), (0, 1, 0)),
+        ((-2.0, None, 3.0, -2.0), (2, 0, 1, 2)),
+        ((None, None), (0, 0)),
+    ],
+)
+def test_scores_as_ranks(scores, expected: tuple[int, ...]):
+    assert ranks(Judgment("j", scores)) == expected
+
+
+def test_judged_takes_the_newest_and_names_what_is_missing():
+    group = Group("g", ASK, (Completion("a"), Completion("b")))
+    old, new = Judgment("rater@1", (0.0, 1.0)), Judgment("rater@2", (1.0, 0.0))
+    assert judged(dataclasses.replace(group, judgments=(old, new)), "rater") is new
+    with pytest.raises(TropismError, match=r"no judgment by 'other' \(it has: rater\)"):
+        judged(dataclasses.replace(group, judgments=(old,)), "other")
+    short = dataclasses.replace(group, judgments=(Judgment("rater@1", (1.0,)),))
+    with pytest.raises(TropismError, match="1 scores for 2 completions"):
+        judged(short, "rater")
+
+
+def test_spans_hold_all_trees_within_the_bound():
+    trees = [Tree(str(n), (1,) * n, (), (), ()) for n in (3, 4, 9, 1, 1, 5)]
+    assert [[t.size for t in run] for run in spans(trees, 7)] == [[3, 4], [9], [1, 1, 5]]
+    assert list(spans([], 7)) == []
