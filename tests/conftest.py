@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is claimed bit for bit is claimed for a CPU
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
     GPTNeoXConfig,
+    MistralConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -23,6 +27,15 @@ logging.disable_progress_bar()
 
 KINDS = ("llama", "qwen3", "gpt2", "gpt_neox")
 WIDTH, LAYERS, HEADS, CONTEXT = 32, 2, 2, 128
+
+
+def _sharpen(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
+    """Moves every weight, or all tokens would be as likely and all positions alike."""
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(seed + 1000)
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return model
 
 
 @pytest.fixture(autouse=True)
@@ -60,13 +73,18 @@ def make_model(words: PreTrainedTokenizerFast) -> Callable[..., PreTrainedModel]
             )
             torch.manual_seed(seed)
             model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(seed + 1000)
-            for parameter in model.parameters():
-                parameter.add_(torch.randn_like(parameter) * 0.2)
-        return model
+        return _sharpen(model, seed)
 
     return make
+
+
+@pytest.fixture
+def sliding(words: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """A model that looks back over 24 tokens only, and so takes no trees."""
+    shape = {"hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": LAYERS, "sliding_window": 24}
+    heads = {"num_attention_heads": HEADS, "num_key_value_heads": HEADS}
+    config = MistralConfig(vocab_size=len(words), eos_token_id=words.eos_token_id, **shape, **heads)
+    return _sharpen(AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval())
 
 
 @pytest.fixture

@@ -215,7 +215,7 @@ def test_a_bare_word_is_a_plug_and_a_single_value_a_list() -> None:
     assert build(Format, Text("a.txt"), "x") == Text("a.txt")  # an object from Python
 
 
-OUTSIDE = '''
+OUTSIDE = """
 from dataclasses import dataclass
 from tropism.types import Judgment
 
@@ -233,7 +233,7 @@ class NoJudge:
     value: float = 1.0
 
 NUMBER = 5
-'''
+"""
 
 
 @pytest.fixture

@@ -48,6 +48,11 @@ def demo(out: OutOpt = None, set_: SetOpt = None, checkpoint_s: EveryOpt = 15.0,
     folder = _run("quickstart", set_ or [], out, checkpoint_s, quiet)
     if not quiet:
         print(f"chat with it:    tropism chat {folder}")
+    if sys.stdin.isatty() and sys.stdout.isatty() and not quiet:
+        from tropism import talk
+
+        print('ask it to "Translate into French: 26 days ago"; an empty line ends the chat')
+        talk.chat(_model(str(folder)), "", 0.0, 0, 64)
 
 
 @app.command()
@@ -180,3 +185,7 @@ def _model(text: str) -> str:
 def _is_policy(stage: Path) -> bool:
     kind = json.loads((stage / "stage.json").read_text(encoding="utf-8"))["fields"]["kind"]
     return kind.rpartition(":")[0].rpartition(".")[2] in ("sft", "rl")
+
+
+if __name__ == "__main__":
+    main()

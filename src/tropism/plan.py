@@ -7,6 +7,7 @@ optimiser and the activations of one pass, time is arithmetic over this machine'
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
 import os
 import time
@@ -110,7 +111,8 @@ def catalogue(folder: str) -> str:
             lines.append(name)
             continue
         thing = resolve(folder, name)
-        lines.append(f"{name}: {(thing.__doc__ or '').strip().splitlines()[0] if thing.__doc__ else ''}".rstrip(": "))
+        about = (inspect.getmodule(thing).__doc__ or "").strip().splitlines()
+        lines.append(f"{name}: {about[0]}" if about else name)
         if not dataclasses.is_dataclass(thing):
             continue
         for field in dataclasses.fields(thing):

@@ -145,6 +145,15 @@ def test_stream_adds_up_to_the_completion(engine: LocalEngine, stop: tuple[str, 
     assert len(list(engine.stream(ASK, SamplingParams(max_tokens=20, temperature=0.3)))) > 1
 
 
+def test_stream_holds_back_what_may_be_a_stop_string(engine: LocalEngine):
+    for seed in range(99):
+        free = one(engine, SamplingParams(max_tokens=40, seed=seed)).text
+        if len(free) > 12:
+            break
+    params = SamplingParams(max_tokens=40, seed=seed, stop=(free[6:11],))
+    assert "".join(engine.stream(ASK, params)) == free[:6]
+
+
 def test_a_prompt_that_does_not_fit_is_one_sentence(engine: LocalEngine, words):
     length = len(prompt_tokens(words, ASK))
     fits = SamplingParams(max_tokens=128 - length)

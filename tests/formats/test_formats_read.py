@@ -324,7 +324,7 @@ def test_parquet_is_not_held_as_a_whole(rows: int) -> None:
         ({"kind": "text", "path": "a", "limit": -1}, "data: limit = -1 is negative"),
         ({"kind": "text", "path": "a", "on_error": "skp"}, "data.on_error = 'skp' is not one of 'stop', 'skip'"),
         ({"kind": "text", "pth": "a"}, "data has no key 'pth': did you mean 'path'?"),
-        ({"kind": "chats", "path": "a"}, "data: there is no formats kind 'chats': did you mean 'chat'?"),
+        ({"kind": "chats", "path": "a"}, "data: there is no kind 'chats' among the formats: did you mean 'chat'?"),
     ],
 )
 def test_mistakes_in_a_recipe(entry: dict[str, object], says: str) -> None:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tropism.algorithms.kwise import KWise
 from tropism.models.forward import predict_scores, predict_tokens, predict_values
 from tropism.models.store import load_scalar, save
-from tropism.tensors.batch import Batch, Tree, by_completion, collate
+from tropism.tensors.batch import Batch, Prediction, Tree, by_completion, collate, passes, take_rows
 
 
 def forest(prompts: tuple[int, ...] = (1, 9, 4), k: int = 3) -> list[Tree]:
@@ -105,3 +106,29 @@ def test_the_prompt_is_read(any_kind: PreTrainedModel):
     other = Tree("g", (99, *tree.prompt[1:]), tree.completions, tree.trained, tree.ended)
     changed = what(any_kind, collate([other]), "logprobs") - what(any_kind, collate([tree]), "logprobs")
     assert changed[:, 0].abs().min() > 1e-3
+
+
+def test_completions_that_read_alike_are_computed_once_and_change_nothing(scalar: PreTrainedModel) -> None:
+    """`twins` saves their tokens; scores, loss and gradients stay those of the full layout, in passes as well."""
+    a, b, c = (5, 6, 7), (8, 9), (10,)
+    groups = [((a, b, a, c, a), (1, 2, 1, 3, 1)), ((c, b, c), (2, 1, 2)), ((a, b), (1, 2))]
+    trees = [
+        Tree(str(i), (1, 2, 3 + i), cs, tuple((True,) * len(x) for x in cs), (True,) * len(cs), rank=ranks)
+        for i, (cs, ranks) in enumerate(groups)
+    ]
+    found = []
+    for twins in (False, True):
+        batch = collate(trees, 12, twins=twins)
+        scalar.zero_grad()
+        rows = [take_rows(batch, piece) for piece in passes(batch, 12)]
+        assert len(rows) > 1
+        losses = [KWise().loss(r, Prediction(scores_N=predict_scores(scalar, r)))[0] for r in rows]
+        loss = sum(losses[1:], losses[0])
+        loss.total.backward()
+        gradient = torch.cat([p.grad.flatten() for p in scalar.parameters() if p.grad is not None])
+        found.append((int((batch.completion_BT >= 0).sum()), loss.value, predict_scores(scalar, batch), gradient))
+    full, less = found
+    assert less[0] == full[0] - 3 - 3 - 1  # a twice and c once are not laid out again
+    assert less[1] == pytest.approx(full[1], abs=1e-6)
+    assert torch.allclose(less[2], full[2], atol=1e-6)
+    assert torch.allclose(less[3], full[3], atol=1e-5)

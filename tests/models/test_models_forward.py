@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, MistralConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from tropism.models import forward
 from tropism.models.forward import predict_tokens, takes_trees
@@ -20,11 +21,13 @@ TREES = [
 ]
 
 
-def plainly(model: PreTrainedModel, sampling: SamplingParams | None = None) -> dict[tuple[int, ...], list[float]]:
+def plainly(
+    model: PreTrainedModel, sampling: SamplingParams | None = None, trees: list[Tree] = TREES
+) -> dict[tuple[int, ...], list[float]]:
     """Log-probabilities of each completion's trained tokens, by one call of the model for each sequence."""
     temperature = sampling.temperature if sampling else 1.0
     found = {}
-    for item in TREES:
+    for item in trees:
         for answer, trained in zip(item.completions, item.trained):
             logits = model(torch.tensor([item.prompt + answer])).logits[0] / temperature
             logprobs = logits.log_softmax(-1)
@@ -35,8 +38,8 @@ def plainly(model: PreTrainedModel, sampling: SamplingParams | None = None) -> d
     return found
 
 
-def by_sequence(batch: Batch, x_BT: torch.Tensor) -> dict[tuple[int, ...], list[float]]:
-    sequences = [item.prompt + answer for item in TREES for answer in item.completions]
+def by_sequence(batch: Batch, x_BT: torch.Tensor, trees: list[Tree] = TREES) -> dict[tuple[int, ...], list[float]]:
+    sequences = [item.prompt + answer for item in trees for answer in item.completions]
     rows = [x_BT[batch.loss_mask_BT & (batch.completion_BT == n)].tolist() for n in range(batch.n)]
     return dict(zip(sequences, rows))
 
@@ -65,24 +68,14 @@ def test_temperature_is_that_of_the_sampling(llama: PreTrainedModel):
 
 
 @torch.no_grad()
-def test_a_sliding_window_keeps_its_own_attention(words):
-    config = MistralConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        sliding_window=3,
-    )
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
-    for parameter in model.parameters():
-        parameter.add_(torch.randn_like(parameter) * 0.2)
-    assert not takes_trees(model)
-    batch = collate(TREES, shared=False)
-    assert_close(by_sequence(batch, predict_tokens(model, batch).need("logprobs_BT")), plainly(model))
-    model.config.sliding_window = None
-    assert takes_trees(model)
+def test_a_sliding_window_keeps_its_own_attention(sliding: PreTrainedModel):
+    assert not takes_trees(sliding)
+    trees = [dataclasses.replace(t, prompt=t.prompt * 9) for t in TREES]  # most are longer than the window
+    batch = collate(trees, shared=False)
+    found = by_sequence(batch, predict_tokens(sliding, batch).need("logprobs_BT"), trees)
+    assert_close(found, plainly(sliding, trees=trees))
+    sliding.config.sliding_window = None
+    assert takes_trees(sliding)
 
 
 @torch.no_grad()

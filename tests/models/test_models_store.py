@@ -105,6 +105,13 @@ def test_a_trained_head_is_read_by_transformers_as_by_us(
     assert torch.allclose(scores, theirs(padded, attention_mask=mask).logits[:, 0], atol=1e-5)
 
 
+def test_a_classifier_of_many_labels_is_no_reward_model(llama: PreTrainedModel, words, tmp_path: Path):
+    llama.config.num_labels = 3
+    save(AutoModelForSequenceClassification.from_config(llama.config), words, tmp_path)
+    with pytest.raises(TropismError, match="classifies into 3 labels"):
+        load_scalar(tmp_path)
+
+
 @pytest.mark.parametrize("load", [load_lm, load_scalar])
 def test_a_folder_without_a_model_is_one_sentence(load, tmp_path: Path):
     with pytest.raises(TropismError, match="give a Hugging Face folder or id") as error:

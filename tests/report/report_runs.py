@@ -155,7 +155,15 @@ def finish(
 def plan(folder: Path) -> None:
     """An empty run folder."""
     folder.mkdir(exist_ok=True)
-    files.write_json(folder / "recipe.json", {"name": "first", "seed": 0, "stages": {id: {} for id in KINDS}})
+    files.write_json(
+        folder / "recipe.json",
+        {
+            "name": "first",
+            "seed": 0,
+            "stages": {id: {} for id in KINDS},
+            "folders": {id: f"{id}-0123abcd" for id in KINDS},
+        },
+    )
 
 
 def falling(start: float, end: float) -> list[dict[str, float]]:

@@ -88,7 +88,10 @@ def test_what_is_not_a_number_is_left_out_so_that_the_file_is_json(tmp_path: Pat
 
 
 def test_a_stage_from_outside_the_package_keeps_its_kind(tmp_path: Path) -> None:
-    files.write_json(tmp_path / "recipe.json", {"name": "mine", "seed": 0, "stages": {"filter": {}}})
+    files.write_json(
+        tmp_path / "recipe.json",
+        {"name": "mine", "seed": 0, "stages": {"filter": {}}, "folders": {"filter": "filter-89abcdef"}},
+    )
     stage = tmp_path / "filter-89abcdef"
     (stage / "out").mkdir(parents=True)
     files.write_json(stage / "stage.json", {"id": "filter", "fields": {"kind": "my_package.clean:Filter"}})

@@ -96,7 +96,9 @@ def test_an_answer_is_text_whatever_it_says(tmp_path: Path) -> None:
 
 def test_a_recipe_s_and_a_stage_s_name_are_text_too(tmp_path: Path) -> None:
     stage = {"id": "<b>", "fields": {"kind": "<i>:X"}}
-    files.write_json(tmp_path / "recipe.json", {"name": "<u>", "seed": 0, "stages": {"<b>": {}}})
+    files.write_json(
+        tmp_path / "recipe.json", {"name": "<u>", "seed": 0, "stages": {"<b>": {}}, "folders": {"<b>": "<b>-0123abcd"}}
+    )
     (folder := tmp_path / "<b>-0123abcd").mkdir()
     files.write_json(folder / "stage.json", stage)
     (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0, "round": 1, "reward": 0.5}\n')

@@ -9,6 +9,7 @@ under greedy decoding that distribution is certain, so they are 0. Left out: pag
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from tropism.engines._slots import SlotCache
-from tropism.models.forward import logits
+from tropism.models.forward import logits, window_of
 from tropism.models.store import context_of
 from tropism.tensors.maths import shaped
 from tropism.text.chat import prompt_tokens, stop_tokens, text_of
@@ -98,7 +99,11 @@ class LocalEngine:
         """After each decoding step: the samples still running, and those it finished."""
         device = self.model.device
         self._check_length(prompts, params)
-        waiting = [chunk for p, tokens in enumerate(prompts) for chunk in self._samples(p, tokens, params)]
+        seen: Counter[tuple[int, ...]] = Counter()
+        waiting = []
+        for p, tokens in enumerate(prompts):  # a prompt that is asked again gets samples of its own
+            waiting += self._samples(p, tokens, params, seen[tuple(tokens)] * params.n)
+            seen[tuple(tokens)] += 1
         waiting.reverse()
         length = max(map(len, prompts), default=0) + params.max_tokens
         rows = min(self.rows, sum(map(len, waiting)))
@@ -128,15 +133,15 @@ class LocalEngine:
             scores = self._decode(tokens, at, cache) if live else scores[:0]
             at = at + 1
 
-    def _samples(self, prompt: int, tokens: list[int], params: SamplingParams) -> Iterator[list[_Sample]]:
-        """The samples of one prompt, in chunks that fit the rows."""
+    def _samples(self, prompt: int, tokens: list[int], params: SamplingParams, before: int) -> Iterator[list[_Sample]]:
+        """The samples of one prompt, in chunks that fit the rows; `before` were drawn for the same prompt already."""
         key = np.asarray(tokens, dtype=np.int64).tobytes()
         made = []
         for number in range(params.n):
             digest = hashlib.blake2b(
                 key,
                 digest_size=16,
-                salt=params.seed.to_bytes(8, "little", signed=True) + number.to_bytes(8, "little"),
+                salt=params.seed.to_bytes(8, "little", signed=True) + (before + number).to_bytes(8, "little"),
             ).digest()
             stream = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
             draws = stream.random(params.max_tokens) if params.temperature else np.zeros(params.max_tokens)
@@ -222,7 +227,8 @@ class LocalEngine:
         )
 
     def _check_length(self, prompts: Sequence[list[int]], params: SamplingParams) -> None:
-        context = context_of(self.model)
+        window = window_of(self.model)  # the cache keeps every token in sight of every layer
+        context = min(context_of(self.model), window or 10**9)
         longest = max(map(len, prompts), default=0)
         if longest + params.max_tokens > context:
             raise TropismError(

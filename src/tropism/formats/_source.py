@@ -25,11 +25,12 @@ class Groups:
         self,
         records: Callable[[], Iterator[Record]],
         group: Callable[[Fields], Group],
+        offset: int,
         limit: int,
         skip: bool,
     ):
         self.skipped: list[str] = []
-        self._records, self._group, self._limit, self._skip = records, group, limit, skip
+        self._records, self._group, self._offset, self._limit, self._skip = records, group, offset, limit, skip
 
     def __iter__(self) -> Iterator[Group]:
         """Raises TropismError at a broken record (unless skipped), a damaged file, or if nothing is left."""
@@ -47,9 +48,10 @@ class Groups:
                 continue
             if group.id:
                 given.add(group.id)
-            yield replace(group, id=group.id or record.id, meta={"source": record.source})
             made += 1
-            if made == self._limit:
+            if made > self._offset:
+                yield replace(group, id=group.id or record.id, meta={"source": record.source})
+            if self._limit and made == self._offset + self._limit:
                 return
         if skipped and not made:
             raise TropismError(
@@ -63,7 +65,7 @@ class Source:
 
     `path`: a path or glob, or a list of them, relative to the current directory. `hub`: instead of it a
     Hugging Face data set id (or a folder of data files), with its `subset` (configuration) and `split`.
-    `limit`: at most so many groups, 0 for all. `on_error`: "stop" at a broken record, or "skip" it, count it
+    `offset`: leave out the first so many groups; `limit`: then at most so many, 0 for all. `on_error`: "stop" at a broken record, or "skip" it, count it
     and go on.
     """
 
@@ -71,6 +73,7 @@ class Source:
     hub: str = ""
     subset: str = ""
     split: str = "train"
+    offset: int = 0
     limit: int = 0
     on_error: Literal["stop", "skip"] = "stop"
 
@@ -82,12 +85,13 @@ class Source:
             raise TropismError(f"give one of the keys {' and '.join(self._where)}: what is to be read")
         if not self.hub and (self.subset or self.split != "train"):
             raise TropismError("subset and split belong to hub: leave them out without it")
-        if self.limit < 0:
-            raise TropismError(f"limit = {self.limit} is negative: give the number of groups, or 0 for all")
+        for key in ("offset", "limit"):
+            if getattr(self, key) < 0:
+                raise TropismError(f"{key} = {getattr(self, key)} is negative: give a number of groups, or 0")
 
     def groups(self) -> Groups:
         """The groups, read as they are iterated over."""
-        return Groups(self._records, self._group, self.limit, self.on_error == "skip")
+        return Groups(self._records, self._group, self.offset, self.limit, self.on_error == "skip")
 
     def files(self) -> list[Path]:
         """The local files it reads, in the order read. Raises TropismError if a path or glob names none."""

@@ -1,8 +1,7 @@
 """Conversations for supervised fine-tuning: OpenAI `messages`, ShareGPT `conversations` and Alpaca records.
 
 The keys of each record tell its shape. The Group's prompt is every turn before the last answer; its one
-completion and its `target` are that answer. Left out: training on the earlier answers of a conversation too;
-write such a conversation as one record an answer.
+completion and its `target` are that answer. The sft stage trains the earlier answers in the prompt as well.
 """
 
 from __future__ import annotations

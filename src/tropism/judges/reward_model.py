@@ -38,7 +38,7 @@ class RewardModel:
         scores: list[float] = []
         with torch.inference_mode():
             for piece in spans(trees, self.pass_tokens):
-                batch = collate(piece, row_tokens=256, shared=takes_trees(model)).to(model.device)
+                batch = collate(piece, row_tokens=256, shared=takes_trees(model), twins=True).to(model.device)
                 scores += predict_scores(model, batch).tolist()
         rest = iter(scores)
         return [Judgment("reward_model@1", tuple(next(rest) for _ in group.completions)) for group in groups]

@@ -28,7 +28,6 @@ class Verifier:
 
     function: Callable[..., float | None] | str
     name: str = ""
-    _call: Callable[..., float | None] = field(init=False, repr=False, compare=False)
     _asks: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -42,7 +41,7 @@ class Verifier:
             raise TropismError(
                 f"the judge function {self.function!r} asks for {', '.join(unknown)}: it may ask for {', '.join(OFFERED)}"
             )
-        object.__setattr__(self, "_call", call)
+        object.__setattr__(self, "function", call)  # a fingerprint hashes its source
         object.__setattr__(self, "_asks", tuple(name for name in OFFERED if name in takes))
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:
@@ -56,7 +55,7 @@ class Verifier:
             "prompt": group.prompt,
             "meta": group.meta,
         }
-        score = self._call(**{name: offered[name] for name in self._asks})
+        score = self.function(**{name: offered[name] for name in self._asks})
         try:
             return None if score is None or score != score else float(score)
         except (TypeError, ValueError):

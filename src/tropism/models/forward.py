@@ -24,9 +24,15 @@ def takes_trees(model: PreTrainedModel) -> bool:
     """Whether every layer is full attention, so that a (B, 1, T, T) mask means what it says."""
     config = model.config
     kinds = getattr(config, "layer_types", None) or ["full_attention"]
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     heads = getattr(config, "num_attention_heads", 0)
-    return bool(heads) and set(kinds) == {"full_attention"} and not window and not getattr(config, "alibi", False)
+    plain = not window_of(model) and not getattr(config, "alibi", False)
+    return bool(heads) and set(kinds) == {"full_attention"} and plain
+
+
+def window_of(model: PreTrainedModel) -> int:
+    """How many tokens a sliding-window layer looks back over; 0 if the model has none."""
+    on = getattr(model.config, "use_sliding_window", True)
+    return int(getattr(model.config, "sliding_window", None) or 0) if on else 0
 
 
 def hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -56,7 +62,9 @@ def logits(model: PreTrainedModel, states_MD: Tensor) -> Tensor:
     """(M, V) next-token logits, in float32, of last hidden states."""
     head: Any = model.get_output_embeddings()
     scores_MV = head(states_MD).float()
-    softcap = getattr(model.config, "final_logit_softcapping", None)
+    config = model.config
+    scores_MV = scores_MV * getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
+    softcap = getattr(config, "final_logit_softcapping", None)
     return torch.tanh(scores_MV / softcap) * softcap if softcap else scores_MV
 
 

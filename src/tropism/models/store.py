@@ -90,13 +90,15 @@ def load_lm(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedM
     return _load(AutoModelForCausalLM, path, dtype)
 
 
-def load_scalar(path: str | Path, seed: int = 0, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def load_scalar(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A model with one number for every token: a reward model or critic, `AutoModelForSequenceClassification`.
 
     From a causal LM's folder its backbone is taken and the head starts at zero, so that its first values are 0.
     """
     config = config_of(path)
     fresh = not any("SequenceClassification" in name for name in config.architectures or ())
+    if not fresh and config.num_labels != 1:
+        raise TropismError(f"{path} classifies into {config.num_labels} labels: a reward model or critic has one label")
     model = _load(AutoModelForSequenceClassification, path, dtype, num_labels=1)
     if fresh:
         torch.nn.init.zeros_(model.get_submodule("score").get_parameter("weight"))

@@ -52,7 +52,7 @@ def fit(work: Work, learner: Learner, algorithm: Algorithm, data: Data) -> None:
     with work.progress("training", data.steps) as bar:
         bar.advance(learner.done, rated=0)
         while learner.done < data.steps:
-            batch = layout(data.take(order), model)
+            batch = layout(data.take(order), model, algorithm.predicts)
             try:
                 numbers = values(learner.update(algorithm, algorithm.credit(batch)))
             except NotFinite as error:
@@ -65,9 +65,10 @@ def fit(work: Work, learner: Learner, algorithm: Algorithm, data: Data) -> None:
                 work.save(learner.done, lambda folder: learner.save(folder, position=order.position))
 
 
-def layout(trees: Sequence[Tree], model: PreTrainedModel) -> Batch:
-    """A Batch on the model's device, in the layout that the model can take."""
-    return collate(trees, ROW_TOKENS, shared=takes_trees(model)).to(model.device)
+def layout(trees: Sequence[Tree], model: PreTrainedModel, predicts: Sequence[str] = ("logprobs_BT",)) -> Batch:
+    """A Batch on the model's device, in the layout that the model can take and the cheapest for what it predicts."""
+    twins = tuple(predicts) == ("scores_N",)
+    return collate(trees, ROW_TOKENS, shared=takes_trees(model), twins=twins).to(model.device)
 
 
 @torch.no_grad()
@@ -76,7 +77,7 @@ def measure(models: dict[str, PreTrainedModel], algorithm: Algorithm, trees: Seq
     model = next(iter(models.values()))
     parts = []
     for piece in spans(trees, PASS_TOKENS):
-        batch = layout(piece, model)
+        batch = layout(piece, model, algorithm.predicts)
         loss, more = algorithm.loss(batch, predict(models, algorithm.predicts, batch))
         parts.append({"loss": loss, **more})
     return total(parts)
@@ -91,6 +92,14 @@ def read(source: Format, what: str, work: Work) -> list[Group]:
         work.facts["left_out"] = work.facts.get("left_out", 0) + len(skipped)
     if not groups:
         raise TropismError(f"{what} is empty: name a file with at least one record")
+    return groups
+
+
+def documents(source: Format, work: Work) -> list[Group]:
+    """All groups of a format, each of which has a text."""
+    groups = read(source, "data", work)
+    if empty := next((g.id for g in groups if not g.completions), None):
+        raise TropismError(f"group {empty} has no text to learn from: name a format of documents, such as text")
     return groups
 
 

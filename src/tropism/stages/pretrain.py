@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from tropism.algorithms.nll import NLL
 from tropism.models.store import Architecture, context_of, create, load_lm, save
-from tropism.stages._train import PASS_TOKENS, Data, fit, held_out, measure, read
+from tropism.stages._train import PASS_TOKENS, Data, documents, fit, held_out, measure
 from tropism.store.run import Work
 from tropism.text import tokenizer
 from tropism.train.loop import Learner
@@ -47,10 +47,7 @@ class Pretrain:
             raise TropismError(f"row_tokens = {self.row_tokens} leaves nothing to predict: use 2 or more")
 
     def run(self, work: Work) -> None:
-        groups = read(self.data, "data", work)
-        if empty := next((g.id for g in groups if not g.completions), None):
-            raise TropismError(f"group {empty} has no text to learn from: pretrain on a format of documents")
-        train, test = held_out(groups, self.held_out)
+        train, test = held_out(documents(self.data, work), self.held_out)
         words = tokenizer.load(self.init or self.tokenizer or "")
         model = load_lm(self.init) if self.init else create(self.model, words, work.seed)
         length = min(self.row_tokens, context_of(model))

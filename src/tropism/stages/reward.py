@@ -58,6 +58,8 @@ class Reward:
             return ranked(group, self.judge, tree(group, words, context))
 
         trees = [t for _, t in fitting(train, make, self.too_long, work)]
+        if not any(len({r for r in t.rank or () if r}) > 1 for t in trees):
+            raise TropismError(f"no group orders any two completions by {self.judge!r}: sample more, or name a judge")
         tested = fitting(test, make, self.too_long, work) if test else []
         steps = max(1, round(self.passes * len(trees) / self.groups_per_step))
         learner = Learner({"scorer": model}, self.optim, steps, pass_tokens=self.pass_tokens)
@@ -100,7 +102,7 @@ def ranked(group: Group, judge: str, found: Tree) -> Tree:
 @torch.inference_mode()
 def _scores(model: PreTrainedModel, trees: list[Tree]) -> torch.Tensor:
     parts = [
-        predict({"scorer": model}, ("scores_N",), layout(piece, model)).need("scores_N").cpu()
+        predict({"scorer": model}, ("scores_N",), layout(piece, model, ("scores_N",))).need("scores_N").cpu()
         for piece in spans(trees, PASS_TOKENS)
     ]
     return torch.cat(parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tropism.stages._train import read
+from tropism.stages._train import documents
 from tropism.store.run import Work
 from tropism.text import tokenizer
 from tropism.types import Format
@@ -22,7 +22,7 @@ class Tokenizer:
     makes: ClassVar[Literal["tokenizer"]] = "tokenizer"
 
     def run(self, work: Work) -> None:
-        groups = read(self.data, "data", work)
+        groups = documents(self.data, work)
         made = tokenizer.train((c.text for g in groups for c in g.completions), self.vocab_size)
         sample = [c.text for g in groups[:: max(len(groups) // 200, 1)] for c in g.completions]
         tokens = sum(len(made.encode(text, add_special_tokens=False)) for text in sample)

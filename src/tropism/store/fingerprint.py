@@ -37,7 +37,7 @@ def describe(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = f"{type(value).__module__}:{type(value).__qualname__}"
         outside = {} if kind.startswith("tropism.") else {"source": _source(type(value))}
-        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
         return {"kind": kind, **outside, **fields}
     if isinstance(value, Mapping):
         return {str(k): describe(v) for k, v in value.items()}

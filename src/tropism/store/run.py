@@ -28,6 +28,7 @@ from tropism.store.progress import Progress, Reporter
 from tropism.types import Artifact, Stage, TropismError
 
 DONE = "DONE"
+RECIPE = "recipe.json"
 KEPT_CHECKPOINTS = 2
 
 
@@ -123,12 +124,18 @@ class Run:
     """
 
     def __init__(
-        self, folder: str | Path, seed: int = 0, checkpoint_s: float = 15.0, reporter: Reporter | None = None
+        self,
+        folder: str | Path,
+        seed: int = 0,
+        checkpoint_s: float = 15.0,
+        reporter: Reporter | None = None,
+        name: str = "",
     ) -> None:
         self.folder, self.seed, self.checkpoint_s = Path(folder), seed, checkpoint_s
         self.reporter = reporter or Reporter()
         self.artifacts: dict[str, Artifact] = {}
         self.seconds: dict[str, float] = {}
+        self._recipe: dict[str, Any] = {"name": name or self.folder.name, "seed": seed, "stages": {}, "folders": {}}
         with files.explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.folder)
@@ -152,15 +159,21 @@ class Run:
         seed = stage_seed(self.seed, id)
         mark = fingerprint(stage, seed, self.artifacts)
         folder = self.folder / f"{id}-{mark[:8]}"
+        self._record(id, stage, folder)
         meta = done(folder)
         if meta is None:
             meta = self._work(stage, id, mark, seed, folder)
         else:
-            os.utime(folder / DONE)  # the newest marker of an id is the one in use
             self.reporter.line(f"{id}: done before, skipped")
         self.artifacts[id] = Artifact(type(stage).makes, folder / "out", mark, id)
         self.seconds[id] = meta["seconds"]
         return folder / "out"
+
+    def _record(self, id: str, stage: Stage, folder: Path) -> None:
+        """recipe.json: the stages of this run so far, and which folder holds each."""
+        self._recipe["stages"][id] = describe(stage)
+        self._recipe["folders"][id] = folder.name
+        files.write_json(self.folder / RECIPE, self._recipe)
 
     def _work(self, stage: Stage, id: str, mark: str, seed: int, folder: Path) -> dict[str, Any]:
         with files.explained(folder):
@@ -193,9 +206,7 @@ class Run:
 
 def run_recipe(recipe: Recipe, folder: Path, checkpoint_s: float = 15.0, reporter: Reporter | None = None) -> Run:
     """Runs every stage of a recipe in its order, in `folder`."""
-    with Run(folder, recipe.seed, checkpoint_s, reporter) as run:
-        if not (folder / "recipe.json").exists() or _recipe_text(recipe) != (folder / "recipe.json").read_text("utf-8"):
-            files.write_bytes(folder / "recipe.json", _recipe_text(recipe).encode())
+    with Run(folder, recipe.seed, checkpoint_s, reporter, recipe.name) as run:
         for id, stage in recipe.stages.items():
             run(stage, id)
         return run
@@ -215,29 +226,12 @@ def status(recipe: Recipe, folder: Path) -> dict[str, str]:
 
 
 def latest(folder: Path) -> dict[str, Path]:
-    """The finished folder of each stage of the recipe that last ran in a run folder, in the recipe's order."""
+    """The finished folder of each stage that last ran in a run folder, in the order they ran."""
     try:
-        recipe = json.loads((folder / "recipe.json").read_text("utf-8"))
-        wanted: Mapping[str, Any] = recipe["stages"]
+        folders: Mapping[str, str] = json.loads((folder / RECIPE).read_text("utf-8"))["folders"]
     except (OSError, ValueError, KeyError):
         raise TropismError(f"{folder} is not a run folder: give one that `tropism run` has made") from None
-    found: dict[str, Path] = {}
-    marks: dict[str, str] = {}
-    for id, fields in wanted.items():
-        for path in sorted(folder.glob(f"{id}-????????")):
-            facts = _stage_facts(path)
-            ours = {"fields": fields, "seed": stage_seed(recipe["seed"], id)}
-            current = all(marks.get(stage) == mark for stage, mark in facts.get("inputs", {}).items())
-            if (path / DONE).exists() and current and all(facts.get(k) == v for k, v in ours.items()):
-                found[id], marks[id] = path, facts["fingerprint"]
-    return found
-
-
-def _stage_facts(path: Path) -> Mapping[str, Any]:
-    try:
-        return json.loads((path / "stage.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
+    return {id: folder / name for id, name in folders.items() if (folder / name / DONE).exists()}
 
 
 def done(folder: Path) -> dict[str, Any] | None:
@@ -254,11 +248,6 @@ def read_metrics(folder: Path) -> list[Mapping[str, Any]]:
     """The lines of a stage folder's metrics.jsonl."""
     path = folder / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
-
-
-def _recipe_text(recipe: Recipe) -> str:
-    stages = {id: describe(stage) for id, stage in recipe.stages.items()}
-    return json.dumps({"name": recipe.name, "seed": recipe.seed, "stages": stages}, indent=1, ensure_ascii=False)
 
 
 def _lock(folder: Path) -> Any:

@@ -155,11 +155,13 @@ def pack(sizes: Sequence[int], row_tokens: int) -> list[list[int]]:
     return packed
 
 
-def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True) -> Batch:
+def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True, twins: bool = False) -> Batch:
     """Lays trees out as a Batch. Rows hold about `row_tokens` tokens (0: as many as the largest tree needs).
 
     With `shared` False every completion gets a row of its own with a copy of its prompt: the fallback for models that
-    cannot take a tree mask, and the yardstick the shared layout is tested against.
+    cannot take a tree mask, and the yardstick the shared layout is tested against. With `twins` a completion that
+    reads like an earlier one of its group owns no tokens and ends where that one ends: for models that only score, the
+    same scores and gradients for less work.
     """
     if not trees:
         raise TropismError("an empty batch cannot be collated: give at least one group")
@@ -172,7 +174,10 @@ def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True) -> 
         else:
             pieces.extend((t, number + k, [k]) for k in ks)
         number += len(ks)
-    sizes = [len(trees[t].prompt) + sum(len(trees[t].completions[k]) for k in ks) for t, _, ks in pieces]
+    own = [_own(tree, twins and shared) for tree in trees]
+    sizes = [
+        len(trees[t].prompt) + sum(len(trees[t].completions[k]) for k in ks if own[t][k] == k) for t, _, ks in pieces
+    ]
     bins = pack(sizes, row_tokens) if shared else [[i] for i in range(len(pieces))]
     width = max(sum(sizes[i] for i in row) for row in bins)
 
@@ -197,6 +202,9 @@ def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True) -> 
             r_mask += [False] * depth
             r_old += [0.0] * depth
             for j, k in enumerate(ks):
+                if own[t][k] != k:
+                    last[first + j] = last[first + own[t][k]]
+                    continue
                 answer = tree.completions[k]
                 begin, length = len(r_tokens), len(answer)
                 r_tokens += answer
@@ -239,6 +247,14 @@ def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True) -> 
         rank_N=rank_N,
         old_logprobs_BT=torch.tensor(old) if have_old else None,
     )
+
+
+def _own(tree: Tree, twins: bool) -> list[int]:
+    """For each completion the first one that reads the same, or itself without `twins`."""
+    if not twins:
+        return list(range(len(tree.completions)))
+    seen: dict[tuple[int, ...], int] = {}
+    return [seen.setdefault(tokens, k) for k, tokens in enumerate(tree.completions)]
 
 
 def tree_mask(batch: Batch) -> Tensor:

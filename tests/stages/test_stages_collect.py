@@ -1,0 +1,83 @@
+"""The collect stage alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from tropism.formats.pairs import Pairs
+from tropism.formats.phrasebook import Phrasebook
+from tropism.formats.prompts import Prompts
+from tropism.stages.collect import Collect
+from tropism.store import groups as store
+from tropism.store.progress import Reporter
+from tropism.store.run import Run, done
+from tropism.types import Group, SamplingParams, TropismError
+
+ASKED = Phrasebook("prompts", count=10)
+SAMPLING = SamplingParams(n=3, max_tokens=6)
+
+
+def collected(run: Run, id: str = "samples", **settings: Any) -> list[Group]:
+    return list(store.read(run(Collect(**{"prompts": ASKED, "sampling": SAMPLING, **settings}), id)))
+
+
+def texts(groups: list[Group]) -> list[list[str]]:
+    return [[c.text for c in g.completions] for g in groups]
+
+
+def test_each_prompt_has_its_completions(run: Run, model_folder: str) -> None:
+    out = run(Collect(model_folder, ASKED, SAMPLING), "samples")
+    groups, asked = list(store.read(out)), list(ASKED.groups())
+    assert [(g.id, g.prompt, g.target) for g in groups] == [(g.id, g.prompt, g.target) for g in asked]
+    words = AutoTokenizer.from_pretrained(model_folder)
+    answers = [c for g in groups for c in g.completions]
+    for c in answers:
+        assert c.tokens is not None and c.logprobs is not None and 0 < len(c.tokens) <= 6
+        assert c.text == words.decode(c.tokens, skip_special_tokens=True)
+        assert (c.finish_reason == "stop") == (c.tokens[-1] == words.eos_token_id)
+        assert c.policy == run.artifacts["samples"].fingerprint + "@0"
+    meta = done(out.parent)
+    assert meta is not None and meta["facts"] == {
+        "prompts": 10,
+        "completions": 30,
+        "mean_tokens": round(sum(len(c.tokens or ()) for c in answers) / 30, 2),
+        "stop_rate": round(sum(c.finish_reason == "stop" for c in answers) / 30, 4),
+    }
+    assert len({tuple(t) for t in texts(groups)}) > 5 and any(len(set(t)) > 1 for t in texts(groups))
+
+
+def test_a_sample_does_not_hang_on_what_is_sampled_beside_it(run: Run, model_folder: str) -> None:
+    assert texts(collected(run, policy=model_folder)) == texts(collected(run, policy=model_folder, prompts_at_once=3))
+
+
+def test_another_seed_another_sample(run: Run, tmp_path: Path, model_folder: str) -> None:
+    first = texts(collected(run, policy=model_folder))
+    again = SamplingParams(n=3, max_tokens=6, seed=1)
+    assert texts(collected(run, policy=model_folder, sampling=again)) != first
+    with Run(tmp_path / "other", seed=1, reporter=Reporter(quiet=True)) as other:
+        assert texts(collected(other, policy=model_folder)) != first
+
+
+def test_judgments_on_other_answers_are_not_kept(run: Run, tmp_path: Path, model_folder: str) -> None:
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "a", "chosen": "b", "rejected": "c"}) + "\n")
+    (group,) = collected(run, policy=model_folder, prompts=Pairs(str(tmp_path / "pairs.jsonl")))
+    assert group.judgments == () and len(group.completions) == 3
+
+
+def test_a_prompt_that_leaves_no_room_is_named_or_left_out(run: Run, model_folder: str) -> None:
+    asked = Prompts(prompts=("short", "x" * 400, "short too"))
+    says = (
+        r"the prompt of group prompts:2 has \d+ tokens, and with sampling.max_tokens = 6 that exceeds the model's context "
+        r'of 128: shorten the prompt, lower sampling.max_tokens; or set too_long = "skip"'
+    )
+    with pytest.raises(TropismError, match=says):
+        collected(run, policy=model_folder, prompts=asked)
+    assert [g.id for g in collected(run, policy=model_folder, prompts=asked, too_long="skip")] == [
+        "prompts:1",
+        "prompts:3",
+    ]

@@ -1,0 +1,235 @@
+"""The evaluate stage alone; its figures counted again from the answers it leaves, and by hand."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sacrebleu.metrics.chrf import CHRF
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tropism.formats.phrasebook import Phrasebook
+from tropism.formats.prompts import Prompts
+from tropism.judges.verifier import Verifier
+from tropism.phrasebook.quality import quality
+from tropism.stages.evaluate import Evaluate, calibration, reward_figures
+from tropism.stages.reward import HELD_OUT
+from tropism.store import groups as store
+from tropism.store.run import Run
+from tropism.types import Completion, Group, Judgment, Message, SamplingParams, TropismError
+
+ASKED = Phrasebook("held_out", count=12)
+SAMPLING = SamplingParams(n=3, max_tokens=6)
+TRUTH = Verifier(quality)
+
+
+def figures(out: Path) -> dict[str, Any]:
+    return json.loads((out / "evaluation.json").read_text("utf-8"))
+
+
+@pytest.fixture
+def evaluated(run: Run, model_folder: str, other_folder: str) -> Path:
+    models = {"base": other_folder, "sft": model_folder, "ppo": other_folder}
+    proxy = Verifier(lambda completion: float(len(completion)))
+    glossary = Phrasebook("glossary", count=10)
+    return run(Evaluate(models, ASKED, judge=TRUTH, proxy=proxy, completes=glossary, sampling=SAMPLING))
+
+
+def test_figures_are_those_of_the_answers(evaluated: Path) -> None:
+    found = figures(evaluated)
+    assert found["over"] == "sft" and list(found["models"]) == ["base", "sft", "ppo"]
+    answers = {name: list(store.read(evaluated / f"{name}.parquet")) for name in found["models"]}
+    for name, said in found["models"].items():
+        groups = answers[name]
+        assert (said["n"], said["samples"]) == (12, 3)
+        scores = [[quality(c.text, g.target or "") for c in g.completions] for g in groups]
+        assert said["quality"]["value"] == pytest.approx(np.mean(scores), abs=1e-4)
+        assert said["tokens"]["value"] == pytest.approx(
+            np.mean([len(c.tokens or ()) for g in groups for c in g.completions]), abs=1e-4
+        )
+        stopped = [c.finish_reason == "stop" for g in groups for c in g.completions]
+        assert said["stop_rate"]["value"] == pytest.approx(np.mean(stopped), abs=1e-4)
+        assert said["quality"]["low"] <= said["quality"]["value"] <= said["quality"]["high"]
+        sft = [[quality(c.text, g.target or "") for c in g.completions] for g in answers["sft"]]
+        wins = [np.mean([(a > b) + 0.5 * (a == b) for a, b in itertools.product(*pair)]) for pair in zip(scores, sft)]
+        assert said["win_over_sft"]["value"] == pytest.approx(np.mean(wins), abs=1e-4)
+    assert found["models"]["sft"]["win_over_sft"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+    assert "reward" in found["models"]["ppo"] and "reward" not in found["models"]["base"]  # it is asked in raw text
+    assert [m.role for m in answers["base"][0].prompt] == ["text"]
+    assert [m.role for m in answers["ppo"][0].prompt] == ["user"]
+
+
+def test_greedy_figures_are_those_of_transformers_generate(run: Run, model_folder: str, tmp_path: Path) -> None:
+    """Every second reference answer is what transformers generates, so that half are right."""
+    model = AutoModelForCausalLM.from_pretrained(model_folder).eval()
+    words = AutoTokenizer.from_pretrained(model_folder)
+    texts, targets = [], []
+    for n in range(8):
+        asked = [{"role": "user", "content": f"{n} days"}]
+        ids = words.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        made = model.generate(**ids, max_new_tokens=6, do_sample=False, pad_token_id=0)
+        texts.append(words.decode(made[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
+        targets.append(f" {texts[-1]} " if n % 2 and texts[-1].strip() else "something else")
+    records = [{"prompt": f"{n} days", "target": target} for n, target in enumerate(targets)]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    found = figures(run(Evaluate({"sft": model_folder}, Prompts(str(tmp_path / "asked.jsonl")), sampling=SAMPLING)))
+    said = found["models"]["sft"]
+    right = sum(target != "something else" for target in targets)
+    assert right >= 2 and said["exact_greedy"]["value"] == pytest.approx(right / 8, abs=1e-4)
+    chrf = [CHRF().sentence_score(t.strip(), [target]).score for t, target in zip(texts, targets)]
+    assert said["chrf"]["value"] == pytest.approx(np.mean(chrf), abs=1e-3)
+    assert [row["models"]["sft"]["greedy"] for row in found["answers"]] == texts
+
+
+def test_kl_is_the_mean_log_ratio_of_the_samples(evaluated: Path, model_folder: str, other_folder: str) -> None:
+    found = figures(evaluated)["models"]
+    assert found["sft"]["kl_to_sft"]["value"] == pytest.approx(0.0, abs=1e-4)
+    assert "kl_to_sft" not in found["base"]
+    words = AutoTokenizer.from_pretrained(model_folder)
+    there, here = (AutoModelForCausalLM.from_pretrained(p).eval() for p in (other_folder, model_folder))
+    ratios = []
+    for group in store.read(evaluated / "ppo.parquet"):
+        asked = [{"role": m.role, "content": m.content} for m in group.prompt]
+        prompt = words.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"]
+        for completion in group.completions:
+            answer = list(completion.tokens or ())
+            ids, chosen = torch.tensor([prompt + answer]), torch.tensor(answer)[:, None]
+            with torch.no_grad():
+                own, ref = (
+                    m(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1).gather(1, chosen).sum()
+                    for m in (there, here)
+                )
+            ratios.append(float(own - ref))
+    assert found["ppo"]["kl_to_sft"]["value"] == pytest.approx(np.mean(ratios), abs=2e-3)
+    assert found["ppo"]["kl_to_sft"]["value"] > 1  # the two have other weights
+
+
+def test_a_right_first_line_completes(run: Run, model_folder: str, tmp_path: Path) -> None:
+    """The reference answers are what transformers generates, so that all, or all but one, are right."""
+    model, words = (
+        AutoModelForCausalLM.from_pretrained(model_folder).eval(),
+        AutoTokenizer.from_pretrained(model_folder),
+    )
+    records = []
+    for n in range(6):
+        text = f"{n} days\n{n}"
+        ids = torch.tensor([[words.bos_token_id, *words.encode(text, add_special_tokens=False)]])
+        made = model.generate(
+            ids,
+            max_new_tokens=6,
+            do_sample=False,
+            pad_token_id=0,
+            eos_token_id=[words.bos_token_id, words.eos_token_id],
+        )
+        answer = words.decode(made[0, ids.shape[1] :], skip_special_tokens=True).split("\n")[0].strip()
+        prompt = [{"role": "text", "content": text}]
+        records.append({"prompt": prompt, "target": answer if n and answer else "something else"})
+    (tmp_path / "raw.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    right = sum(r["target"] != "something else" for r in records)
+    assert right >= 3
+    out = run(
+        Evaluate(
+            {"base": model_folder, "sft": model_folder},
+            ASKED,
+            completes=Prompts(str(tmp_path / "raw.jsonl")),
+            sampling=SAMPLING,
+        )
+    )
+    assert figures(out)["base_completes"]["value"] == pytest.approx(right / 6, abs=1e-4)
+
+
+def marked(id: str, reward: tuple[float, ...], truth: tuple[float | None, ...], lengths: tuple[int, ...]) -> Group:
+    answers = tuple(Completion("x" * n) for n in lengths)
+    return Group(id, (), answers, (Judgment("truth", truth), Judgment("reward_model@1", reward)))
+
+
+def test_reward_figures_by_hand() -> None:
+    groups = [
+        # pairs (1,2) right, (1,3) right, (2,3) tied in truth; tau-b = 2 / sqrt(3 * 2); length rises as the score falls
+        marked("a", (3.0, 2.0, 1.0), (1.0, 0.0, 0.0), (1, 2, 3)),
+        # the third is not judged: one pair, wrong
+        marked("b", (0.0, 5.0, 9.0), (1.0, 0.0, None), (1, 2, 99)),
+        # nothing is told apart
+        marked("c", (1.0, 2.0), (1.0, 1.0), (4, 4)),
+    ]
+    found = reward_figures(groups, "truth")
+    assert (found["n_groups"], found["n_pairs"], found["against"]) == (3, 3, "truth")
+    assert found["pair_accuracy"]["value"] == pytest.approx(2 / 3, abs=1e-4)
+    assert found["kendall_tau"]["value"] == pytest.approx((2 / 6**0.5 - 1) / 2, abs=1e-4)
+    assert found["length_correlation"]["value"] == pytest.approx((-1 + 1) / 2, abs=1e-4)
+    assert found["length_correlation_truth"]["value"] == pytest.approx((-(3**0.5) / 2 - 1) / 2, abs=1e-4)
+
+
+def test_calibration_by_hand() -> None:
+    # score differences 0.1 (right), 0.1 (wrong), 4 (right); a truth that ties is not counted
+    found = calibration([[0.1, 0.0], [0.0, 0.1], [4.0, 0.0], [1.0, 0.0]], [[1, 0], [1, 0], [1, 0], [1, 1]])
+    assert found == [
+        {"predicted": round(1 / (1 + np.exp(-0.1)), 4), "observed": 0.5, "n": 2},
+        {"predicted": round(1 / (1 + np.exp(-4.0)), 4), "observed": 1.0, "n": 1},
+    ]
+
+
+def test_the_reward_model_is_measured_on_its_held_out_groups(run: Run, model_folder: str, tmp_path: Path) -> None:
+    store.write([marked("a", (3.0, 2.0), (1.0, 0.0), (1, 2))], tmp_path / HELD_OUT)
+    out = run(Evaluate({"sft": model_folder}, ASKED, reward=str(tmp_path), sampling=SAMPLING))
+    assert figures(out)["reward_model"]["pair_accuracy"]["value"] == 1.0
+    wrong = Evaluate({"sft": model_folder}, ASKED, reward=str(tmp_path), against="people", sampling=SAMPLING)
+    with pytest.raises(
+        TropismError, match="group a has no judgment by 'people': set `against` to a judge of the label"
+    ):
+        run(wrong, "wrong")
+    none = Evaluate({"sft": model_folder}, ASKED, reward=model_folder, sampling=SAMPLING)
+    with pytest.raises(TropismError, match="holds no groups kept from training: raise `test` in the label stage"):
+        run(none, "none")
+
+
+def test_prompts_without_a_reference_give_no_exact_match(run: Run, model_folder: str) -> None:
+    asked = Prompts(prompts=("a", "b", "c"))
+    found = figures(run(Evaluate({"sft": model_folder}, asked, sampling=SAMPLING)))["models"]["sft"]
+    assert {"exact_greedy", "exact_sampled", "chrf", "quality", "win_over_sft"}.isdisjoint(found)
+    assert {"tokens", "stop_rate", "kl_to_sft"} <= found.keys()
+
+
+def test_a_prompt_that_leaves_no_room_is_named(run: Run, model_folder: str) -> None:
+    with pytest.raises(TropismError, match=r"the prompt of group prompts:2 has \d+ tokens"):
+        run(Evaluate({"sft": model_folder}, Prompts(prompts=("a", "x" * 400)), sampling=SAMPLING))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"over": "sfft"}, "over = 'sfft' is none of the models: choose one of sft"),
+        ({"completes": ASKED}, "base = 'base' is none of the models"),
+        ({"models": {"sft": "a/b", "a/b": "a/b"}}, "models.a/b cannot name a file"),
+    ],
+)
+def test_wrong_settings_are_refused_at_once(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(TropismError, match=says):
+        replace(Evaluate({"sft": "a/b"}, ASKED), **wrong)
+
+
+def test_the_judge_may_see_the_reference_and_the_proxy_is_shown_the_same_answers(run: Run, model_folder: str) -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    def truth(completion: str, target: str | None, prompt: tuple[Message, ...]) -> float:
+        seen.append((completion, target))
+        return 1.0
+
+    out = run(
+        Evaluate(
+            {"sft": model_folder},
+            ASKED,
+            judge=Verifier(truth),
+            proxy=Verifier(lambda completion: 0.0),
+            sampling=SAMPLING,
+        )
+    )
+    assert len(seen) == 12 * (1 + 3) and all(target for _, target in seen)
+    groups = list(store.read(out / "sft.parquet"))
+    assert [[j.judge for j in g.judgments] for g in groups] == [["truth", "proxy"]] * 12

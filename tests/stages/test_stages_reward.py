@@ -1,0 +1,140 @@
+"""The reward stage alone: it learns an order, and what it saves is a model that others load."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from tropism.judges.reward_model import RewardModel
+from tropism.stages.reward import HELD_OUT, Reward
+from tropism.store import groups as store
+from tropism.store.run import Run, done
+from tropism.train.optim import Optim
+from tropism.types import Completion, Group, Judgment, Message, TropismError
+
+ANSWERS = ("days", "jours", "hari", "3 days", "4 jours")
+
+
+def judged(n: int) -> Group:
+    """A prompt with three of the answers; the judge prefers English, then French, then Malay."""
+    picked = [ANSWERS[(n + 2 * k) % 5] for k in range(3)]
+    scores = tuple(-float(next(i for i, w in enumerate(("days", "jours", "hari")) if w in a)) for a in picked)
+    prompt = (Message("user", f"how many? {n}"),)
+    meta = {"split": "test" if n % 5 == 0 else "train"}
+    answers = tuple(map(Completion, picked))
+    return Group(f"g{n}", prompt, answers, (Judgment("people", scores, "ordinal"),), meta=meta)
+
+
+GROUPS = [judged(n) for n in range(40)]
+FAST = {"passes": 8.0, "groups_per_step": 8, "optim": Optim(lr=1e-2)}
+
+
+def written(groups: list[Group], folder: Path) -> str:
+    folder.mkdir(exist_ok=True)
+    store.write(groups, folder / store.FILE)
+    return str(folder)
+
+
+def plain_score(folder: Path, group: Group) -> list[float]:
+    """What transformers itself says of each completion, one conversation at a time."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    words = AutoTokenizer.from_pretrained(folder)
+    asked = [{"role": m.role, "content": m.content} for m in group.prompt]
+    scores = []
+    for completion in group.completions:
+        turns = [*asked, {"role": "assistant", "content": completion.text}]
+        ids = words.apply_chat_template(turns, return_tensors="pt", return_dict=True)["input_ids"]
+        with torch.no_grad():
+            scores.append(model(ids).logits[0, 0].item())
+    return scores
+
+
+def test_it_learns_the_order_and_others_read_its_scores(run: Run, model_folder: str, tmp_path: Path) -> None:
+    out = run(Reward(model_folder, written(GROUPS, tmp_path / "groups"), "people", **FAST))
+    marked = list(store.read(out / HELD_OUT))
+    assert [g.id for g in marked] == [g.id for g in GROUPS if g.meta["split"] == "test"]
+    right = total = 0
+    for group in marked:
+        truth, found = group.judgments[0].scores, group.judgment("reward_model")
+        assert found is not None
+        for i, j in itertools.combinations(range(3), 2):
+            if truth[i] != truth[j]:
+                total += 1
+                right += (truth[i] > truth[j]) == (found.scores[i] > found.scores[j])
+    assert total >= 20 and right / total > 0.9
+    said = RewardModel(str(out)).judge(marked[:2])
+    for group, judgment in zip(marked, said):
+        assert judgment.scores == pytest.approx(plain_score(out, group), abs=1e-4)
+
+
+def test_saved_scores_have_standard_deviation_one_and_held_out_scores_are_log_odds(
+    run: Run, model_folder: str, tmp_path: Path
+) -> None:
+    out = run(Reward(model_folder, written(GROUPS, tmp_path / "groups"), "people", **FAST))
+    train = [g for g in GROUPS if g.meta["split"] == "train"]
+    scores = [s for j in RewardModel(str(out)).judge(train) for s in j.scores]
+    assert np.std(scores, ddof=1) == pytest.approx(1.0, abs=1e-3)
+    marked = list(store.read(out / HELD_OUT))
+    saved = np.array([s for j in RewardModel(str(out)).judge(marked) for s in j.scores])
+    trained = np.array([s for g in marked for s in g.judgments[-1].scores])
+    assert trained == pytest.approx(saved * (trained[0] / saved[0]), abs=1e-3)
+    meta = done(out.parent)
+    assert meta is not None
+    # Plackett-Luce by hand, in the scale of the held-out scores
+    losses = []
+    for group in marked:
+        s, r = group.judgments[-1].scores, group.judgments[0].scores
+        tails = [[s[j] for j in range(3) if r[j] <= r[i]] for i in range(3)]
+        centre = 0.01 * np.mean(s) ** 2
+        losses.append(sum(np.log(np.sum(np.exp(t))) - s[i] for i, t in enumerate(tails) if len(t) > 1) + centre)
+    assert meta["facts"]["held_out_loss"] == pytest.approx(np.mean(losses), abs=1e-3)
+
+
+def test_a_group_of_one_completion_is_refused(run: Run, model_folder: str, tmp_path: Path) -> None:
+    alone = replace(GROUPS[7], completions=GROUPS[7].completions[:1], judgments=(Judgment("people", (1.0,)),))
+    path = written([*GROUPS[:7], alone], tmp_path / "groups")
+    with pytest.raises(TropismError, match="group g7 has 1 completion: a reward model needs at least two of a prompt"):
+        run(Reward(model_folder, path, "people"))
+
+
+def test_a_judge_that_did_not_look_is_named_with_those_that_did(run: Run, model_folder: str, tmp_path: Path) -> None:
+    path = written(GROUPS, tmp_path / "groups")
+    with pytest.raises(TropismError, match="group g1 has no judgment by 'poeple' .it has: people.: name one of those"):
+        run(Reward(model_folder, path, "poeple"))
+
+
+def test_groups_that_are_all_held_out_are_refused(run: Run, model_folder: str, tmp_path: Path) -> None:
+    path = written([replace(g, meta={"split": "test"}) for g in GROUPS], tmp_path / "groups")
+    with pytest.raises(TropismError, match="holds no training groups: lower `test` in the label stage"):
+        run(Reward(model_folder, path, "people"))
+
+
+def test_without_held_out_groups_there_is_a_model_all_the_same(run: Run, model_folder: str, tmp_path: Path) -> None:
+    path = written([replace(g, meta={}) for g in GROUPS[:8]], tmp_path / "groups")
+    out = run(Reward(model_folder, path, "people", passes=1.0))
+    assert not (out / HELD_OUT).exists() and (out / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("scores", [(None, None, None), (1.0, None, None), (2.0, 2.0, 2.0)])
+def test_groups_that_rank_nothing_do_no_harm(run: Run, model_folder: str, tmp_path: Path, scores: Any) -> None:
+    silent = [replace(g, judgments=(Judgment("people", scores),)) for g in GROUPS[:8]]
+    path = written([*silent, *GROUPS[8:16]], tmp_path / "groups")
+    out = run(Reward(model_folder, path, "people", passes=2.0, groups_per_step=4))
+    assert all(np.isfinite(s) for j in RewardModel(str(out)).judge(GROUPS[:4]) for s in j.scores if s is not None)
+
+
+def test_a_group_that_is_too_long_is_named_or_left_out(run: Run, model_folder: str, tmp_path: Path) -> None:
+    long = replace(GROUPS[6], completions=(Completion("x" * 400), *GROUPS[6].completions[1:]))
+    path = written([*GROUPS[:6], long], tmp_path / "groups")
+    with pytest.raises(TropismError, match="group g6 needs .* tokens and the model's context is 128"):
+        run(Reward(model_folder, path, "people"))
+    out = run(Reward(model_folder, path, "people", passes=1.0, too_long="skip"))
+    meta = done(out.parent)
+    assert meta is not None and meta["facts"]["too_long"] == 1

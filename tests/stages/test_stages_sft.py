@@ -1,0 +1,117 @@
+"""The sft stage alone; its figures against a plain forward pass of transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tropism.formats.chat import Chat
+from tropism.formats.phrasebook import Phrasebook
+from tropism.stages.sft import SFT
+from tropism.store.run import Run, done
+from tropism.train.optim import Optim
+from tropism.types import TropismError
+
+DATA = Phrasebook("demonstrations", count=40)
+FAST = Optim(lr=1e-2)
+
+
+def facts(out: Path) -> dict[str, Any]:
+    meta = done(out.parent)
+    assert meta is not None
+    return meta["facts"]
+
+
+def plain_loss(folder: Path | str, groups: list[Any]) -> float:
+    """Nats per token of the answers, their stop tokens included, one conversation at a time."""
+    model, words = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    total, count = 0.0, 0
+    for group in groups:
+        asked = [{"role": m.role, "content": m.content} for m in group.prompt]
+        prompt = words.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+        question = words.encode(prompt, add_special_tokens=False)
+        answer = words.encode(group.completions[0].text + words.eos_token, add_special_tokens=False)
+        ids = torch.tensor([question + answer])
+        with torch.no_grad():
+            logp = model(ids).logits.log_softmax(-1)[0, len(question) - 1 : -1]
+        total -= logp.gather(1, torch.tensor(answer)[:, None]).sum().item()
+        count += len(answer)
+    return total / count
+
+
+def test_the_held_out_loss_falls_and_is_that_of_a_plain_forward_pass(run: Run, model_folder: str) -> None:
+    out = run(SFT(model_folder, DATA, steps=25, groups_per_step=8, held_out=0.1, optim=FAST))
+    held_out = [g for n, g in enumerate(DATA.groups()) if n % 10 == 9]
+    said = facts(out)
+    assert said["held_out_loss_before"] == pytest.approx(plain_loss(model_folder, held_out), abs=2e-4)
+    assert said["held_out_loss"] == pytest.approx(plain_loss(out, held_out), abs=2e-4)
+    assert said["held_out_loss"] < said["held_out_loss_before"] - 0.5
+    assert said["demonstrations"] == 36
+    assert AutoTokenizer.from_pretrained(out).chat_template is not None
+
+
+@pytest.fixture
+def long_and_short(tmp_path: Path) -> Chat:
+    """Ten short conversations and, in line 4, one that does not fit 128 tokens."""
+    answers = ["x" * (300 if n == 3 else 3) for n in range(11)]
+    turns = [({"role": "user", "content": "jours?"}, {"role": "assistant", "content": a}) for a in answers]
+    lines = [{"messages": list(pair)} for pair in turns]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return Chat(str(tmp_path / "chats.jsonl"))
+
+
+def test_a_demonstration_that_is_too_long_is_named(run: Run, model_folder: str, long_and_short: Chat) -> None:
+    with pytest.raises(TropismError, match=r"group chats.jsonl:4 needs \d+ tokens and the model's context is 128"):
+        run(SFT(model_folder, long_and_short, steps=1))
+
+
+def test_or_left_out_and_counted(run: Run, model_folder: str, long_and_short: Chat) -> None:
+    out = run(SFT(model_folder, long_and_short, steps=1, held_out=0.0, too_long="skip"))
+    assert facts(out)["too_long"] == 1 and facts(out)["demonstrations"] == 10
+
+
+def test_nothing_that_fits_is_an_error(run: Run, model_folder: str, tmp_path: Path) -> None:
+    record = {"messages": [{"role": "user", "content": "x" * 400}, {"role": "assistant", "content": "y"}]}
+    (tmp_path / "long.jsonl").write_text(json.dumps(record) + "\n")
+    with pytest.raises(TropismError, match="no group fits the model's context"):
+        run(SFT(model_folder, Chat(str(tmp_path / "long.jsonl")), steps=1, too_long="skip"))
+
+
+def test_a_tokenizer_without_a_template_is_refused_with_the_remedy(run: Run, bare_folder: str) -> None:
+    with pytest.raises(TropismError, match=r'has no chat template: set chat_template = "tropism" on the sft stage'):
+        run(SFT(bare_folder, DATA, steps=1))
+
+
+def test_or_given_one(run: Run, bare_folder: str) -> None:
+    out = run(SFT(bare_folder, DATA, chat_template="tropism", steps=25, groups_per_step=8, held_out=0.1, optim=FAST))
+    words, model = AutoTokenizer.from_pretrained(out), AutoModelForCausalLM.from_pretrained(out)
+    held_out = [g for n, g in enumerate(DATA.groups()) if n % 10 == 9]
+    assert facts(out)["held_out_loss"] == pytest.approx(plain_loss(out, held_out), abs=2e-4)
+    assert facts(out)["held_out_loss"] < facts(out)["held_out_loss_before"]
+    assert words.eos_token == "<eos>" and words.encode("<|user|>", add_special_tokens=False)[1:] == []
+    assert max(words.get_vocab().values()) < model.get_input_embeddings().weight.shape[0]
+    assert model.config.eos_token_id == words.eos_token_id
+
+
+def test_or_given_a_jinja_file(run: Run, bare_folder: str, tmp_path: Path) -> None:
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}"
+    template += "{% if add_generation_prompt %}[assistant]{% endif %}"
+    (tmp_path / "own.jinja").write_text(template)
+    out = run(SFT(bare_folder, DATA, chat_template=str(tmp_path / "own.jinja"), steps=2, groups_per_step=4))
+    assert AutoTokenizer.from_pretrained(out).chat_template == template
+    with pytest.raises(TropismError, match=r"chat_template = 'nowhere.jinja' cannot be read \(No such file"):
+        run(SFT(bare_folder, DATA, chat_template="nowhere.jinja", steps=1))
+
+
+def test_documents_are_no_demonstrations(run: Run, model_folder: str, tmp_path: Path) -> None:
+    from tropism.formats.pairs import Pairs
+
+    pair = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
+    with pytest.raises(TropismError, match="group pairs.jsonl:1 has 2 completions: a demonstration has one"):
+        run(SFT(model_folder, Pairs(str(tmp_path / "pairs.jsonl")), steps=1))
