@@ -131,4 +131,4 @@ def test_completions_that_read_alike_are_computed_once_and_change_nothing(scalar
     assert less[0] == full[0] - 3 - 3 - 1  # a twice and c once are not laid out again
     assert less[1] == pytest.approx(full[1], abs=1e-6)
     assert torch.allclose(less[2], full[2], atol=1e-6)
-    assert torch.allclose(less[3], full[3], atol=1e-5)
+    assert torch.allclose(less[3], full[3], atol=1e-5 * float(full[3].abs().max()))

@@ -39,7 +39,7 @@ def _mixed(count: int) -> list[Group]:
 
 
 def test_ranks_without_noise() -> None:
-    texts = ["27 jours", "26 jours", "Sure! 26 jours", "26 jours\n", "Sure! 27 jours"]
+    texts = ["jours", "26 jours", "Sure! 26 jours", "26 jours\n", "xyz"]
     judgment = Annotator(noise=0, tie_margin=0, position_bias=0).judge([_group(texts)])[0]
     assert judgment.scores == (-3.0, -1.0, -2.0, -1.0, -4.0)
     assert (judgment.judge, judgment.scale) == ("annotator@1", "ordinal")
@@ -100,7 +100,7 @@ def test_agreement_with_the_truth() -> None:
                 agree += 0.5 if said == 0 else float((said > 0) == (true[a] > true[b]))
                 pairs += 1
     assert pairs > 5_000
-    assert 0.85 < agree / pairs < 0.92
+    assert 0.9 < agree / pairs < 0.96
 
 
 @pytest.mark.parametrize("bias", [0.0, 0.04, 0.15])

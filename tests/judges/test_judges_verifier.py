@@ -59,7 +59,7 @@ def needs_more(completion: str, temperature: float) -> float:
     [
         (needs_more, "asks for temperature: it may ask for completion, target, prompt, meta"),
         (lambda *completions: 1.0, "asks for completions"),
-        ("tropism.phrasebook.quality:_WRONG_MOST", "'tropism.phrasebook.quality:_WRONG_MOST' is no function"),
+        ("tropism.phrasebook.quality:_CHATTER_MOST", "'tropism.phrasebook.quality:_CHATTER_MOST' is no function"),
         (5, "the judge function 5 is no function"),
         ("no_such_module:f", "verifier.function: kind 'no_such_module:f' cannot be imported"),
         ("quality", "verifier.function: there is no kind 'quality' among the judges"),

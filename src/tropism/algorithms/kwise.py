@@ -6,6 +6,11 @@
 Both divide by the number of groups that rank anything: one prompt, one vote. Ties share a rank: under Plackett-Luce they
 stay in each other's denominator (Breslow), under all_pairs they make no pair. Scores are free up to a constant per
 prompt; `centre` pulls each group's mean to 0, which neither loss feels, so that 0 means "as the sampled policy answers".
+
+`running` mixes in the same likelihood after 1, 2 … tokens, averaged, a shorter completion standing by its last score (the
+K-wise form of what DeepSpeed-Chat does with pairs, from the first token in which they differ to the end). Where two
+answers have read alike they score alike and nothing is learned; at the token that parts them the difference is asked for
+at once, so that a small model finds a single wrong digit. The score that counts is still that of the last token.
 """
 
 from __future__ import annotations
@@ -14,8 +19,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
 
-from tropism.tensors.batch import Batch, Prediction, Ratio, by_group
+from tropism.tensors.batch import Batch, Prediction, Ratio, by_group, running
 from tropism.tensors.maths import bradley_terry, pairs, plackett_luce
 
 __all__ = ["KWise"]
@@ -25,10 +31,11 @@ __all__ = ["KWise"]
 class KWise:
     likelihood: Literal["plackett_luce", "all_pairs"] = "plackett_luce"
     unranked: Literal["out", "below"] = "out"  # a completion without a rank: says nothing, or is worse than all ranked
+    running: float = 0.0  # share of the loss that is taken along the way
     centre: float = 0.01
 
     needs: ClassVar[tuple[str, ...]] = ("rank_N",)
-    predicts: ClassVar[tuple[str, ...]] = ("scores_N",)
+    predicts: ClassVar[tuple[str, ...]] = ("scores_N", "scores_BT")
 
     def credit(self, batch: Batch) -> Batch:
         return batch
@@ -36,13 +43,29 @@ class KWise:
     def loss(self, batch: Batch, prediction: Prediction) -> tuple[Ratio, dict[str, Ratio]]:
         scores_GK, mask_GK = by_group(prediction.need("scores_N"), batch.group_N)
         rank_GK, _ = by_group(batch.need("rank_N"), batch.group_N)
-        if self.likelihood == "plackett_luce":
-            loss_G = plackett_luce(scores_GK, rank_GK, mask_GK, self.unranked == "below")
-        else:
-            loss_G = bradley_terry(scores_GK, rank_GK, mask_GK)
+        loss_G = self._likelihood(scores_GK, rank_GK, mask_GK)
+        if self.running:
+            loss_G = (1 - self.running) * loss_G + self.running * self._along(batch, prediction, rank_GK, mask_GK)
         speaks_G = (rank_GK > 0).any(1)
         centre_G = (scores_GK * mask_GK).sum(1) / mask_GK.sum(1)
         total = torch.where(speaks_G, loss_G + self.centre * centre_G**2, 0.0).sum()
         pair_GKK = pairs(rank_GK, mask_GK)
         right = (scores_GK[:, :, None] > scores_GK[:, None, :]) & pair_GKK
         return Ratio(total, speaks_G.sum()), {"pair_accuracy": Ratio(right.sum(), pair_GKK.sum())}
+
+    def _likelihood(self, scores_GK: Tensor, rank_GK: Tensor, mask_GK: Tensor) -> Tensor:
+        if self.likelihood == "plackett_luce":
+            return plackett_luce(scores_GK, rank_GK, mask_GK, self.unranked == "below")
+        return bradley_terry(scores_GK, rank_GK, mask_GK)
+
+    def _along(self, batch: Batch, prediction: Prediction, rank_GK: Tensor, mask_GK: Tensor) -> Tensor:
+        """(G,): the mean over t of the likelihood after t tokens, t up to the group's longest completion."""
+        scores_LN, length_N = running(prediction.need("scores_BT"), batch)
+        length_GK, _ = by_group(length_N, batch.group_N)
+        counts_G = length_GK.amax(1).clamp(min=1)
+        summed_G = torch.zeros_like(counts_G, dtype=scores_LN.dtype)
+        for t, scores_N in enumerate(scores_LN):
+            goes_on_G = counts_G > t
+            loss_G = self._likelihood(by_group(scores_N, batch.group_N)[0], rank_GK, mask_GK)
+            summed_G = summed_G + torch.where(goes_on_G, loss_G, 0.0)
+        return summed_G / counts_G

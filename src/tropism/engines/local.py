@@ -52,7 +52,7 @@ class LocalEngine:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         policy: str = "",
-        rows: int = 128,
+        rows: int = 256,
         on_tokens: Callable[[int], None] | None = None,
     ) -> None:
         self.model, self.tokenizer, self.policy, self.rows = model, tokenizer, policy, rows

@@ -63,10 +63,10 @@ class Groups:
 class Source:
     """Where records come from.
 
-    `path`: a path or glob, or a list of them, relative to the current directory. `hub`: instead of it a
-    Hugging Face data set id (or a folder of data files), with its `subset` (configuration) and `split`.
-    `offset`: leave out the first so many groups; `limit`: then at most so many, 0 for all. `on_error`: "stop" at a broken record, or "skip" it, count it
-    and go on.
+    `path`: a path or glob, or a list of them, relative to the current directory. `hub`: instead of it a Hugging Face
+    data set id (or a folder of data files), with its `subset` (configuration) and `split`. `offset`: leave out the first
+    so many groups; `limit`: then at most so many, 0 for all. `on_error`: "stop" at a broken record, or "skip" it, count
+    it and go on.
     """
 
     path: str | tuple[str, ...] = ()

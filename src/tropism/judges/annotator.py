@@ -25,9 +25,9 @@ _NAME = "annotator@1"
 
 @dataclass(frozen=True)
 class Annotator:
-    """Simulated annotators; the magnitudes are in units of quality, where right is 1 and wrong at most 0.4.
+    """Simulated annotators; the magnitudes are in units of quality, where right is 1 and wrong at most 0.3.
 
-    With the defaults they order about 9 in 10 pairs of different quality as the truth does.
+    With the defaults they order about 19 in 20 pairs of different quality as the truth does.
     """
 
     noise: float = 0.15

@@ -55,11 +55,12 @@ class Verifier:
             "prompt": group.prompt,
             "meta": group.meta,
         }
+        assert callable(self.function)
         score = self.function(**{name: offered[name] for name in self._asks})
         try:
             return None if score is None or score != score else float(score)
         except (TypeError, ValueError):
             raise TropismError(
-                f"the judge function {self.function!r} gave {score!r} for a completion of group {group.id}: it must "
-                "return a number or None"
+                f"the judge function {getattr(self.function, '__name__', self.function)} gave {score!r} for a completion "
+                f"of group {group.id}: it must return a number or None"
             ) from None

@@ -107,7 +107,12 @@ def predict_values(critic: PreTrainedModel, batch: Batch) -> Tensor:
 
 def predict_scores(model: PreTrainedModel, batch: Batch) -> Tensor:
     """(N,): the reward model's score, read at each completion's last token."""
-    return model.get_submodule("score")(hidden(model, batch).index_select(0, batch.last_N)).float()[:, 0]
+    return predict_running_scores(model, batch).flatten()[batch.last_N]
+
+
+def predict_running_scores(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """(B, T): the reward model's score of everything up to and including each token."""
+    return model.get_submodule("score")(hidden(model, batch)).float().view_as(batch.tokens_BT)
 
 
 def _spread(x_M: Tensor, flat_M: Tensor, batch: Batch) -> Tensor:

@@ -2,9 +2,10 @@
 
     1                              the answer, and nothing else
     0.5 + 0.3 exp(-extra / 40)     the answer in `extra` characters of chatter: below 0.8, never below 0.5
-    0.4 chrF / 100                 anything else: at most 0.4, by its likeness to the answer
+    0, 0.1, 0.2 or 0.3             anything else: by the quarter that its likeness to the answer, chrF, falls into
 
-So every right answer stands above every wrong one, and a mistyped digit is wrong. An answer stands in
+So every right answer stands above every wrong one, and a mistyped digit is wrong. Likeness comes in quarters because
+nobody tells two wrong answers apart more finely. An answer stands in
 chatter if it is set off from it by an end of the text, by punctuation or by the word "is", and if no number
 stands there that is not in the answer: neither "in 3 weeks" nor "3 weeks, or 4 weeks" says "3 weeks". chrF:
 Popović 2015 (WMT), computed by sacrebleu. Left out: hedging among names ("Malaysia, Japan"), which only the
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sacrebleu.metrics.chrf import CHRF
 
-_WRONG_MOST = 0.4
+_WRONG = (0.0, 0.1, 0.2, 0.3)  # by the quarter of chrF; all of it is still wrong
 _CHATTER_LEAST = 0.5
 _CHATTER_MOST = 0.8
 _CHATTER_DECAY = 40.0
@@ -40,7 +41,8 @@ def quality(completion: str, target: str) -> float:
     if _stands_in(said, right):
         extra = len(said) - len(right)
         return _CHATTER_LEAST + (_CHATTER_MOST - _CHATTER_LEAST) * math.exp(-extra / _CHATTER_DECAY)
-    return _WRONG_MOST * _chrf().sentence_score(said, [right]).score / 100
+    likeness = _chrf().sentence_score(said, [right]).score / 100
+    return _WRONG[min(int(likeness * len(_WRONG)), len(_WRONG) - 1)]
 
 
 def exact(completion: str, target: str) -> float:

@@ -20,7 +20,7 @@ from tropism.train.trees import TooLong, spans
 from tropism.types import Algorithm, Format, Group, TropismError
 
 PASS_TOKENS = 16_384
-ROW_TOKENS = 256
+ROW_TOKENS = 128  # short rows: a dense mask costs their square, and a CPU gains nothing from long ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ def fit(work: Work, learner: Learner, algorithm: Algorithm, data: Data) -> None:
 
 def layout(trees: Sequence[Tree], model: PreTrainedModel, predicts: Sequence[str] = ("logprobs_BT",)) -> Batch:
     """A Batch on the model's device, in the layout that the model can take and the cheapest for what it predicts."""
-    twins = tuple(predicts) == ("scores_N",)
+    twins = set(predicts) <= {"scores_N", "scores_BT"}
     return collate(trees, ROW_TOKENS, shared=takes_trees(model), twins=twins).to(model.device)
 
 

@@ -130,7 +130,8 @@ class Prediction:
     logprobs_BT: Tensor | None = None  # nats
     entropy_BT: Tensor | None = None  # nats, without gradient
     values_BT: Tensor | None = None  # reward units
-    scores_N: Tensor | None = None  # reward model's units
+    scores_N: Tensor | None = None  # reward model's units, at each completion's last token
+    scores_BT: Tensor | None = None  # reward model's units, of everything up to and including this token
 
     def need(self, name: str) -> Tensor:
         value = getattr(self, name)
@@ -294,6 +295,21 @@ def by_completion(batch: Batch) -> tuple[Tensor, Tensor]:
     index_NL[owner, column] = flat
     mask_NL = torch.arange(length, device=flat.device) < counts[:, None]
     return index_NL, mask_NL
+
+
+def running(x_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(L, N) values at each completion's 1st, 2nd … trained token, a shorter one standing by its last; (N,) lengths.
+
+    Completions that were laid out once share their columns.
+    """
+    index_NL, mask_NL = by_completion(batch)
+    own_N = batch.completion_BT.flatten()[batch.last_N]
+    own_N = torch.where(own_N >= 0, own_N, torch.arange(batch.n, device=own_N.device))
+    index_NL, length_N = index_NL[own_N], mask_NL.sum(1)[own_N]
+    step_L = torch.arange(index_NL.shape[1], device=index_NL.device)
+    place_NL = torch.minimum(step_L, (length_N[:, None] - 1).clamp(min=0))
+    at_NL = torch.where(length_N[:, None] > 0, index_NL.gather(1, place_NL), batch.last_N[:, None])
+    return x_BT.flatten()[at_NL].T, length_N
 
 
 def by_group(x_N: Tensor, group_N: Tensor) -> tuple[Tensor, Tensor]:

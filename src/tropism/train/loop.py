@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from tropism.models.forward import predict_scores, predict_tokens, predict_values
+from tropism.models.forward import predict_running_scores, predict_tokens, predict_values
 from tropism.tensors.batch import Batch, Prediction, Ratio, passes, take_rows, total
 from tropism.train.optim import Optim, adamw, clip, set_rate
 from tropism.types import Algorithm, SamplingParams, TropismError
@@ -24,6 +24,7 @@ ROLE = {
     "entropy_BT": "policy",
     "values_BT": "critic",
     "scores_N": "scorer",
+    "scores_BT": "scorer",
 }  # which model predicts what
 
 
@@ -123,11 +124,14 @@ def predict(
     found = Prediction()
     if "logprobs_BT" in wanted:
         found = predict_tokens(models["policy"], batch, sampling, "entropy_BT" in wanted)
+    scored = "scores_N" in wanted or "scores_BT" in wanted
+    scores_BT = predict_running_scores(models["scorer"], batch) if scored else None
     return Prediction(
         logprobs_BT=found.logprobs_BT,
         entropy_BT=found.entropy_BT,
         values_BT=predict_values(models["critic"], batch) if "values_BT" in wanted else None,
-        scores_N=predict_scores(models["scorer"], batch) if "scores_N" in wanted else None,
+        scores_N=scores_BT.flatten()[batch.last_N] if scores_BT is not None else None,
+        scores_BT=scores_BT,
     )
 
 
