@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_recipe import CIRCLE, TOKENIZER, tropism
+from tiny_recipe import BASE, CIRCLE, SFT, TOKENIZER, tropism
 
 from tropism.recipe import FOLDERS, names
 from tropism.store import groups as store
@@ -149,33 +150,57 @@ def test_too_large_a_plan_is_refused_with_the_key_to_change(circle: Path, tmp_pa
         )
 
 
+OUTSIDE = """
+import shutil
+from dataclasses import dataclass
+from typing import ClassVar
+from tropism.types import ModelRef
+
+@dataclass(frozen=True)
+class Copy:
+    model: ModelRef
+    version: ClassVar[int] = 1
+    makes: ClassVar[str] = "model"
+
+    def run(self, work):
+        shutil.copytree(self.model, work.out, dirs_exist_ok=True)
+"""
+
+
+def test_a_stage_from_outside_stands_among_the_others(tmp_path: Path) -> None:
+    (tmp_path / "outside_stage.py").write_text(OUTSIDE)
+    copy = '[[stage]]\nid = "copy"\nkind = "outside_stage:Copy"\nmodel = "base"\n'
+    more = BASE.replace('"base"', '"more"').replace('tokenizer = "tokenizer"', 'tokenizer = "copy"')
+    (tmp_path / "r.toml").write_text(TOKENIZER + BASE + copy + SFT.replace('model = "base"', 'model = "copy"') + more)
+    said = tropism("plan", tmp_path / "r.toml", "--json")
+    rows = {row["id"]: row for row in json.loads(said.out)["stages"]}
+    assert "parameters" in rows["base"] and not any("parameters" in rows[id] for id in ("copy", "sft", "more"))
+    assert tropism("run", tmp_path / "r.toml", "--out", tmp_path / "x", "-q").code == 0
+    assert list(latest(tmp_path / "x")) == ["tokenizer", "base", "copy", "sft", "more"]
+
+
 def test_show_prints_the_report(circle: Path) -> None:
     said = tropism("show", circle / "done", "--json")
     shown = json.loads(said.out)
     assert said.code == 0 and shown == json.loads((circle / "done" / "report.json").read_text())
     assert shown["recipe"] == "circle" and list(shown["models"]) == ["base", "sft", "ppo"]
     assert shown["models"]["sft"]["exact_greedy"].keys() == {"value", "low", "high"}
-    assert {"n_pairs", "pair_accuracy"} <= shown["reward_model"].keys()
+    assert {"n_pairs", "n_groups"} <= shown["reward_model"].keys() and "base_completes" in shown
     assert "exact greedy" in tropism("show", circle / "done").out
 
 
-def test_chat_answers_each_line_of_its_input(circle: Path) -> None:
-    said = in_a_process(
-        "chat", circle / "done", "--max-tokens", 4, stdin="Translate into French: 3 days\nand 4 days?\n"
-    )
+def test_chat_answers_each_line_of_its_input(circle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "Translate into French: 3 days\nand 4 days?\n"
+    said = in_a_process("chat", circle / "done", "--max-tokens", 4, stdin=lines)
     assert said.returncode == 0 and said.stderr == ""
     assert said.stdout.endswith("\n") and said.stdout.count("\n") >= 2
-    again = in_a_process(
-        "chat", circle / "done", "--max-tokens", 4, stdin="Translate into French: 3 days\nand 4 days?\n"
-    )
-    assert again.stdout == said.stdout  # greedy
+    monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+    assert tropism("chat", circle / "done", "--max-tokens", 4).out == said.stdout  # greedy
 
 
 def test_chat_ends_at_an_empty_line_and_forgets_what_no_longer_fits(
     circle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import io
-
     lines = [f"Translate into French: {n} days and {n} hours\n" for n in range(12)]  # more than 256 tokens
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(lines)))
     said = tropism("chat", circle / "done", "--system", "Be brief.", "--temperature", "1", "--seed", "3")
@@ -252,7 +277,6 @@ def test_a_run_without_a_chat_model_has_nothing_to_talk_to(tmp_path: Path) -> No
 
 
 def test_a_real_process_says_a_mistake_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "r.toml").write_text(TOKENIZER.replace("vocab_size", "vocab_sise"))
-    said = in_a_process("run", tmp_path / "r.toml")
-    assert said.returncode == 2 and said.stdout == ""
-    assert said.stderr == "tropism: r.toml: tokenizer has no key 'vocab_sise': did you mean 'vocab_size'?\n"
+    said = in_a_process("show", tmp_path)
+    assert (said.returncode, said.stdout) == (2, "")
+    assert said.stderr == f"tropism: {tmp_path} is not a run folder: give one that `tropism run` has made\n"

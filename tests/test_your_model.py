@@ -1,4 +1,4 @@
-"""`recipes/your_model.toml` from an existing checkpoint: a small random GPT-NeoX with a tokenizer and template of its own."""
+"""`recipes/your_model.toml` from a checkpoint: a small random GPT-NeoX with a tokenizer and template of its own."""
 
 from __future__ import annotations
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import multiprocessing
+import os
+import signal
 import sys
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 TOKENIZER = """
 [[stage]]
@@ -122,20 +125,49 @@ def tropism(*words: object) -> Said:
     return Said(code, out.getvalue(), err.getvalue())
 
 
-def start(*words: object) -> BaseProcess:
-    """`tropism WORDS` in a process of its own, forked from one that has imported everything: it can be killed at once."""
+@dataclass(frozen=True)
+class Kill:
+    """The n-th time that a process gives a file or folder its name (or only: a checkpoint): just before, or just after."""
+
+    n: int
+    after: bool
+    checkpoint: bool = False
+
+
+def start(*words: object, kill: Kill | None = None) -> BaseProcess:
+    """`tropism WORDS` in a process of its own, forked from one that has imported everything: it can be killed at once.
+
+    With `kill` it kills itself.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tropism.plan", "tropism.report.build", "tropism.report.summary", "tropism.talk"])
-    process = context.Process(target=_command, args=(tuple(map(str, words)),))
+    process = context.Process(target=_command, args=(tuple(map(str, words)), kill))
     process.start()
     return process
 
 
-def _command(words: tuple[str, ...]) -> None:
+def _command(words: tuple[str, ...], kill: Kill | None) -> None:
     from tropism.cli import main
 
+    if kill:
+        _arm(kill)
     sys.argv = ["tropism", *words]
     main()
+
+
+def _arm(kill: Kill) -> None:
+    rename, calls = os.replace, 0
+
+    def replace(source: Any, target: Any) -> None:
+        nonlocal calls
+        calls += Path(target).parent.name == "checkpoints" or not kill.checkpoint
+        if calls == kill.n and not kill.after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(source, target)
+        if calls == kill.n:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = replace  # type: ignore[assignment]
 
 
 def weights(folder: Path) -> dict[str, bytes]:

@@ -86,3 +86,38 @@ def test_a_batch_that_ranks_nothing_has_a_zero_gradient(likelihood):
 def test_credit_changes_nothing():
     batch = batch_of((1, 2))
     assert KWise().credit(batch) is batch
+
+
+@pytest.mark.parametrize("twins", [False, True])
+def test_along_the_way_a_shorter_completion_stands_by_its_last_score(twins: bool):
+    """Against the definition, written out: the mean over t of the pair's likelihood after t tokens."""
+    answers = [((5, 6, 7), (5, 8)), ((9,), (5, 6, 7), (9,))]
+    ranks = [(1, 2), (2, 1, 2)]
+    trees = [
+        Tree(str(g), (1, 2), cs, tuple((True,) * len(c) for c in cs), (True,) * len(cs), rank=r)
+        for g, (cs, r) in enumerate(zip(answers, ranks))
+    ]
+    batch = collate(trees, 100, twins=twins)
+    scores_BT = torch.randn(batch.tokens_BT.shape, generator=torch.Generator().manual_seed(0))
+    flat, width = scores_BT.flatten(), batch.tokens_BT.shape[1]
+    assert width == batch.tokens_BT.numel()  # one row, so that a completion's scores end at `last_N`
+    ends = iter(batch.last_N.tolist())
+    expected = 0.0
+    for cs, rank in zip(answers, ranks):
+        scores = [[float(flat[end - len(c) + 1 + t]) for t in range(len(c))] for c in cs if (end := next(ends)) or True]
+        longest = max(map(len, cs))
+
+        def likelihood(t: int, cs=cs, rank=rank, scores=scores) -> float:
+            s = [scores[k][min(t, len(cs[k]) - 1)] for k in range(len(cs))]
+            total = 0.0
+            for k in range(len(cs)):
+                tail = [s[j] for j in range(len(cs)) if rank[j] >= rank[k]]
+                total -= s[k] - math.log(sum(map(math.exp, tail))) if len(tail) > 1 else 0.0
+            return total
+
+        last = likelihood(longest - 1)
+        expected += 0.25 * last + 0.75 * sum(likelihood(t) for t in range(longest)) / longest
+    prediction = Prediction(scores_N=flat[batch.last_N], scores_BT=scores_BT)
+    loss, _ = KWise(running=0.75, centre=0.0).loss(batch, prediction)
+    assert float(loss.total) == pytest.approx(expected, abs=1e-5)
+    assert float(loss.count) == 2

@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.prompts import Prompts
 from tropism.judges.verifier import Verifier
-from tropism.phrasebook.quality import quality
 from tropism.stages.evaluate import Evaluate, calibration, reward_figures
 from tropism.stages.reward import HELD_OUT
 from tropism.store import groups as store
@@ -26,7 +25,14 @@ from tropism.types import Completion, Group, Judgment, Message, SamplingParams, 
 
 ASKED = Phrasebook("held_out", count=12)
 SAMPLING = SamplingParams(n=3, max_tokens=6)
-TRUTH = Verifier(quality)
+
+
+def likeness(completion: str, target: str) -> float:
+    """Small models say little that is right, so this truth tells them apart by their length as well."""
+    return len(completion) / 100 + (completion.strip() == target.strip())
+
+
+TRUTH = Verifier(likeness)
 
 
 def figures(out: Path) -> dict[str, Any]:
@@ -48,7 +54,7 @@ def test_figures_are_those_of_the_answers(evaluated: Path) -> None:
     for name, said in found["models"].items():
         groups = answers[name]
         assert (said["n"], said["samples"]) == (12, 3)
-        scores = [[quality(c.text, g.target or "") for c in g.completions] for g in groups]
+        scores = [[likeness(c.text, g.target or "") for c in g.completions] for g in groups]
         assert said["quality"]["value"] == pytest.approx(np.mean(scores), abs=1e-4)
         assert said["tokens"]["value"] == pytest.approx(
             np.mean([len(c.tokens or ()) for g in groups for c in g.completions]), abs=1e-4
@@ -56,9 +62,10 @@ def test_figures_are_those_of_the_answers(evaluated: Path) -> None:
         stopped = [c.finish_reason == "stop" for g in groups for c in g.completions]
         assert said["stop_rate"]["value"] == pytest.approx(np.mean(stopped), abs=1e-4)
         assert said["quality"]["low"] <= said["quality"]["value"] <= said["quality"]["high"]
-        sft = [[quality(c.text, g.target or "") for c in g.completions] for g in answers["sft"]]
+        sft = [[likeness(c.text, g.target or "") for c in g.completions] for g in answers["sft"]]
         wins = [np.mean([(a > b) + 0.5 * (a == b) for a, b in itertools.product(*pair)]) for pair in zip(scores, sft)]
         assert said["win_over_sft"]["value"] == pytest.approx(np.mean(wins), abs=1e-4)
+    assert abs(found["models"]["ppo"]["win_over_sft"]["value"] - 0.5) > 0.01
     assert found["models"]["sft"]["win_over_sft"] == {"value": 0.5, "low": 0.5, "high": 0.5}
     assert "reward" in found["models"]["ppo"] and "reward" not in found["models"]["base"]  # it is asked in raw text
     assert [m.role for m in answers["base"][0].prompt] == ["text"]

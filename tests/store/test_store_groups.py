@@ -55,10 +55,11 @@ def test_the_same_groups_are_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-def test_logprobs_come_back_bit_for_bit(tmp_path: Path) -> None:
+def test_logprobs_and_scores_come_back_bit_for_bit(tmp_path: Path) -> None:
     exact = (-1 / 3, -5e-324, -1.7976931348623157e308)
-    store.write([Group("a", (), (Completion("x", (1, 2, 3), None, exact),))], tmp_path / "g")
-    assert next(store.read(tmp_path / "g")).completions[0].logprobs == exact
+    group = Group("a", (), (Completion("x", (1, 2, 3), None, exact),), (Judgment("j", exact),))
+    store.write([group], tmp_path / "g")
+    assert next(store.read(tmp_path / "g")) == group
 
 
 def test_what_is_missing_torn_or_other_is_refused(tmp_path: Path) -> None:

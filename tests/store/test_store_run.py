@@ -159,7 +159,7 @@ def test_metrics_that_lost_their_end_are_cut_to_whole_lines(tmp_path: Path) -> N
 
 def test_what_a_killed_save_left_is_removed(tmp_path: Path) -> None:
     cut = once(tmp_path, Chain(), stop_at=3)
-    rest = cut / "checkpoints" / ".00000004.part"
+    rest = cut / "checkpoints" / ".00000009.part"
     rest.mkdir()
     (rest / "value").write_text("1")
     folder = once(tmp_path, Chain(), stop_at=5)
@@ -172,8 +172,10 @@ def test_a_torn_result_makes_the_stage_run_again(tmp_path: Path, torn: str) -> N
     first = value(folder)
     file = folder / torn
     file.write_bytes(file.read_bytes()[:-3])
+    once(tmp_path, Chain(), stop_at=2)
+    assert not (folder / "DONE").exists()  # once it has begun again it is not finished
     once(tmp_path, Chain())
-    assert Chain.began == ["chain", "chain"]
+    assert Chain.began == ["chain", "chain", "chain"]
     assert value(folder) == first and [m["step"] for m in read_metrics(folder)] == [1, 2, 3, 4, 5, 6]
     assert done(folder) is not None
 

@@ -61,11 +61,10 @@ class KWise:
     def _along(self, batch: Batch, prediction: Prediction, rank_GK: Tensor, mask_GK: Tensor) -> Tensor:
         """(G,): the mean over t of the likelihood after t tokens, t up to the group's longest completion."""
         scores_LN, length_N = running(prediction.need("scores_BT"), batch)
-        length_GK, _ = by_group(length_N, batch.group_N)
-        counts_G = length_GK.amax(1).clamp(min=1)
-        summed_G = torch.zeros_like(counts_G, dtype=scores_LN.dtype)
-        for t, scores_N in enumerate(scores_LN):
-            goes_on_G = counts_G > t
-            loss_G = self._likelihood(by_group(scores_N, batch.group_N)[0], rank_GK, mask_GK)
-            summed_G = summed_G + torch.where(goes_on_G, loss_G, 0.0)
-        return summed_G / counts_G
+        index_GK, _ = by_group(torch.arange(batch.n, device=length_N.device), batch.group_N)
+        scores_LGK, steps = scores_LN[:, index_GK], len(scores_LN)
+        loss_LG = self._likelihood(scores_LGK.flatten(0, 1), rank_GK.repeat(steps, 1), mask_GK.repeat(steps, 1))
+        loss_LG = loss_LG.view(steps, -1)
+        counts_G = (length_N[index_GK] * mask_GK).amax(1).clamp(min=1)
+        goes_on_LG = torch.arange(steps, device=counts_G.device)[:, None] < counts_G
+        return torch.where(goes_on_LG, loss_LG, 0.0).sum(0) / counts_G

@@ -136,8 +136,11 @@ class Run:
         self.artifacts: dict[str, Artifact] = {}
         self.seconds: dict[str, float] = {}
         self._recipe: dict[str, Any] = {"name": name or self.folder.name, "seed": seed, "stages": {}, "folders": {}}
-        with files.explained(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with files.explained(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TropismError(f"{folder} cannot be a run folder ({error.strerror}): choose another --out") from None
         self._lock = _lock(self.folder)
 
     def __enter__(self) -> Run:

@@ -39,7 +39,7 @@ def chosen_logprobs(
     if top_k or top_p < 1.0:
         itself = torch.zeros_like(kept_MV, dtype=torch.bool).scatter_(-1, tokens_M[:, None], True)
         kept_MV = torch.where(itself, logits_MV / temperature, kept_MV)
-    return kept_MV.gather(-1, tokens_M[:, None])[:, 0] - kept_MV.logsumexp(-1), kept_MV
+    return -torch.nn.functional.cross_entropy(kept_MV, tokens_M, reduction="none"), kept_MV
 
 
 def entropy(logits_MV: Tensor) -> Tensor:
