@@ -1,4 +1,4 @@
-"""Bad input through the command line: a non-zero status, one sentence that says what, where and what to do, nothing lost."""
+"""Bad input on the command line: a non-zero status, one sentence that says what, where and what to do, nothing lost."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_recipe import BASE, RANKINGS, SAMPLES, SFT, TOKENIZER, Said, tropism, weights
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from tiny_recipe import BASE, RANKINGS, SAMPLES, SFT, TOKENIZER, Said, tropism, weights
 from tropism.models.store import save
 from tropism.store.run import Run, done, latest
 

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_recipe import BASE, CIRCLE, SFT, TOKENIZER, tropism
 
+from tiny_recipe import BASE, CIRCLE, SFT, TOKENIZER, tropism
 from tropism.recipe import FOLDERS, names
 from tropism.store import groups as store
 from tropism.store.run import latest

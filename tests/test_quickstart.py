@@ -69,7 +69,7 @@ def test_the_html_report_is_one_file_that_says_what_is_simulated(tenth: tuple[Pa
 def test_the_terminal_is_quiet_about_progress_and_says_where_to_go_on(tenth: tuple[Path, str, str]) -> None:
     _, out, err = tenth
     assert "report.html" in out
-    assert "tropism chat" in out
+    assert "tropism chat --forget" in out
     assert "\r" not in err  # no bars when it is not a terminal
     assert "it/s" not in err  # nor anyone else's
 

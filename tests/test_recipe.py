@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_recipe import BASE, CIRCLE, SFT, TOKENIZER
 
+from tiny_recipe import BASE, CIRCLE, SFT, TOKENIZER
 from tropism import recipe
 from tropism.algorithms.ppo import PPO
 from tropism.formats.phrasebook import Phrasebook

@@ -47,12 +47,12 @@ def demo(out: OutOpt = None, set_: SetOpt = None, checkpoint_s: EveryOpt = 15.0,
     """Grow an assistant from raw text in minutes: the recipe `quickstart`, without any download."""
     folder = _run("quickstart", set_ or [], out, checkpoint_s, quiet)
     if not quiet:
-        print(f"chat with it:    tropism chat {folder}")
+        print(f"chat with it:    tropism chat --forget {folder}")
     if sys.stdin.isatty() and sys.stdout.isatty() and not quiet:
         from tropism import talk
 
         print('ask it to "Translate into French: 26 days ago"; an empty line ends the chat')
-        talk.chat(_model(str(folder)), "", 0.0, 0, 64)
+        talk.chat(_model(str(folder)), "", 0.0, 0, 64, forget=True)
 
 
 @app.command()
@@ -83,11 +83,12 @@ def chat(
     temperature: Annotated[float, typer.Option(help="0 is greedy.", min=0.0)] = 0.0,
     seed: Annotated[int, typer.Option(help="Another seed, another answer.")] = 0,
     max_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.", min=1)] = 256,
+    forget: Annotated[bool, typer.Option("--forget", help="Each line is a conversation of its own.")] = False,
 ) -> None:
     """Talk to a model; answers stream. An empty line or Ctrl-D ends it."""
     from tropism import talk
 
-    talk.chat(_model(model), system, temperature, seed, max_tokens)
+    talk.chat(_model(model), system, temperature, seed, max_tokens, forget)
 
 
 @app.command()

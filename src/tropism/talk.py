@@ -18,8 +18,9 @@ from tropism.text import tokenizer
 from tropism.types import Message, SamplingParams, TropismError, to_json
 
 
-def chat(model: str, system: str, temperature: float, seed: int, max_tokens: int) -> None:
-    """Reads lines from standard input and streams answers to standard output. The conversation is remembered.
+def chat(model: str, system: str, temperature: float, seed: int, max_tokens: int, forget: bool = False) -> None:
+    """Reads lines from standard input and streams answers to standard output. The conversation is remembered, unless
+    `forget` makes each line one of its own (for models that were only ever asked one question).
 
     When it no longer fits the model's context, its oldest turns are forgotten; half the context is kept for an answer.
     """
@@ -44,7 +45,7 @@ def chat(model: str, system: str, temperature: float, seed: int, max_tokens: int
             print(piece, end="", flush=True)
             answer += piece
         print(flush=True)
-        turns.append(Message("assistant", answer))
+        turns = [] if forget else [*turns, Message("assistant", answer)]
 
 
 def generate(model: str, prompts: Path, out: Path, sampling: SamplingParams, reporter: Reporter) -> int:

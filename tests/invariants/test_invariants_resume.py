@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_recipe import CIRCLE, Kill, start, weights
 
+from tiny_recipe import CIRCLE, Kill, start, weights
 from tropism.store.run import latest
 
 EVERY_STEP = ("--checkpoint-s", 0)
@@ -127,7 +127,7 @@ def test_killed_between_checkpoints_in_every_stage_that_makes_them(
 
 
 def test_killed_where_a_file_gets_its_name(recipe: Path, uninterrupted: Path, tmp_path: Path) -> None:
-    """Killed at a rename somewhere behind the stages that are done: markers, manifests, what the run folder says of itself."""
+    """Killed at a rename behind the stages that are done: markers, manifests, what the folder says of itself."""
     out, rng, kills = tmp_path / "killed", random.Random(1), 0
     for attempt in range(8):
         behind = len(list(out.glob("*/DONE")))  # a stage that is done is one rename: its entry in recipe.json
