@@ -214,6 +214,8 @@ def test_status_says_what_would_run(tmp_path: Path) -> None:
         run_recipe(recipe(b=Chain("a", steps=9), a=Chain(steps=5)), tmp_path, 0, QUIET)
     made = recipe(b=Chain("a", steps=9), a=Chain(steps=5))
     assert status(made, tmp_path) == {"a": "done", "b": "continues", "c": "to do", "d": "to do"}
+    said = json.loads((tmp_path / "recipe.json").read_text())
+    assert list(said["stages"]) == ["a", "b", "c", "d"] and list(said["folders"]) == ["a", "b"]
     assert status(replace(made, seed=1), tmp_path) == dict.fromkeys("abcd", "to do")
     assert not (tmp_path / "none").exists()
 

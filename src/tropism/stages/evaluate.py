@@ -157,11 +157,8 @@ class Evaluate:
         return statistics.proportion(sum(_exact(c[0].text, g.target) for g, c in zip(groups, made)), len(groups))
 
 
-def reward_figures(groups: list[Group], against: str, scale: float = 1.0) -> dict[str, Any]:
-    """Held-out accuracy, rank correlation, length bias and calibration of a reward model, over groups.
-
-    `scale` turns a difference of scores into the log-odds that the model was trained to give.
-    """
+def reward_figures(groups: list[Group], against: str) -> dict[str, Any]:
+    """Held-out accuracy, rank correlation, length bias and calibration of a reward model, over groups."""
     scores: list[list[float]] = []
     truths: list[list[float]] = []
     lengths: list[list[float]] = []
@@ -185,7 +182,7 @@ def reward_figures(groups: list[Group], against: str, scale: float = 1.0) -> dic
     for name, values in (("kendall_tau", taus), ("length_correlation", biases), ("length_correlation_truth", wanted)):
         if values:
             figures[name] = statistics.mean(values)
-    figures["calibration"] = calibration([[scale * x for x in s] for s in scores], truths)
+    figures["calibration"] = calibration(scores, truths)
     return figures
 
 

@@ -173,7 +173,7 @@ class Run:
         return folder / "out"
 
     def _record(self, id: str, stage: Stage, folder: Path) -> None:
-        """recipe.json: the stages of this run so far, and which folder holds each."""
+        """recipe.json: the stages, and the folder of each that was reached."""
         self._recipe["stages"][id] = describe(stage)
         self._recipe["folders"][id] = folder.name
         files.write_json(self.folder / RECIPE, self._recipe)
@@ -210,6 +210,7 @@ class Run:
 def run_recipe(recipe: Recipe, folder: Path, checkpoint_s: float = 15.0, reporter: Reporter | None = None) -> Run:
     """Runs every stage of a recipe in its order, in `folder`."""
     with Run(folder, recipe.seed, checkpoint_s, reporter, recipe.name) as run:
+        run._recipe["stages"] = {id: describe(stage) for id, stage in recipe.stages.items()}  # also those to come
         for id, stage in recipe.stages.items():
             run(stage, id)
         return run
