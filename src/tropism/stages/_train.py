@@ -16,11 +16,11 @@ from tropism.tensors.batch import Batch, Ratio, Tree, collate, total
 from tropism.text.chat import prompt_tokens
 from tropism.train.loop import Learner, NotFinite, predict, values
 from tropism.train.order import Order
+from tropism.train.rollouts import ROW_TOKENS
 from tropism.train.trees import TooLong, spans
 from tropism.types import Algorithm, Format, Group, TropismError
 
 PASS_TOKENS = 16_384
-ROW_TOKENS = 128  # short rows: a dense mask costs their square, and a CPU gains nothing from long ones
 
 
 @dataclasses.dataclass(frozen=True)
