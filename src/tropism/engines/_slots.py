@@ -5,6 +5,8 @@ It needs no model code: a `CacheLayerMixin` that stores by (row, position), plus
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -31,8 +33,8 @@ class SlotLayer(CacheLayerMixin):
         assert self.keys is not None and self.values is not None and self.at is not None
         active = len(self.at)
         row = torch.arange(active, device=self.at.device)
-        self.keys[row, :, self.at] = key_states[:, :, 0]
-        self.values[row, :, self.at] = value_states[:, :, 0]
+        self.keys[row, :, self.at] = key_states[:, :, 0].to(self.keys.dtype)
+        self.values[row, :, self.at] = value_states[:, :, 0].to(self.values.dtype)
         return self.keys[:active, :, : self.used], self.values[:active, :, : self.used]
 
     def admit(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
@@ -44,10 +46,11 @@ class SlotLayer(CacheLayerMixin):
         self.values[slots, :, : values.shape[2]] = values
 
     def keep(self, rows: Tensor) -> None:
-        """Moves these rows, in order, to the front."""
+        """Row i becomes what row `rows[i]` was. No row may be read after it was written, as in `close_ranks`."""
         assert self.keys is not None and self.values is not None
-        self.keys[: len(rows)] = self.keys[rows]
-        self.values[: len(rows)] = self.values[rows]
+        to = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
+        self.keys[to] = self.keys[rows[to]]
+        self.values[to] = self.values[rows[to]]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.used, 0
@@ -79,3 +82,10 @@ class SlotCache(Cache):
     def keep(self, rows: Tensor) -> None:
         for layer in self.slots:
             layer.keep(rows)
+
+
+def close_ranks(stays: Sequence[bool]) -> list[int]:
+    """The rows that stay, in an order that moves few: each place that falls free is taken by a row from the end."""
+    count = sum(stays)
+    movers = [i for i in range(count, len(stays)) if stays[i]]
+    return [i if stays[i] else movers.pop() for i in range(count)]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from tropism.engines._slots import SlotCache
+from tropism.engines._slots import SlotCache, close_ranks
 from tropism.models.forward import logits, window_of
 from tropism.models.store import context_of
 from tropism.tensors.maths import shaped
@@ -124,10 +124,10 @@ class LocalEngine:
                 self.on_tokens(len(live))
             finished = [s for s in live if s.finished]
             if finished:
-                kept = torch.tensor([i for i, s in enumerate(live) if not s.finished], dtype=torch.long, device=device)
-                live = [s for s in live if not s.finished]
-                if live:
-                    cache.keep(kept)
+                rows_kept = close_ranks([not s.finished for s in live])
+                live = [live[i] for i in rows_kept]
+                kept = torch.tensor(rows_kept, dtype=torch.long, device=device)
+                cache.keep(kept)
                 at, tokens = at[kept], tokens[kept]
             yield live, finished
             scores = self._decode(tokens, at, cache) if live else scores[:0]
