@@ -29,8 +29,10 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 bench: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[bench]'
 	$(BIN)/python bench/update.py
 	$(BIN)/python bench/generate.py
+	$(BIN)/python bench/parity.py
 
 clean:
 	rm -rf .venv runs

@@ -273,7 +273,7 @@ def test_a_run_without_a_chat_model_has_nothing_to_talk_to(tmp_path: Path) -> No
     (tmp_path / "r.toml").write_text(TOKENIZER)
     assert tropism("run", tmp_path / "r.toml", "--out", tmp_path / "x", "-q").code == 0
     said = tropism("chat", tmp_path / "x")
-    assert said.code == 2 and "has no finished sft or rl stage to talk to" in said.err
+    assert said.code == 2 and "has no finished sft, rl, offline or rest stage to talk to" in said.err
 
 
 def test_a_real_process_says_a_mistake_in_one_line(tmp_path: Path) -> None:

@@ -13,18 +13,23 @@ import tropism
 
 ROOT = Path(tropism.__file__).parent
 LAYERS = (
-    ("types", "recipe"),
+    ("types", "expand", "recipe"),
     ("text", "store", "search"),
     ("formats", "phrasebook", "tensors"),
     ("models", "algorithms"),
     ("engines", "train"),
     ("judges",),
     ("stages", "report"),
-    ("plan", "talk"),
+    ("plan", "promote", "talk"),
     ("cli",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
-SIDEWAYS = {("recipe", "types"), ("formats", "phrasebook")}  # who may import a part of its own layer
+SIDEWAYS = {
+    ("expand", "types"),
+    ("recipe", "types"),
+    ("recipe", "expand"),
+    ("formats", "phrasebook"),
+}  # who may import a part of its own layer
 TORCHLESS = [part for layer in LAYERS[:2] for part in layer]
 FILES = [pytest.param(file, id=str(file.relative_to(ROOT))) for file in sorted(ROOT.rglob("*.py"))]
 

@@ -99,6 +99,58 @@ sampling = { n = 2, max_tokens = 8 }
 """
 CIRCLE = TOKENIZER + BASE + SFT + SAMPLES + RANKINGS + REWARD + PPO + EVALUATION
 
+COARSE = """
+def parity(completion):
+    return float(len(completion) % 2)  # about half of all groups of two score alike
+"""  # to be written to coarse.py beside a recipe with METHODS
+LEARNED = '{ kind = "reward_model", model = "reward" }'
+QUALITY = '{ kind = "verifier", function = "tropism.phrasebook.quality:quality" }'
+PROBE = (
+    'probe = { prompts = { kind = "phrasebook", part = "held_out", count = 3 }, '
+    f"judge = {LEARNED}, truth = {QUALITY}, every = 400, sampling = {{ n = 2, max_tokens = 8 }} }}"
+)
+
+
+def rl(id: str, algorithm: str, *more: str, judge: str = LEARNED) -> str:
+    """An rl stage of four rounds, probed on the way."""
+    prompts = 'prompts = { kind = "phrasebook", part = "prompts", count = 24 }\nprompts_per_round = 4\nrounds = 4'
+    small = 'sampling = { n = 2, max_tokens = 8 }\noptim = { lr = 0.01, schedule = "constant" }'
+    first = f'[[stage]]\nid = "{id}"\nkind = "rl"\npolicy = "sft"\njudge = {judge}\nalgorithm = {algorithm}'
+    return "\n".join(("", first, prompts, small, PROBE, *more, ""))
+
+
+def offline(id: str, algorithm: str) -> str:
+    """An offline stage of four updates, probed on the way."""
+    first = f'[[stage]]\nid = "{id}"\nkind = "offline"\npolicy = "sft"\ngroups = "rankings"\njudge = "annotator"'
+    small = f"algorithm = {algorithm}\ngroups_per_step = 4\noptim = {{ lr = 0.01 }}"
+    return "\n".join(("", first, small, PROBE, ""))
+
+
+def rest(id: str, algorithm: str, *more: str) -> str:
+    """A rest stage of two Grow steps with two Improve steps each, probed on the way."""
+    first = f'[[stage]]\nid = "{id}"\nkind = "rest"\npolicy = "sft"\njudge = {LEARNED}\ntruth = {QUALITY}'
+    prompts = 'prompts = { kind = "phrasebook", part = "prompts", count = 8 }\nsampling = { n = 3, max_tokens = 8 }'
+    small = f"algorithm = {algorithm}\ngrows = 2\nthresholds = [0.3, 0.6]\nsteps = 2\ngroups_per_step = 4"
+    return "\n".join(("", first, prompts, small, "optim = { lr = 0.01 }", PROBE, *more, ""))
+
+
+METHODS = {
+    "ppo": rl(
+        "ppo",
+        '{ kind = "ppo", kl_target = 0.1, kl_horizon = 100 }',
+        "shaping = { scale = true, clip = 2.0, length_cost = 0.01 }",
+        "epochs = 2\nminibatches = 2",
+    ),
+    "apa": rl("apa", '{ kind = "apa" }', "shaping = { scale = true }"),
+    "grpo": rl("grpo", '{ kind = "grpo" }', judge='{ kind = "coarse:parity" }'),
+    "rloo": rl("rloo", '{ kind = "rloo" }', "budget = 650"),
+    "dpo": offline("dpo", '{ kind = "dpo" }'),
+    "kto": offline("kto", '{ kind = "kto", threshold = -1.5 }'),
+    "rest": rest("rest", '{ kind = "nll" }'),
+    "rest_awr": rest("rest_awr", '{ kind = "awr" }', 'by = "quantile"\nper_prompt = 2'),
+}
+PREFIX = TOKENIZER + BASE + SFT + SAMPLES + RANKINGS + REWARD
+
 
 @dataclass(frozen=True)
 class Said:

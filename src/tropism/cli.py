@@ -102,17 +102,81 @@ def generate(
     top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 0,
     max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")] = 256,
     seed: Annotated[int, typer.Option(help="Another seed, other answers.")] = 0,
+    best_of: Annotated[
+        int | None, typer.Option(min=1, help="Sample this many and keep the one that --judge scores highest.")
+    ] = None,
+    judge: Annotated[str | None, typer.Option(help="A reward model for --best-of: a folder or a hub id.")] = None,
     quiet: QuietOpt = False,
 ) -> None:
     """Answer a file of prompts."""
     from tropism import talk
+    from tropism.judges.reward_model import RewardModel
+    from tropism.search.best_of_n import BestOfN
     from tropism.store.progress import Reporter
     from tropism.types import SamplingParams
 
+    if (best_of is None) != (judge is None):
+        raise TropismError("--best-of and --judge go together: give both, or neither")
+    if best_of is not None and n != 1:
+        raise TropismError(f"-n {n} keeps {n} completions and --best-of keeps one: leave one of them out")
     sampling = SamplingParams(n, max_tokens, temperature, top_k, top_p, seed)
-    count = talk.generate(_model(model), prompts, out, sampling, Reporter(quiet))
+    search = (BestOfN(best_of), RewardModel(judge)) if best_of and judge else None
+    count = talk.generate(_model(model), prompts, out, sampling, Reporter(quiet), search)
     if not quiet:
         print(f"{count} prompts answered in {out}")
+
+
+@app.command()
+def compare(
+    what: Annotated[str, typer.Argument(help="A recipe file, a name that ships in the package, or a run folder.")],
+    set_: SetOpt = None,
+    out: OutOpt = None,
+    checkpoint_s: EveryOpt = 15.0,
+    quiet: QuietOpt = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Compare the methods of a recipe at equal KL and equal compute. A recipe is run first, or continued."""
+    from tropism.report import build
+    from tropism.report.summary import compared
+
+    folder = Path(what)
+    if not (folder / "recipe.json").exists():
+        folder = _run(what, set_ or [], out, checkpoint_s, quiet or as_json)
+    report = build.write(folder)
+    if "comparison" not in report:
+        raise TropismError(
+            f"{folder} has no two methods to compare: give two stages the same start and `probe`, with a `truth`"
+        )
+    print(json.dumps(report["comparison"], indent=1) if as_json else compared(report["comparison"]))
+    if not quiet and not as_json:
+        print(f"the report:      {folder / 'report.html'}")
+
+
+@app.command()
+def promote(
+    run: Annotated[Path, typer.Argument(help="A run folder with an evaluation.")],
+    model: Annotated[str, typer.Argument(help="The name of an evaluated model.")],
+    out: Annotated[Path, typer.Option(help="Where to copy it.")],
+    over: Annotated[str, typer.Option(help="The model it must be better than.")] = "sft",
+    metric: Annotated[str, typer.Option(help="The figure that decides.")] = "quality",
+) -> None:
+    """Copy a model out of a run, only if it is measured to be better than another, intervals apart."""
+    from tropism import promote as gate
+
+    said = gate.promote(run, model, out, over, metric)
+    print(f"{said}\nthe model:       {out}")
+
+
+@app.command()
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="The folder of an adapter, such as a stage with `adapter` leaves.")],
+    out: Annotated[Path, typer.Option(help="Where to write the plain model.")],
+) -> None:
+    """Write the plain model that a base and its adapter amount to."""
+    from tropism.models import store
+
+    store.merge(adapter, out)
+    print(f"the model:       {out}")
 
 
 @app.command("list")
@@ -159,10 +223,14 @@ def _run(recipe: str, overrides: list[str], out: Path | None, checkpoint_s: floa
     from tropism.report.summary import summary
     from tropism.store.progress import Reporter
     from tropism.store.run import run_recipe
+    from tropism.train import parallel
 
     loaded, folder = _load(recipe, overrides, out)
     planning.refuse(planning.plan(loaded, folder))
-    run_recipe(loaded, folder, checkpoint_s, Reporter(quiet))
+    with parallel.joined() as peers:
+        run_recipe(loaded, folder, checkpoint_s, Reporter(quiet), peers)
+    if not peers.leads:
+        raise typer.Exit
     report = build.write(folder)
     if not quiet:
         print(summary(report))
@@ -179,13 +247,15 @@ def _model(text: str) -> str:
         return text
     policies = [p / "out" for p in latest(folder).values() if _is_policy(p)]
     if not policies:
-        raise TropismError(f"{folder} has no finished sft or rl stage to talk to: run the recipe further")
+        raise TropismError(
+            f"{folder} has no finished sft, rl, offline or rest stage to talk to: run the recipe further"
+        )
     return str(policies[-1])
 
 
 def _is_policy(stage: Path) -> bool:
     kind = json.loads((stage / "stage.json").read_text(encoding="utf-8"))["fields"]["kind"]
-    return kind.rpartition(":")[0].rpartition(".")[2] in ("sft", "rl")
+    return kind.rpartition(":")[0].rpartition(".")[2] in ("sft", "rl", "offline", "rest")
 
 
 if __name__ == "__main__":

@@ -19,10 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 from tropism.recipe import FOLDERS, Recipe, names, resolve
+from tropism.stages.best_of_n import BestOfN
 from tropism.stages.collect import Collect
 from tropism.stages.evaluate import Evaluate
 from tropism.stages.label import Label
+from tropism.stages.offline import Offline
 from tropism.stages.pretrain import Pretrain
+from tropism.stages.rest import ReST
 from tropism.stages.reward import Reward
 from tropism.stages.rl import RL
 from tropism.stages.sft import SFT
@@ -186,7 +189,7 @@ def _needs(
         kept[id] = _count(stage.data) if stage.data else kept.get(stage.groups or "", 0)
     elif isinstance(stage, Reward):
         shapes[id] = shape = _shape(stage.model, shapes)
-        groups = kept.get(stage.groups, 0)
+        groups = _kept(stage.groups, kept)
         updates = max(1, round(stage.passes * groups / stage.groups_per_step))
         each = 128
         return _training(
@@ -202,13 +205,15 @@ def _needs(
         )
     elif isinstance(stage, RL):
         shapes[id] = shape = _shape(stage.policy, shapes)
-        updates = stage.rounds * stage.epochs * stage.minibatches
         each = stage.prompts_per_round * stage.sampling.n * stage.sampling.max_tokens
+        spent = (1 + stage.epochs) * each  # generated and trained on, at most
+        rounds = min(stage.rounds, -(-stage.budget // spent)) if stage.budget else stage.rounds
+        updates = rounds * stage.epochs * stage.minibatches
         trained = 2 if "values_BT" in stage.algorithm.predicts else 1
         return _training(
             shape,
             updates,
-            stage.rounds * each,
+            rounds * each,
             each // stage.minibatches,
             stage.pass_tokens,
             trained,
@@ -216,6 +221,41 @@ def _needs(
             3.0 + 3.0 * stage.epochs * trained,
             f"{id}.pass_tokens or {id}.policy",
         )
+    elif isinstance(stage, Offline):
+        shapes[id] = shape = _shape(stage.policy, shapes)
+        each = 128 * stage.groups_per_step
+        tokens = int(stage.passes * _kept(stage.groups, kept) / stage.groups_per_step * each)
+        tokens = min(tokens, stage.budget) if stage.budget else tokens
+        return _training(
+            shape,
+            max(1, tokens // each),
+            tokens,
+            each,
+            stage.pass_tokens,
+            1,
+            1,
+            4.0,
+            f"{id}.pass_tokens or {id}.policy",
+        )
+    elif isinstance(stage, ReST):
+        shapes[id] = shape = _shape(stage.policy, shapes)
+        updates = stage.grows * len(stage.thresholds) * stage.steps
+        each = 128 * stage.groups_per_step
+        grown = stage.grows * _count(stage.prompts) * stage.sampling.n * stage.sampling.max_tokens
+        return _training(
+            shape,
+            updates,
+            updates * each + grown,
+            each,
+            stage.pass_tokens,
+            1,
+            2,
+            3.0,
+            f"{id}.pass_tokens or {id}.policy",
+        )
+    elif isinstance(stage, BestOfN):
+        tokens = _count(stage.prompts) * stage.sampling.n * stage.sampling.max_tokens
+        return _sampling(_shape(stage.policy, shapes), tokens, 2, f"{id}.policy")
     elif isinstance(stage, Evaluate):
         found = [shape for m in stage.models.values() if (shape := _shape(m, shapes))]
         tokens = len(stage.models) * _count(stage.prompts) * (stage.sampling.n + 1) * stage.sampling.max_tokens
@@ -293,6 +333,10 @@ def _tokens(source: Format) -> int:
         for g in itertools.islice(iter(source.groups()), 200)
     ]
     return max(1, round(sum(sizes) / max(len(sizes), 1) / BYTES_PER_TOKEN))
+
+
+def _kept(refs: str | tuple[str, ...], kept: Mapping[str, int]) -> int:
+    return sum(kept.get(ref, 0) for ref in ([refs] if isinstance(refs, str) else refs))
 
 
 def _count(source: Format | None) -> int:

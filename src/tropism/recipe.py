@@ -2,13 +2,15 @@
 
 The plug-in system is the file system: `kind = "ppo"` where an Algorithm is asked for is `algorithms/ppo.py`, whose
 `__all__` has exactly one name; `kind = "my_module:thing"` reaches outside code. An unknown key names its nearest
-neighbour. Left out on purpose: interpolation, includes and defaults files; a recipe reads top to bottom.
+neighbour. Defaults by kind, seeds and rounds are in `expand.py`. Left out on purpose: interpolation and includes; a recipe
+reads top to bottom.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import importlib
 import inspect
 import re
@@ -21,13 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tropism.types import Algorithm, Engine, Format, Judge, Ref, Stage, TropismError
+from tropism.expand import completed, expanded
+from tropism.types import Algorithm, Engine, Format, Judge, Ref, Search, Stage, TropismError
 
 FOLDERS: dict[type, str] = {
     Algorithm: "algorithms",
     Engine: "engines",
     Format: "formats",
     Judge: "judges",
+    Search: "search",
     Stage: "stages",
 }
 
@@ -63,7 +67,7 @@ def parse(source: Mapping[str, Any], where: str, overrides: Sequence[str] = (), 
     """A recipe from its TOML table; `overrides` are `stage.key=value` (or `seed=1`) with TOML values or bare words."""
     table: dict[str, Any] = _copied(source)
     entries = table.get("stage", [])
-    _refuse_unknown(table, ("name", "seed", "stage"), where)
+    _refuse_unknown(table, ("name", "seed", "defaults", "rounds", "stage"), where)
     if not entries or not isinstance(entries, list):
         raise TropismError(f"{where} has no stages: add a [[stage]] table with an id and a kind")
     ids: list[str] = []
@@ -76,9 +80,12 @@ def parse(source: Mapping[str, Any], where: str, overrides: Sequence[str] = (), 
         if entry["id"] in ids:
             raise TropismError(f"{where}: two stages have the id {entry['id']!r}: rename one")
         ids.append(entry["id"])
+    entries = [_copied(entry) for entry in completed(table.get("defaults", {}), entries, where)]
     for override in overrides:
         _override(table, dict(zip(ids, entries)), override)
     stages: dict[str, Stage] = {}
+    entries = expanded(table.get("rounds"), entries, where, functools.partial(_reference_keys, where=where))
+    ids = [entry["id"] for entry in entries]
     for id, entry in zip(ids, entries):
         stage = build(Stage, {k: v for k, v in entry.items() if k != "id"}, f"{where}: {id}")
         for field, ref, value in refs(stage):
@@ -209,6 +216,13 @@ def bind(value: Any, paths: Callable[[str], str]) -> Any:
             changes[field.name] = None if item is None else paths(item)
     changed = {k: v for k, v in changes.items() if v != getattr(value, k)}
     return dataclasses.replace(value, **changed) if changed else value
+
+
+def _reference_keys(entry: Mapping[str, Any], where: str) -> set[str]:
+    """Which keys of a stage's table name other stages: joined by dots, without the numbers of items."""
+    fields = {k: v for k, v in entry.items() if k not in ("id", "seeds")}
+    found = refs(build(Stage, fields, f"{where}: {entry['id']}"))
+    return {".".join(key for key in path.split(".") if not key.isdigit()) for path, _, _ in found}
 
 
 def _plug(protocol: type, value: Any, where: str) -> Any:

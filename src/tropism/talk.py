@@ -10,12 +10,13 @@ from pathlib import Path
 from tropism.engines.local import LocalEngine
 from tropism.formats.prompts import Prompts
 from tropism.models.store import context_of, load_lm
+from tropism.search._drive import drive
 from tropism.stages._train import question
 from tropism.store import files
 from tropism.store import groups as store
 from tropism.store.progress import Reporter
 from tropism.text import tokenizer
-from tropism.types import Message, SamplingParams, TropismError, to_json
+from tropism.types import Group, Judge, Message, SamplingParams, Search, TropismError, to_json
 
 
 def chat(model: str, system: str, temperature: float, seed: int, max_tokens: int, forget: bool = False) -> None:
@@ -48,20 +49,39 @@ def chat(model: str, system: str, temperature: float, seed: int, max_tokens: int
         turns = [] if forget else [*turns, Message("assistant", answer)]
 
 
-def generate(model: str, prompts: Path, out: Path, sampling: SamplingParams, reporter: Reporter) -> int:
-    """Answers the prompts of a file; groups as JSON lines or Parquet, written whole or not at all."""
+def generate(
+    model: str,
+    prompts: Path,
+    out: Path,
+    sampling: SamplingParams,
+    reporter: Reporter,
+    search: tuple[Search, Judge] | None = None,
+) -> int:
+    """Answers the prompts of a file; groups as JSON lines or Parquet, written whole or not at all.
+
+    With a `search` and the judge it asks, each with the one completion that it finds, and the judge's score of it.
+    """
     if out.suffix not in (".jsonl", ".parquet"):
         raise TropismError(f"{out} ends in neither .jsonl nor .parquet: name such a file")
     asked = list(Prompts(path=str(prompts)).groups())
+    if search:
+        search[1].judge([])  # a model that cannot be loaded shows before anything is sampled
     engine = LocalEngine(load_lm(model), tokenizer.load(model), model)
     for group in asked:
         question(group, engine.tokenizer, context_of(engine.model), sampling.max_tokens)
-    done = []
+    done: list[Group] = []
     with reporter.progress("answering", len(asked), "tokens") as bar:
         for i in range(0, len(asked), 64):
-            answers = engine.generate([g.prompt for g in asked[i : i + 64]], sampling)
-            done += [dataclasses.replace(g, completions=a) for g, a in zip(asked[i : i + 64], answers)]
-            bar.advance(len(answers), rated=sum(len(c.tokens or ()) for a in answers for c in a))
+            batch = asked[i : i + 64]
+            if search:
+                found = drive(search[0], batch, engine, search[1], sampling)
+                done += [f.group for f in found]
+                tokens = sum(f.tokens for f in found)
+            else:
+                answers = engine.generate([g.prompt for g in batch], sampling)
+                done += [dataclasses.replace(g, completions=a) for g, a in zip(batch, answers)]
+                tokens = sum(len(c.tokens or ()) for a in answers for c in a)
+            bar.advance(len(batch), rated=tokens)
     with files.explained(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".jsonl":

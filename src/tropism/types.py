@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -190,6 +190,46 @@ class Adaptive(Protocol):
 
     def adapt(self, kl: float, completions: int) -> Algorithm:
         """The algorithm of the next round, after `completions` completions measured `kl` nats each."""
+        ...
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """An algorithm that some groups teach nothing: the rl stage samples others in their place."""
+
+    def teaches(self, scores: tuple[float | None, ...]) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A search asks for `params.n` completions of `prompt`, and is sent the tuple of them.
+
+    A sample is a function of the prompt and the seed: to ask the same prompt again takes another seed.
+    """
+
+    prompt: tuple[Message, ...]
+    params: SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A search asks what the judge says of a group, and is sent the Judgment."""
+
+    group: Group
+
+
+@runtime_checkable
+class Search(Protocol):
+    """One way to find a better completion at inference time; it needs no training.
+
+    It knows no engine and no judge: it asks, and whoever drives it answers many searches at once.
+    """
+
+    def search(self, group: Group, params: SamplingParams) -> Generator[Sample | Rate, Any, Completion]:
+        """A generator that yields what it asks for and returns the completion it chose for `group.prompt`.
+
+        `params` say how to sample; how many is the search's own matter.
+        """
         ...
 
 

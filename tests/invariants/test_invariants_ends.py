@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 from transformers import PreTrainedModel
 
+from tropism.algorithms.apa import APA
+from tropism.algorithms.awr import AWR
+from tropism.algorithms.dpo import DPO
+from tropism.algorithms.gold import GOLD
+from tropism.algorithms.grpo import GRPO
+from tropism.algorithms.kto import KTO
+from tropism.algorithms.nll import NLL
 from tropism.algorithms.ppo import PPO
+from tropism.algorithms.rloo import RLOO
+from tropism.algorithms.vmpo import VMPO
 from tropism.engines.local import LocalEngine
-from tropism.tensors.batch import Tree, collate
+from tropism.tensors.batch import Batch, Prediction, Tree, collate
 from tropism.text.chat import document_ends, stop_tokens
+from tropism.train.shaping import Moments, Shaping
 from tropism.train.trees import chunks, demonstration, tree
 from tropism.types import Completion, Group, Message, SamplingParams
 
@@ -58,23 +69,65 @@ def test_the_end_of_a_document_is_trained_in_pretraining(either):
     assert [p.ended for p in pieces] == [(False,)] * (len(pieces) - 1) + [(True,)]
 
 
-def test_the_stop_token_is_trained_in_rl_and_carries_the_score(llama: PreTrainedModel, words):
+@pytest.fixture
+def sampled(llama: PreTrainedModel, words) -> Tree:
+    """A group of 16 samples, of which some stopped and some were cut, scored 0 to 15."""
     with torch.no_grad():
         llama.get_output_embeddings().weight[words.eos_token_id] *= 4
     (answers,) = LocalEngine(llama, words).generate([(ASK,)], SamplingParams(n=16, max_tokens=10))
-    ended = [a.finish_reason == "stop" for a in answers]
+    ended = tuple(a.finish_reason == "stop" for a in answers)
     assert set(ended) == {True, False}
     item = tree(Group("g", (ASK,), answers), words, 128)
-    assert item.ended == tuple(ended)
+    assert item.ended == ended
     ends = trained_ends(item)
     assert all(keep for _, keep in ends)
-    assert [token == words.eos_token_id for token, _ in ends] == ended
+    assert tuple(token == words.eos_token_id for token, _ in ends) == ended
+    return dataclasses.replace(item, reward=tuple(map(float, range(16))), rank=tuple(range(1, 17)))
 
-    fields = {name: getattr(item, name) for name in ("id", "prompt", "completions", "trained", "ended", "logprobs")}
-    batch = collate([Tree(**fields, reward=tuple(range(16)))])
+
+def ready(item: Tree) -> Batch:
+    batch = collate([item])
     zeros = torch.zeros(batch.tokens_BT.shape)
-    batch = batch.replace(ref_logprobs_BT=batch.old_logprobs_BT, values_BT=zeros)
-    returns = PPO(gamma=0.0, missing_stop=100.0).credit(batch).need("returns_BT")
+    return batch.replace(ref_logprobs_BT=batch.old_logprobs_BT, values_BT=zeros)
+
+
+def test_the_stop_token_carries_the_score(sampled: Tree):
+    """And a cut answer's last token pays for the missing one."""
+    batch, _ = Shaping(missing_stop=100.0)(ready(sampled), Moments())
+    returns = PPO(gamma=0.0).credit(batch).need("returns_BT")
     at_the_end = returns.flatten()[batch.last_N].tolist()
-    assert at_the_end == [score - 100 * (not stop) for score, stop in enumerate(ended)]
+    assert at_the_end == [score - 100 * (not stop) for score, stop in enumerate(sampled.ended)]
     assert returns.sum() == pytest.approx(sum(at_the_end))
+
+
+METHODS = [
+    NLL(),
+    PPO(),
+    APA(),
+    GRPO(),
+    GRPO(scale="none", weight="completion"),
+    RLOO(),
+    DPO(),
+    DPO(likelihood="sigmoid"),
+    DPO(likelihood="ipo"),
+    KTO(threshold=7.0),
+    AWR(temperature=20.0),
+    GOLD(),
+    VMPO(),
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_the_stop_token_is_trained_by_every_method(sampled: Tree, method):
+    """Its log-probability gets a gradient in every completion that the method learns from, as every other token does."""
+    after = method.credit(ready(sampled))
+    logprobs = after.need("old_logprobs_BT").clone().requires_grad_()
+    zeros = torch.zeros_like(logprobs)
+    method.loss(after, Prediction(logprobs, zeros, zeros))[0].total.backward()
+    assert logprobs.grad is not None
+    learnt = logprobs.grad != 0
+    kept_N = [bool(learnt[after.completion_BT == n].any()) for n in range(16)]
+    assert learnt.flatten()[after.last_N].tolist() == kept_N
+    assert sum(kept_N) == (8 if isinstance(method, VMPO) else 16)
+    assert {sampled.ended[n] for n in range(16) if kept_N[n]} == {True, False}
+    assert torch.equal(learnt, after.loss_mask_BT & torch.tensor([False, *kept_N])[after.completion_BT + 1])

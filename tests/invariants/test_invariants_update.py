@@ -15,17 +15,46 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tropism.algorithms.apa import APA
+from tropism.algorithms.awr import AWR
+from tropism.algorithms.dpo import DPO
+from tropism.algorithms.gold import GOLD
+from tropism.algorithms.grpo import GRPO
+from tropism.algorithms.kto import KTO
 from tropism.algorithms.kwise import KWise
 from tropism.algorithms.nll import NLL
 from tropism.algorithms.ppo import PPO
+from tropism.algorithms.rloo import RLOO
+from tropism.algorithms.vmpo import VMPO
 from tropism.models.store import load_scalar, save
 from tropism.tensors.batch import Batch, Tree, collate, total
-from tropism.train.loop import Learner
+from tropism.train.loop import ROLE, Learner
 from tropism.train.optim import Optim
 from tropism.train.rollouts import annotate
 from tropism.types import Algorithm, SamplingParams
 
-ALGORITHMS = [NLL(), KWise(), KWise("all_pairs", "below"), PPO()]
+ALGORITHMS = [
+    NLL(),
+    KWise(),
+    KWise("all_pairs", "below"),
+    KWise("all_pairs", margin=0.3),
+    KWise("top_1", running=0.5),
+    PPO(),
+    APA(),
+    APA(anchor="round", limit=1.0),
+    GRPO(),
+    GRPO(scale="none", weight="completion", clip_high=0.4),
+    GRPO(weight="length", length=9, drop_equal=False),
+    GRPO(kl_in="reward"),
+    RLOO(),
+    DPO(sft=0.5),
+    DPO(likelihood="sigmoid", label_smoothing=0.1),
+    DPO(likelihood="ipo"),
+    KTO(beta=0.5, threshold=0.0, good=1.3),
+    AWR(temperature=0.5),
+    GOLD(),
+    VMPO(),
+]
 SAMPLING = SamplingParams(temperature=0.8)
 
 
@@ -62,12 +91,15 @@ def updated(
     models: dict[str, PreTrainedModel], algorithm: Algorithm, batch: Batch, pass_tokens: int
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The weights after one update from the same start, and its metrics."""
-    roles = {"NLL": ("policy",), "KWise": ("scorer",), "PPO": ("policy", "critic")}[type(algorithm).__name__]
+    roles = sorted({ROLE[part] for part in algorithm.predicts})
     learning = {role: copy.deepcopy(models[role]) for role in roles}
     learner = Learner(learning, Optim(lr=1.0, schedule="constant", warmup=0.0), 1, {}, pass_tokens, SAMPLING)
     groups = learner.optimizer.param_groups
     learner.optimizer = torch.optim.SGD([{"params": g["params"], "of": g["of"]} for g in groups], lr=1.0)  # type: ignore[assignment]
-    batch = annotate(batch, algorithm.needs, models["reference"], models["critic"], SAMPLING, pass_tokens)
+    nobody_sampled = models["policy"] if isinstance(algorithm, KTO) else None
+    batch = annotate(
+        batch, algorithm.needs, models["reference"], models["critic"], SAMPLING, pass_tokens, nobody_sampled
+    )
     metrics = learner.update(algorithm, algorithm.credit(batch))
     weights = {f"{role}.{n}": p.detach() for role, model in learning.items() for n, p in model.named_parameters()}
     return weights, {name: ratio.value for name, ratio in metrics.items()}
@@ -87,7 +119,7 @@ def layouts() -> dict[str, tuple[Batch, int]]:
     }
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda a: f"{type(a).__name__} {getattr(a, 'likelihood', '')}")
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=repr)
 def test_an_update_does_not_depend_on_how_it_was_computed(models: dict[str, PreTrainedModel], algorithm: Algorithm):
     results = {name: updated(models, algorithm, *layout) for name, layout in layouts().items()}
     expected, metrics = results.pop("one pass")

@@ -131,7 +131,15 @@ def evaluation(win: Mapping[str, float], answer: str = "26 days") -> dict[str, A
             "kendall_tau": figure(0.61, 0.03),
             "length_correlation": figure(-0.41, 0.04),
             "length_correlation_truth": figure(-0.38, 0.04),
+            "length_controlled_accuracy": figure(0.79, 0.04),
             "calibration": calibration,
+            "calibration_error": figure(0.031, 0.01),
+            "accuracy_by_margin": [
+                {"margin": [0.4 * i, 0.4 * (i + 1)], "n": 586, "accuracy": figure(0.6 + 0.1 * i, 0.03)}
+                for i in range(4)
+            ],
+            "accuracy_by_k": [{"k": k, "n": 300 * k, "accuracy": figure(0.7 + 0.02 * k)} for k in (3, 5)],
+            "counted": {"pair_accuracy": 2345, "length_controlled_accuracy": 402, "kendall_tau": 180},
         },
         "base_completes": figure(0.94, 0.02),
         "answers": answers,

@@ -203,3 +203,37 @@ def test_what_never_changed_is_said_and_not_drawn(tmp_path: Path) -> None:
     assert "Answers without a score: 0\u202f% (share of completions)" in said
     assert "PPO: Answers without a score" not in found.within("figcaption")
     assert "PPO: Length" in found.within("figcaption")
+
+
+def test_what_the_reward_model_is_worth(tmp_path: Path) -> None:
+    _, found = made(make_run(tmp_path))
+    headings = found.within("figcaption")
+    first = headings.index("Calibration")
+    assert headings[first : first + 4] == [
+        "Calibration",
+        "Accuracy by margin",
+        "Accuracy by K",
+        "Does it like long answers?",
+    ]
+    assert any("Expected calibration error: 3\u202f% (2–4\u202f%)." in said for said in found.within("p"))
+    titles = found.within("title")
+    assert "0.4–0.8: 70\u202f% (67–73\u202f%) of 586 pairs" in titles
+    assert "3: 76\u202f% (71–81\u202f%) of 900 pairs" in titles
+    small = found.within("small")
+    assert {"2,345 pairs", "402 pairs", "180 prompts"} <= set(small)
+
+
+def test_a_reward_model_measured_before_there_were_more_figures(tmp_path: Path) -> None:
+    """One K is no comparison, and what was not measured is left out."""
+    plan(tmp_path)
+    old = {"n_groups": 9, "n_pairs": 90, "against": "truth", "pair_accuracy": figure(0.8), "calibration": []}
+    finish(tmp_path, "evaluation", found={"over": "sft", "models": {}, "reward_model": old, "answers": []})
+    _, found = made(tmp_path)
+    assert "held-out pairs put in the right order" in found.within("th")
+    assert not {"Accuracy by margin", "Accuracy by K", "Calibration"} & set(found.within("figcaption"))
+    rows = [{"k": 7, "n": 90, "accuracy": figure(0.8)}]
+    other = tmp_path / "other"
+    plan(other)
+    again = {"over": "sft", "models": {}, "reward_model": {**old, "accuracy_by_k": rows}, "answers": []}
+    finish(other, "evaluation", found=again)
+    assert "Accuracy by K" not in made(other)[1].within("figcaption")

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tropism.report.plots import Axis, Series, escape, lines, plain, smoothed, ticks, timeline, whiskers
+from tropism.report.plots import Axis, Series, bars, escape, lines, plain, smoothed, ticks, timeline, whiskers
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,21 @@ def test_a_whisker_spans_its_interval() -> None:
     svg = whiskers("Dots", {"PPO": {"greedy": found}}, Axis("share", 0.0, 1.0, percent=True))
     assert re.search(r'<line class="whisker" x1="120.0" x2="183.0"', svg)
     assert re.search(r'<circle class="point" cx="162.0"', svg)
+
+
+def test_a_bar_stands_on_zero_with_its_interval() -> None:
+    # the inside is x 50 to 326 and y 180 (bottom) to 24 (top): of two bars the first is 50 to 188, 97 of it drawn
+    figures = [{"value": 0.5, "low": 0.25, "high": 0.75}, {"value": 1.0, "low": 1.0, "high": 1.0}]
+    rows = [(name, figure, f"{name}!") for name, figure in zip(("near", "far"), figures)]
+    svg = bars("Bars", rows, Axis("gap"), Axis("share", 0.0, 1.0, percent=True), 0.5)
+    assert re.findall(r'<rect class="bar" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', svg) == [
+        ("70.7", "102.0", "96.6", "78.0"),
+        ("208.7", "24.0", "96.6", "156.0"),
+    ]
+    assert '<line class="rule" stroke-width="2" x1="119.0" x2="119.0" y1="141.0" y2="63.0"/>' in svg
+    assert '<polyline class="mark" points="50.0,102.0 326.0,102.0"/>' in svg
+    assert all(said in svg for said in (">near</text>", "<title>far!</title>", ">gap</text>"))
+    assert bars("Bars", [], Axis("gap"), Axis("share"), 0.5) == ""
 
 
 def test_the_bars_of_the_time_line_follow_each_other() -> None:

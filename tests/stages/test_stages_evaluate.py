@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.prompts import Prompts
 from tropism.judges.verifier import Verifier
-from tropism.stages.evaluate import Evaluate, calibration, reward_figures
+from tropism.stages.evaluate import Evaluate
 from tropism.stages.reward import HELD_OUT
 from tropism.store import groups as store
 from tropism.store.run import Run
@@ -156,32 +157,6 @@ def marked(id: str, reward: tuple[float, ...], truth: tuple[float | None, ...], 
     return Group(id, (), answers, (Judgment("truth", truth), Judgment("reward_model@1", reward)))
 
 
-def test_reward_figures_by_hand() -> None:
-    groups = [
-        # pairs (1,2) right, (1,3) right, (2,3) tied in truth; tau-b = 2 / sqrt(3 * 2); length rises as the score falls
-        marked("a", (3.0, 2.0, 1.0), (1.0, 0.0, 0.0), (1, 2, 3)),
-        # the third is not judged: one pair, wrong
-        marked("b", (0.0, 5.0, 9.0), (1.0, 0.0, None), (1, 2, 99)),
-        # nothing is told apart
-        marked("c", (1.0, 2.0), (1.0, 1.0), (4, 4)),
-    ]
-    found = reward_figures(groups, "truth")
-    assert (found["n_groups"], found["n_pairs"], found["against"]) == (3, 3, "truth")
-    assert found["pair_accuracy"]["value"] == pytest.approx(2 / 3, abs=1e-4)
-    assert found["kendall_tau"]["value"] == pytest.approx((2 / 6**0.5 - 1) / 2, abs=1e-4)
-    assert found["length_correlation"]["value"] == pytest.approx((-1 + 1) / 2, abs=1e-4)
-    assert found["length_correlation_truth"]["value"] == pytest.approx((-(3**0.5) / 2 - 1) / 2, abs=1e-4)
-
-
-def test_calibration_by_hand() -> None:
-    # score differences 0.1 (right), 0.1 (wrong), 4 (right); a truth that ties is not counted
-    found = calibration([[0.1, 0.0], [0.0, 0.1], [4.0, 0.0], [1.0, 0.0]], [[1, 0], [1, 0], [1, 0], [1, 1]])
-    assert found == [
-        {"predicted": round(1 / (1 + np.exp(-0.1)), 4), "observed": 0.5, "n": 2},
-        {"predicted": round(1 / (1 + np.exp(-4.0)), 4), "observed": 1.0, "n": 1},
-    ]
-
-
 def test_the_reward_model_is_measured_on_its_held_out_groups(run: Run, model_folder: str, tmp_path: Path) -> None:
     store.write([marked("a", (3.0, 2.0), (1.0, 0.0), (1, 2))], tmp_path / HELD_OUT)
     out = run(Evaluate({"sft": model_folder}, ASKED, reward=str(tmp_path), sampling=SAMPLING))
@@ -201,6 +176,33 @@ def test_prompts_without_a_reference_give_no_exact_match(run: Run, model_folder:
     found = figures(run(Evaluate({"sft": model_folder}, asked, sampling=SAMPLING)))["models"]["sft"]
     assert {"exact_greedy", "exact_sampled", "chrf", "quality", "win_over_sft"}.isdisjoint(found)
     assert {"tokens", "stop_rate", "kl_to_sft"} <= found.keys()
+
+
+def test_metrics_score_all_answers_together(run: Run, model_folder: str) -> None:
+    plain = figures(run(Evaluate({"sft": model_folder}, ASKED, sampling=SAMPLING), "plain"))["models"]["sft"]
+    asked = Evaluate({"sft": model_folder}, ASKED, metrics=("bleu", "chrf"), sampling=SAMPLING)
+    found = figures(out := run(asked))
+    said = found["models"]["sft"]
+    assert "chrf" in plain and "chrf" not in said  # two chrF rows would be taken for one another
+    assert "signatures" not in plain
+    measured = {"bleu_greedy", "bleu_sampled", "chrf_greedy", "chrf_sampled", "signatures"}
+    assert said.keys() - plain.keys() == measured
+    assert [s.split("|")[0] for s in said["signatures"]] == ["BLEU", "chrF2"]
+    groups = list(store.read(out / "sft.parquet"))
+    right = [(g.target or "").strip() for g in groups]
+    greedy = [row["models"]["sft"]["greedy"].strip() for row in found["answers"]]
+    sampled = [[g.completions[n].text.strip() for g in groups] for n in range(3)]
+    for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
+        alone = [metric.corpus_score(system, [right]).score for system in sampled]
+        assert said[f"{name}_sampled"]["value"] == pytest.approx(np.mean(alone), abs=1e-4)
+        assert said[f"{name}_greedy"]["value"] == pytest.approx(metric.corpus_score(greedy, [right]).score, abs=1e-4)
+    assert said["chrf_sampled"]["low"] < said["chrf_sampled"]["value"] < said["chrf_sampled"]["high"]
+
+
+def test_metrics_need_references(run: Run, model_folder: str) -> None:
+    wrong = Evaluate({"sft": model_folder}, Prompts(prompts=("a", "b")), metrics=("bleu",), sampling=SAMPLING)
+    with pytest.raises(TropismError, match="metrics compare with a reference answer and group prompts:1 has none"):
+        run(wrong)
 
 
 def test_a_prompt_that_leaves_no_room_is_named(run: Run, model_folder: str) -> None:

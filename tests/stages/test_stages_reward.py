@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,15 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from tropism.algorithms.kwise import KWise
+from tropism.formats.chat import Chat
 from tropism.judges.reward_model import RewardModel
-from tropism.stages.reward import HELD_OUT, Reward
+from tropism.models.store import load_scalar
+from tropism.stages.reward import HELD_OUT, Reward, ranked
+from tropism.stages.sft import SFT
 from tropism.store import groups as store
 from tropism.store.run import Run, done
+from tropism.tensors.batch import Tree
 from tropism.train.optim import Optim
 from tropism.types import Completion, Group, Judgment, Message, TropismError
 
@@ -95,6 +101,85 @@ def test_saved_scores_have_standard_deviation_one_and_held_out_scores_are_log_od
         centre = 0.01 * np.mean(s) ** 2
         losses.append(sum(np.log(np.sum(np.exp(t))) - s[i] for i, t in enumerate(tails) if len(t) > 1) + centre)
     assert meta["facts"]["held_out_loss"] == pytest.approx(np.mean(losses), abs=1e-3)
+
+
+@pytest.mark.parametrize("from_sft", [False, True])
+def test_it_begins_with_the_weights_of_base_or_of_sft(
+    run: Run, model_folder: str, tmp_path: Path, from_sft: bool
+) -> None:
+    """With a learning rate of next to nothing the backbone that comes out is the one that went in."""
+    start = model_folder
+    if from_sft:
+        records = [
+            {"messages": [{"role": "user", "content": str(n)}, {"role": "assistant", "content": "jours"}]}
+            for n in range(8)
+        ]
+        (tmp_path / "chats.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+        start = str(
+            run(SFT(model_folder, Chat(str(tmp_path / "chats.jsonl")), steps=2, groups_per_step=4, held_out=0.0))
+        )
+        before, after = (load_scalar(path).base_model.state_dict() for path in (model_folder, start))
+        assert any(not before[name].equal(after[name]) for name in before)
+    path = written(GROUPS, tmp_path / "groups")
+    out = run(Reward(start, path, "people", passes=0.2, optim=Optim(lr=1e-30)))
+    given, found = (load_scalar(folder).base_model.state_dict() for folder in (start, out))
+    assert given.keys() == found.keys() and all(given[name].equal(found[name]) for name in given)
+    trained = run(Reward(start, path, "people", **FAST), "trained")
+    best = sum(max(range(3), key=lambda k: j.scores[k]) in _best(g) for g, j in _judged(trained))
+    assert best >= 7  # of 8 held-out prompts
+
+
+def _judged(folder: Path) -> list[tuple[Group, Any]]:
+    held_out = [g for g in GROUPS if g.meta["split"] == "test"]
+    return list(zip(held_out, RewardModel(str(folder)).judge(held_out)))
+
+
+def _best(group: Group) -> list[int]:
+    scores = group.judgments[0].scores
+    return [k for k, s in enumerate(scores) if s == max(x for x in scores if x is not None)]
+
+
+def test_a_model_without_a_chat_template_is_refused_for_chats_and_takes_raw_text(
+    run: Run, bare_folder: str, tmp_path: Path
+) -> None:
+    path = written(GROUPS, tmp_path / "groups")
+    says = 'has no chat template: begin with a model that has one, such as an sft stage with chat_template = "tropism"'
+    with pytest.raises(TropismError, match=says):
+        run(Reward(bare_folder, path, "people"))
+    raw = [replace(g, prompt=(Message("text", g.prompt[0].content),)) for g in GROUPS]
+    out = run(Reward(bare_folder, written(raw, tmp_path / "raw"), "people", passes=1.0, groups_per_step=8), "raw")
+    assert (out / "model.safetensors").exists()
+
+
+def test_the_stage_s_id_is_its_seed(run: Run, model_folder: str, tmp_path: Path) -> None:
+    """Members of an ensemble are the same entry under other ids."""
+    stage = Reward(model_folder, written(GROUPS, tmp_path / "groups"), "people", passes=1.0, groups_per_step=8)
+    a, b = (RewardModel(str(run(stage, id))).judge(GROUPS[:1])[0].scores for id in ("reward_a", "reward_b"))
+    assert np.abs(np.subtract(a, b)).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("scale", "rewards"),
+    [("interval", (0.5, 2.5, None, 0.5)), ("ordinal", (-2.0, -1.0, None, -2.0))],
+)
+def test_a_margin_goes_by_an_interval_judge_s_scores_and_by_an_ordinal_one_s_ranks(scale: Any, rewards: Any) -> None:
+    group = replace(
+        GROUPS[0], completions=(Completion("a"),) * 4, judgments=(Judgment("j", (0.5, 2.5, None, 0.5), scale),)
+    )
+    found = ranked(group, "j", Tree("g0", (1,), ((2,),) * 4, ((True,),) * 4, (True,) * 4))
+    assert (found.rank, found.reward) == ((2, 1, 0, 2), rewards)
+
+
+def test_a_margin_widens_the_scores(run: Run, model_folder: str, tmp_path: Path) -> None:
+    """The judge's ranks are up to two apart: with 3 a rank, the log-odds that the loss is content with are larger."""
+    path = written(GROUPS, tmp_path / "groups")
+    spread = []
+    for margin in (0.0, 3.0):
+        out = run(
+            Reward(model_folder, path, "people", algorithm=KWise("all_pairs", margin=margin), **FAST), f"m{margin}"
+        )
+        spread.append(load_scalar(out).config.score_scale)
+    assert spread[1] > 1.2 * spread[0]
 
 
 def test_a_group_of_one_completion_is_refused(run: Run, model_folder: str, tmp_path: Path) -> None:

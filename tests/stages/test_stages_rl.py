@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,23 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tropism.algorithms.apa import APA
+from tropism.algorithms.grpo import GRPO
 from tropism.algorithms.ppo import PPO
+from tropism.algorithms.rloo import RLOO
 from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.prompts import Prompts
 from tropism.judges.verifier import Verifier
 from tropism.stages.rl import RL
 from tropism.store.run import Run, done, read_metrics
+from tropism.text import tokenizer
+from tropism.text.chat import prompt_tokens
 from tropism.train.optim import Optim
+from tropism.train.shaping import Shaping
 from tropism.types import Group, Judgment, SamplingParams, TropismError
 
 ASKED = Phrasebook("prompts", count=16)
+PLAIN = Shaping(missing_stop=0.0)
 
 
 def letters(completion: str) -> float:
@@ -32,13 +40,24 @@ def rl(policy: str, **settings: Any) -> RL:
     small = {
         "prompts": ASKED,
         "judge": Verifier(letters),
-        "algorithm": PPO(missing_stop=0.0),
+        "algorithm": PPO(),
+        "shaping": PLAIN,
         "rounds": 3,
         "prompts_per_round": 8,
         "sampling": SamplingParams(n=4, max_tokens=8),
         "optim": Optim(lr=1e-2, schedule="constant", warmup=0.0),
     }
     return RL(policy=policy, **{**small, **settings})
+
+
+def facts(out: Path) -> dict[str, Any]:
+    meta = done(out.parent)
+    assert meta is not None
+    return meta["facts"]
+
+
+def weights(out: Path) -> bytes:
+    return (out / "model.safetensors").read_bytes()
 
 
 def test_the_reward_rises(run: Run, model_folder: str) -> None:
@@ -59,7 +78,7 @@ def test_the_reward_rises(run: Run, model_folder: str) -> None:
         "truth",
     }
     assert wanted <= rounds[0].keys() and all(r["truth"] > 0 for r in rounds)
-    assert done(out.parent)["facts"] == {"rounds": 15, "completions": 15 * 8 * 4}  # type: ignore[index]
+    assert facts(out)["rounds"] == 15 and facts(out)["completions"] == 15 * 8 * 4
     before, after = (AutoModelForCausalLM.from_pretrained(p).state_dict() for p in (model_folder, out))
     assert any(not torch.equal(before[k], after[k]) for k in before)
 
@@ -97,6 +116,139 @@ def test_a_completion_without_a_score_leaves_the_batch(run: Run, model_folder: s
     judge = Verifier(lambda completion: None if len(completion) % 2 else letters(completion))
     out = run(rl(model_folder, judge=judge, rounds=2))
     assert all(0 < r["not_scored"] < 1 and r["loss"] == r["loss"] for r in read_metrics(out.parent))
+
+
+@dataclass(frozen=True)
+class Unsure:
+    """Scores every other length only; what it cannot score it calls `missing`."""
+
+    missing: float | None
+
+    def judge(self, groups: Sequence[Group]) -> list[Judgment]:
+        def score(text: str) -> float | None:
+            return self.missing if len(text) % 2 else letters(text)
+
+        return [Judgment("unsure", tuple(score(c.text) for c in g.completions)) for g in groups]
+
+
+@pytest.mark.parametrize("algorithm", [PPO(), APA(), GRPO(), RLOO()], ids=lambda a: type(a).__name__)
+def test_nan_is_no_score_and_no_score_is_not_zero(run: Run, model_folder: str, algorithm: Any) -> None:
+    outs = [
+        run(rl(model_folder, judge=Unsure(missing), algorithm=algorithm, rounds=2), "rl")
+        for missing in (None, float("nan"), 0.0)
+    ]
+    assert weights(outs[0]) == weights(outs[1]) != weights(outs[2])
+    seen = [[r["not_scored"] for r in read_metrics(out.parent)] for out in outs]
+    assert seen[0] == seen[1] and min(seen[0]) > 0.2 and seen[2] == [0.0, 0.0]
+    means = [read_metrics(out.parent)[0]["reward"] for out in outs]
+    assert means[0] == means[1] > means[2]
+
+
+def test_shaping_pays_what_it_says(run: Run, model_folder: str) -> None:
+    """The logged reward is the judge's own; the update is that of the shaped one."""
+    shaped = [Shaping(missing_stop=m) for m in (0.0, 1.0)] + [Shaping(True, missing_stop=0.0)]
+    outs = [run(rl(model_folder, shaping=s, rounds=2), "rl") for s in shaped]
+    assert len({weights(out) for out in outs}) == 3
+    assert len({read_metrics(out.parent)[0]["reward"] for out in outs}) == 1
+
+
+SEEN: list[list[Group]] = []
+
+
+@dataclass(frozen=True)
+class Witness:
+    """Scores by the letters, or with `flat` all completions of the first so many prompts alike; notes what it saw."""
+
+    flat: int = 0
+
+    def judge(self, groups: Sequence[Group]) -> list[Judgment]:
+        judged = [Judgment("witness", tuple(self._score(g, i) for i in range(len(g.completions)))) for g in groups]
+        SEEN.append([replace(g, judgments=(j,)) for g, j in zip(groups, judged)])
+        return judged
+
+    def _score(self, group: Group, i: int) -> float:
+        return 1.0 if int(group.id.split("/")[3]) < self.flat else float(i)
+
+
+def calls(run: Run, stage: RL) -> tuple[Path, list[list[Group]]]:
+    """The result of a stage with a Witness, and the groups that it was shown, call by call."""
+    SEEN.clear()
+    return run(stage, "rl"), list(SEEN)
+
+
+def generated(groups: Iterable[Group]) -> int:
+    return sum(len(c.tokens or ()) for g in groups for c in g.completions)
+
+
+def trained(groups: Iterable[Group], model_folder: str) -> int:
+    """A prompt once a group, without its first token, which nothing predicts."""
+    words, groups = tokenizer.load(model_folder), list(groups)
+    return sum(len(prompt_tokens(words, g.prompt)) - 1 for g in groups) + generated(groups)
+
+
+def test_tokens_are_counted(run: Run, model_folder: str) -> None:
+    out, seen = calls(run, rl(model_folder, judge=Witness(), algorithm=RLOO(), epochs=2, minibatches=2))
+    every = [g for groups in seen for g in groups]
+    assert [len(groups) for groups in seen] == [8, 8, 8]
+    assert facts(out) == {
+        "rounds": 3,
+        "completions": 96,
+        "tokens_generated": generated(every),
+        "tokens_trained": 2 * trained(every, model_folder),  # in each epoch
+    }
+
+
+def test_a_budget_ends_the_stage_after_the_round_that_spends_it(run: Run, model_folder: str) -> None:
+    settings = {"judge": Witness(), "algorithm": RLOO(), "rounds": 6}
+    _, seen = calls(run, rl(model_folder, **settings))
+    spent = [generated(groups) + trained(groups, model_folder) for groups in seen]
+    total = list(accumulate(spent))
+    for budget, rounds in ((1, 1), (total[1], 2), (total[1] + 1, 3), (total[5] + 1, 6), (0, 6)):
+        out, _ = calls(run, rl(model_folder, budget=budget, **settings))
+        assert facts(out)["rounds"] == rounds == len(read_metrics(out.parent))
+        assert facts(out)["tokens_generated"] + facts(out)["tokens_trained"] == total[rounds - 1]
+
+
+def test_equal_groups_are_refilled(run: Run, model_folder: str) -> None:
+    """Of sixteen prompts six teach nothing. Each call asks for as many as the round still lacks."""
+    out, seen = calls(run, rl(model_folder, judge=Witness(flat=6), algorithm=GRPO(), rounds=4, refills=2))
+    lacking, rounds, kept = 8, [0], []
+    for groups in seen:
+        assert len(groups) == lacking
+        rounds[-1] += 1
+        teach = [g for g in groups if len(set(g.judgments[0].scores)) > 1]
+        kept += teach
+        lacking -= len(teach)
+        if lacking == 0 or rounds[-1] == 3:
+            lacking = 8
+            rounds.append(0)
+    assert len(rounds) == 5 and rounds.pop() == 0 and max(rounds) > 1
+    every = [g for groups in seen for g in groups]
+    assert facts(out) == {
+        "rounds": 4,
+        "completions": 4 * len(every),
+        "tokens_generated": generated(every),
+        "tokens_trained": trained(kept, model_folder),
+    }
+
+
+@pytest.mark.parametrize("refills", [0, 1, 2])
+def test_refills_are_bounded(run: Run, model_folder: str, refills: int) -> None:
+    """Where nothing teaches, nothing is learned, and the stage goes on."""
+    few = {"prompts": Phrasebook("prompts", count=4), "prompts_per_round": 4}
+    out, seen = calls(run, rl(model_folder, judge=Witness(flat=4), algorithm=GRPO(kl=0.0), refills=refills, **few))
+    assert [len(groups) for groups in seen] == [4] * 3 * (1 + refills)
+    every = [c.tokens for groups in seen for g in groups for c in g.completions]
+    assert len(set(every)) > 0.95 * len(every)  # a prompt that is asked again gets samples of its own
+    before, after = (AutoModelForCausalLM.from_pretrained(p).state_dict() for p in (model_folder, out))
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+@pytest.mark.parametrize("algorithm", [GRPO(drop_equal=False), RLOO(), PPO()], ids=lambda a: type(a).__name__)
+def test_who_learns_from_all_groups_is_not_refilled(run: Run, model_folder: str, algorithm: Any) -> None:
+    out, seen = calls(run, rl(model_folder, judge=Witness(flat=6), algorithm=algorithm))
+    assert [len(groups) for groups in seen] == [8, 8, 8]
+    assert facts(out)["tokens_trained"] == trained((g for groups in seen for g in groups), model_folder)
 
 
 def test_a_judge_that_scores_nothing_is_refused(run: Run, model_folder: str) -> None:

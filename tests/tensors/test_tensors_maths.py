@@ -20,6 +20,7 @@ from tropism.tensors.maths import (
     pairs,
     plackett_luce,
     shaped,
+    top_1,
     whiten,
 )
 
@@ -77,8 +78,8 @@ def test_two_completions_are_a_sigmoid():
     winner_minus_loser = torch.cat([scores[:4, 0] - scores[:4, 1], scores[4:, 1] - scores[4:, 0]])
     expected = (1 + (-winner_minus_loser).exp()).log()
     mask = torch.ones(9, 2, dtype=torch.bool)
-    assert torch.allclose(plackett_luce(scores, rank, mask), expected)
-    assert torch.allclose(bradley_terry(scores, rank, mask), expected)
+    for loss in (plackett_luce, bradley_terry, top_1):
+        assert torch.allclose(loss(scores, rank, mask), expected)
 
 
 def random_rankings(seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,14 +109,48 @@ def test_bradley_terry_equals_the_loop():
     assert torch.allclose(bradley_terry(scores, rank, mask), rows(expected)[0])
 
 
-@pytest.mark.parametrize("loss", [plackett_luce, bradley_terry])
+@pytest.mark.parametrize(
+    ("rank", "below", "likelihood"),
+    [
+        ([1, 2, 3], False, 5 / 10),
+        ([3, 2, 1], False, 2 / 10),
+        ([3, 1, 2], True, 3 / 10),
+        ([1, 1, 2], False, 5 / 10 * 3 / 10),  # Breslow: both stand before the whole field
+        ([2, 0, 3], False, 5 / 7),  # the lowest rank is the best; the unranked one is out of the field
+        ([2, 0, 3], True, 5 / 10),  # or in it
+        ([0, 1, 0], False, 1.0),  # alone: certain
+        ([0, 1, 0], True, 3 / 10),
+        ([0, 0, 0], True, 1.0),
+    ],
+)
+def test_top_1_by_hand(rank: list[int], below: bool, likelihood: float):
+    loss = top_1(rows(LOG), torch.tensor([rank]), torch.ones(1, 3, dtype=torch.bool), below)
+    assert loss.item() == pytest.approx(-math.log(likelihood))
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_top_1_equals_the_cross_entropies_of_the_best(below: bool):
+    """Each of the best against the whole field, by torch's own softmax loss."""
+    scores, rank, mask = random_rankings(3)
+    expected = []
+    for s, r, m in zip(scores, rank.tolist(), mask.tolist()):
+        field = [k for k in range(6) if m[k] and (r[k] or below)]
+        first = min((r[k] for k in field if r[k]), default=0)
+        best = [i for i, k in enumerate(field) if first and r[k] == first]
+        loss = torch.nn.functional.cross_entropy
+        expected.append(sum(float(loss(s[field], torch.tensor(i))) for i in best))
+    assert sum(e > 0 for e in expected) > 30
+    assert torch.allclose(top_1(scores, rank, mask, below), rows(expected)[0])
+
+
+@pytest.mark.parametrize("loss", [plackett_luce, bradley_terry, top_1])
 def test_scores_are_free_up_to_a_constant_per_prompt(loss):
     scores, rank, mask = random_rankings(2)
     moved = loss(scores + torch.randn(50, 1, dtype=torch.float64) * 10, rank, mask)
     assert torch.allclose(moved, loss(scores, rank, mask))
 
 
-@pytest.mark.parametrize("loss", [plackett_luce, bradley_terry])
+@pytest.mark.parametrize("loss", [plackett_luce, bradley_terry, top_1])
 @pytest.mark.parametrize("rank", [[0, 0, 0], [0, 2, 0]])
 def test_a_group_that_says_nothing_has_a_zero_loss_and_a_zero_gradient(loss, rank: list[int]):
     scores = rows(LOG, LOG).requires_grad_()

@@ -107,25 +107,25 @@ def by_hand() -> Batch:
 
 
 def test_numbers_of_a_round_by_hand():
-    metrics = {name: ratio.value for name, ratio in round_metrics(by_hand()).items()}
+    metrics = {name: ratio.value for name, ratio in round_metrics(by_hand(), by_hand()).items()}
     assert metrics == pytest.approx(
         {"reward": 2.5, "not_scored": 1 / 3, "stop_rate": 2 / 3, "tokens": 2.0, "kl": (1 - 9 - 1) / 3}
     )
 
 
-def test_a_completion_that_left_the_batch_is_counted_but_not_measured():
+def test_a_completion_that_credit_left_out_still_counts_for_the_kl():
     batch = by_hand().replace(values_BT=torch.zeros(1, 7))
-    metrics = {name: ratio.value for name, ratio in round_metrics(PPO().credit(batch)).items()}
-    assert metrics["kl"] == pytest.approx((1 - 1) / 2)
+    metrics = {name: ratio.value for name, ratio in round_metrics(PPO().credit(batch), batch).items()}
+    assert metrics["kl"] == pytest.approx((1 - 9 - 1) / 3)
     assert (metrics["reward"], metrics["not_scored"]) == (2.5, pytest.approx(1 / 3))
 
 
 def test_nothing_scored_is_nothing_measured():
     batch = by_hand().replace(values_BT=torch.zeros(1, 7), scored_N=torch.zeros(3, dtype=torch.bool))
-    batch = PPO().credit(batch)
-    metrics = round_metrics(batch)
+    judged, batch = batch, PPO().credit(batch)
+    metrics = round_metrics(batch, judged)
     assert metrics["not_scored"].value == 1.0
-    assert all(math.isnan(metrics[name].value) for name in ("reward", "kl", "explained_variance"))
+    assert all(math.isnan(metrics[name].value) for name in ("reward", "explained_variance"))
 
 
 @pytest.mark.parametrize(
@@ -147,4 +147,4 @@ def test_explained_variance_by_hand(values: list[float], explained: float):
     )
     batch.need("values_BT")[batch.loss_mask_BT] = torch.tensor(values)
     batch.need("returns_BT")[batch.loss_mask_BT] = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    assert round_metrics(batch)["explained_variance"].value == pytest.approx(explained)
+    assert round_metrics(batch, batch)["explained_variance"].value == pytest.approx(explained)

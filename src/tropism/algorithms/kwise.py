@@ -2,10 +2,16 @@
 
     plackett_luce  - sum_i [ s_i - logsumexp_{j not ranked before i} s_j ]   (Starling; theory: arXiv 2301.11270)
     all_pairs      - mean over ranked pairs of log sigmoid(s_w - s_l)        (InstructGPT, arXiv 2203.02155)
+    top_1          - [ s_best - logsumexp_{all} s ]                          (only the best of K is known)
 
-Both divide by the number of groups that rank anything: one prompt, one vote. Ties share a rank: under Plackett-Luce they
+All divide by the number of groups that rank anything: one prompt, one vote. Ties share a rank: under Plackett-Luce they
 stay in each other's denominator (Breslow), under all_pairs they make no pair. Scores are free up to a constant per
-prompt; `centre` pulls each group's mean to 0, which neither loss feels, so that 0 means "as the sampled policy answers".
+prompt; `centre` pulls each group's mean to 0, which no likelihood feels, so that 0 means "as the sampled policy answers".
+
+`margin` (all_pairs only) asks for more where the judge sees a larger difference (Llama 2, arXiv 2307.09288):
+- log sigmoid(s_w - s_l - margin (y_w - y_l)), with y the judge's scores from an interval judge and minus its ranks from
+an ordinal one, as the reward stage lays them down in `reward_N`. Under a margin a difference of scores is no longer the
+log-odds of a preference, so calibration shows the model surer than it is right.
 
 `running` mixes in the same likelihood after 1, 2 … tokens, averaged, a shorter completion standing by its last score (the
 K-wise form of what DeepSpeed-Chat does with pairs, from the first token in which they differ to the end). Where two
@@ -22,20 +28,32 @@ import torch
 from torch import Tensor
 
 from tropism.tensors.batch import Batch, Prediction, Ratio, by_group, running
-from tropism.tensors.maths import bradley_terry, pairs, plackett_luce
+from tropism.tensors.maths import bradley_terry, pairs, plackett_luce, top_1
+from tropism.types import TropismError
 
 __all__ = ["KWise"]
 
 
 @dataclass(frozen=True)
 class KWise:
-    likelihood: Literal["plackett_luce", "all_pairs"] = "plackett_luce"
+    likelihood: Literal["plackett_luce", "all_pairs", "top_1"] = "plackett_luce"
     unranked: Literal["out", "below"] = "out"  # a completion without a rank: says nothing, or is worse than all ranked
+    margin: float = 0.0  # log-odds per unit of the judge's score, or per rank
     running: float = 0.0  # share of the loss that is taken along the way
     centre: float = 0.01
 
     needs: ClassVar[tuple[str, ...]] = ("rank_N",)
     predicts: ClassVar[tuple[str, ...]] = ("scores_N", "scores_BT")
+
+    def __post_init__(self) -> None:
+        if self.margin and self.likelihood != "all_pairs":
+            raise TropismError(
+                f'margin = {self.margin} is asked of pairs: set likelihood = "all_pairs", or leave it out'
+            )
+        if self.margin < 0:
+            raise TropismError(f"margin = {self.margin} would ask the better one to score less: use 0 or more")
+        if self.margin and self.unranked == "below":
+            raise TropismError(f'margin = {self.margin} has no score of the unranked to go by: set unranked = "out"')
 
     def credit(self, batch: Batch) -> Batch:
         return batch
@@ -43,9 +61,11 @@ class KWise:
     def loss(self, batch: Batch, prediction: Prediction) -> tuple[Ratio, dict[str, Ratio]]:
         scores_GK, mask_GK = by_group(prediction.need("scores_N"), batch.group_N)
         rank_GK, _ = by_group(batch.need("rank_N"), batch.group_N)
-        loss_G = self._likelihood(scores_GK, rank_GK, mask_GK)
+        ahead_GK = self._ahead(batch)
+        loss_G = self._likelihood(scores_GK - ahead_GK, rank_GK, mask_GK)
         if self.running:
-            loss_G = (1 - self.running) * loss_G + self.running * self._along(batch, prediction, rank_GK, mask_GK)
+            along_G = self._along(batch, prediction, ahead_GK, rank_GK, mask_GK)
+            loss_G = (1 - self.running) * loss_G + self.running * along_G
         speaks_G = (rank_GK > 0).any(1)
         centre_G = (scores_GK * mask_GK).sum(1) / mask_GK.sum(1)
         total = torch.where(speaks_G, loss_G + self.centre * centre_G**2, 0.0).sum()
@@ -53,16 +73,25 @@ class KWise:
         right = (scores_GK[:, :, None] > scores_GK[:, None, :]) & pair_GKK
         return Ratio(total, speaks_G.sum()), {"pair_accuracy": Ratio(right.sum(), pair_GKK.sum())}
 
-    def _likelihood(self, scores_GK: Tensor, rank_GK: Tensor, mask_GK: Tensor) -> Tensor:
-        if self.likelihood == "plackett_luce":
-            return plackett_luce(scores_GK, rank_GK, mask_GK, self.unranked == "below")
-        return bradley_terry(scores_GK, rank_GK, mask_GK)
+    def _ahead(self, batch: Batch) -> Tensor | float:
+        """(G, K): how far each score has to be ahead. A pair's margin is the difference of its two."""
+        return self.margin * by_group(batch.need("reward_N"), batch.group_N)[0] if self.margin else 0.0
 
-    def _along(self, batch: Batch, prediction: Prediction, rank_GK: Tensor, mask_GK: Tensor) -> Tensor:
+    def _likelihood(self, scores_GK: Tensor, rank_GK: Tensor, mask_GK: Tensor) -> Tensor:
+        below = self.unranked == "below"
+        if self.likelihood == "all_pairs":
+            last = torch.iinfo(rank_GK.dtype).max  # the unranked share it, and so make no pair with each other
+            return bradley_terry(scores_GK, rank_GK.masked_fill(rank_GK == 0, last) if below else rank_GK, mask_GK)
+        likelihood = plackett_luce if self.likelihood == "plackett_luce" else top_1
+        return likelihood(scores_GK, rank_GK, mask_GK, below)
+
+    def _along(
+        self, batch: Batch, prediction: Prediction, ahead_GK: Tensor | float, rank_GK: Tensor, mask_GK: Tensor
+    ) -> Tensor:
         """(G,): the mean over t of the likelihood after t tokens, t up to the group's longest completion."""
         scores_LN, length_N = running(prediction.need("scores_BT"), batch)
         index_GK, _ = by_group(torch.arange(batch.n, device=length_N.device), batch.group_N)
-        scores_LGK, steps = scores_LN[:, index_GK], len(scores_LN)
+        scores_LGK, steps = scores_LN[:, index_GK] - ahead_GK, len(scores_LN)
         loss_LG = self._likelihood(scores_LGK.flatten(0, 1), rank_GK.repeat(steps, 1), mask_GK.repeat(steps, 1))
         loss_LG = loss_LG.view(steps, -1)
         counts_G = (length_N[index_GK] * mask_GK).amax(1).clamp(min=1)

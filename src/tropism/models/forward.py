@@ -63,7 +63,8 @@ def logits(model: PreTrainedModel, states_MD: Tensor) -> Tensor:
     head: Any = model.get_output_embeddings()
     scores_MV = head(states_MD).float()
     config = model.config
-    scores_MV = scores_MV * getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
+    scale = getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
+    scores_MV = scores_MV if scale == 1.0 else scores_MV * scale
     softcap = getattr(config, "final_logit_softcapping", None)
     return torch.tanh(scores_MV / softcap) * softcap if softcap else scores_MV
 
@@ -100,9 +101,7 @@ def predict_tokens(
 def predict_values(critic: PreTrainedModel, batch: Batch) -> Tensor:
     """(B, T): the critic's value of the state each trained token was chosen in."""
     flat_M, parent_M = parents(batch)
-    return _spread(
-        critic.get_submodule("score")(hidden(critic, batch).index_select(0, parent_M)).float()[:, 0], flat_M, batch
-    )
+    return _spread(_score(critic, hidden(critic, batch).index_select(0, parent_M)), flat_M, batch)
 
 
 def predict_scores(model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -112,7 +111,13 @@ def predict_scores(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 def predict_running_scores(model: PreTrainedModel, batch: Batch) -> Tensor:
     """(B, T): the reward model's score of everything up to and including each token."""
-    return model.get_submodule("score")(hidden(model, batch)).float().view_as(batch.tokens_BT)
+    return _score(model, hidden(model, batch)).view_as(batch.tokens_BT)
+
+
+def _score(model: PreTrainedModel, states_MD: Tensor) -> Tensor:
+    """(M,): the score head may be float32 on a backbone of another dtype."""
+    head = model.get_submodule("score")
+    return head(states_MD.to(head.get_parameter("weight").dtype)).float()[:, 0]
 
 
 def _spread(x_M: Tensor, flat_M: Tensor, batch: Batch) -> Tensor:

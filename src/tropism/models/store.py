@@ -1,11 +1,15 @@
 """Create, load and save models. Whatever is saved here, `AutoModel…from_pretrained` loads, tokenizer included.
 
+A path may be the folder of an adapter (`models/adapters.py`). `load_*` give a plain model of the caller's own, with the
+adapter merged. `frozen_*` give a model that nobody trains, whose base stands in memory once for all who hold it.
+
 Dropout stays off everywhere (models are in eval mode, training included): a ratio pi/pi_old under dropout is noise.
 """
 
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +28,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from tropism.models import adapters
+from tropism.text import tokenizer as tokenizers
 from tropism.types import TropismError
 
 
@@ -95,21 +101,55 @@ def load_scalar(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrai
 
     From a causal LM's folder its backbone is taken and the head starts at zero, so that its first values are 0.
     """
-    config = config_of(path)
-    fresh = not any("SequenceClassification" in name for name in config.architectures or ())
-    if not fresh and config.num_labels != 1:
-        raise TropismError(f"{path} classifies into {config.num_labels} labels: a reward model or critic has one label")
-    model = _load(AutoModelForSequenceClassification, path, dtype, num_labels=1)
-    if fresh:
-        torch.nn.init.zeros_(model.get_submodule("score").get_parameter("weight"))
-    return model
+    return _load(AutoModelForSequenceClassification, path, dtype)
+
+
+def frozen_lm(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A causal LM that nobody trains."""
+    return _frozen(adapters.twin(frozen_base(adapters.base_of(path), dtype)), path)
+
+
+def frozen_scalar(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A reward model that nobody trains."""
+    return _frozen(adapters.scalar_on(frozen_base(adapters.base_of(path), dtype)), path)
+
+
+def frozen_base(path: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The whole model of a folder or hub id, in memory once: do not write to its weights, put adapters on a `twin`.
+
+    It is kept for as long as a twin of it is, and read again if its files change.
+    """
+    files = sorted(Path(path).glob("*.safetensors"))
+    key = (str(Path(path).resolve()) if files else path, dtype, tuple((f.name, f.stat().st_mtime_ns) for f in files))
+    if (found := _BASES.get(key)) is None:
+        kind = AutoModelForSequenceClassification if _is_scalar(config_of(path)) else AutoModelForCausalLM
+        found = _BASES[key] = _load(kind, path, dtype).requires_grad_(False)
+    return found
+
+
+_BASES: weakref.WeakValueDictionary[tuple[Any, ...], PreTrainedModel] = weakref.WeakValueDictionary()
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """A Hugging Face folder: safetensors, config, tokenizer with its chat template."""
+    """A Hugging Face folder: safetensors, config, tokenizer with its chat template. Of an adapted model the adapter."""
     with _quiet():
-        model.save_pretrained(folder)
+        if adapters.is_adapted(model):
+            adapters.write(model, folder)
+        else:
+            model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def merge(adapter: Path, out: Path) -> None:
+    """Writes the plain model that a base and its adapter amount to."""
+    if not adapters.is_adapter(adapter):
+        raise TropismError(
+            f"{adapter} is no adapter, it has no adapter_config.json: give a folder that peft has written"
+        )
+    if out.exists() and any(out.iterdir()):
+        raise TropismError(f"{out} is not empty: give another --out")
+    load = load_scalar if adapters.is_scalar(adapter) else load_lm
+    save(load(adapter), tokenizers.load(adapter), out)
 
 
 def context_of(model: PreTrainedModel) -> int:
@@ -117,22 +157,40 @@ def context_of(model: PreTrainedModel) -> int:
     return int(getattr(model.config, "max_position_embeddings", 0) or 10**9)
 
 
-def _load(kind: Any, path: str | Path, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
-    try:
-        with _quiet():
-            model = kind.from_pretrained(str(path), dtype=dtype, attn_implementation="sdpa", **options)
-    except (OSError, ValueError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise TropismError(f"no model can be loaded from {path} ({first}): give a Hugging Face folder or id") from None
-    return _placed(model)
-
-
 def config_of(path: str | Path) -> Any:
+    """The config of a model, of an adapter that of its base."""
     try:
-        return AutoConfig.from_pretrained(str(path))
+        return AutoConfig.from_pretrained(adapters.base_of(path))
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise TropismError(f"no model is at {path} ({first}): give a Hugging Face folder or id") from None
+
+
+def _load(kind: Any, path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
+    scalar = kind is AutoModelForSequenceClassification
+    config = config_of(path)
+    if scalar and _is_scalar(config) and config.num_labels != 1:
+        raise TropismError(f"{path} classifies into {config.num_labels} labels: a reward model or critic has one label")
+    options: dict[str, Any] = {"num_labels": 1} if scalar else {}
+    try:
+        with _quiet():
+            model = kind.from_pretrained(adapters.base_of(path), dtype=dtype, attn_implementation="sdpa", **options)
+    except (OSError, ValueError, SafetensorError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise TropismError(f"no model can be loaded from {path} ({first}): give a Hugging Face folder or id") from None
+    if scalar and not _is_scalar(config):
+        torch.nn.init.zeros_(model.get_submodule("score").get_parameter("weight"))
+    return _placed(adapters.merged(model, path) if adapters.is_adapter(path) else model)
+
+
+def _frozen(model: PreTrainedModel, path: str | Path) -> PreTrainedModel:
+    if adapters.is_adapter(path):
+        adapters.put_on(model, path)
+    return model.requires_grad_(False)
+
+
+def _is_scalar(config: Any) -> bool:
+    return any("SequenceClassification" in name for name in config.architectures or ())
 
 
 @contextlib.contextmanager

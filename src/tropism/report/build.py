@@ -1,7 +1,7 @@
 """`report.json` and `report.html` of a run folder.
 
     {"recipe", "seconds": {stage: s}, "models": {name: figures}, "reward_model": figures, "base_completes": figure,
-     "stages": {stage: {"kind", "facts"}}}
+     "comparison": {"start", "equal_kl", "equal_spent", "methods"}, "stages": {stage: {"kind", "facts"}}}
 
 A measured value is {"value", "low", "high"} with its 95 % interval. What was not measured is left out. But for
 `seconds` two runs with the same seed have the same report: there is no date, time or path in it.
@@ -12,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tropism.report.compared import comparison
 from tropism.report.page import page
 from tropism.report.read import Findings, read
 from tropism.store import files
@@ -33,6 +34,7 @@ def write(folder: Path) -> dict[str, Any]:
 
 def _report(findings: Findings) -> dict[str, Any]:
     measured = {key: findings.evaluation.get(key) for key in ("reward_model", "base_completes")}
+    measured["comparison"] = comparison(findings)
     return {
         "recipe": findings.recipe,
         "seconds": {stage.id: stage.seconds for stage in findings.stages},

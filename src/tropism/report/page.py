@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tropism.report import rewards, sections
+from tropism.report import compared, rewards, sections, selftraining
 from tropism.report.plots import escape
 from tropism.report.read import Findings
 from tropism.report.verdict import verdicts
@@ -15,6 +15,8 @@ PARTS = (
     ("The run", sections.time_line),
     ("The models", sections.model_table),
     ("The same prompts, answered by each", sections.side_by_side),
+    ("The methods compared", compared.section),
+    ("ReST, step by step", selftraining.steps),
     ("Learning curves", sections.losses),
     ("The reward model", rewards.reward_model),
     ("Reward, truth and KL", rewards.rounds),
@@ -60,7 +62,7 @@ def methods(findings: Findings) -> list[str]:
         )
     if findings.simulated:
         said.append(f"{_people(findings)} no person labelled anything. Results on people's data will differ.")
-    said.append("Intervals speak of other prompts, not of other seeds: another seed gives another run.")
+    said.append("Unless said, intervals speak of other prompts, not of other seeds: another seed gives another run.")
     return said
 
 

@@ -1,4 +1,4 @@
-"""Small plots as inline SVG: lines, dots and whiskers, a reliability scatter, a time line. No library, no script.
+"""Small plots as inline SVG: lines, dots and whiskers, bars, a reliability scatter, a time line. No library, no script.
 
 Colours are classes (`s0` … `s5`) that the style sheet fills for light and dark; a series is also told apart by its dash
 or its shape. Every point carries its numbers as a <title>. Left out: zoom and tooltips that need scripts.
@@ -25,16 +25,22 @@ def escape(value: object) -> str:
 
 @dataclass(frozen=True)
 class Series:
-    """`smooth` points are averaged for the curve (1: none); the points stay visible, joined unless `dots`."""
+    """`smooth` points are averaged for the curve (1: none); the points stay visible, joined unless `dots`. `band` is
+    an interval (x, low, high) at each point; a `faint` curve is there to compare with."""
 
     name: str
     points: Sequence[Point]
     style: int = 0
     smooth: int = 1
     dots: bool = False
+    band: Sequence[tuple[float, float, float]] = ()
+    faint: bool = False
 
     def finite(self) -> list[Point]:
         return [(x, y) for x, y in self.points if math.isfinite(x) and math.isfinite(y)]
+
+    def interval(self) -> list[tuple[float, float, float]]:
+        return [ends for ends in self.band if all(map(math.isfinite, ends))]
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,10 @@ class Axis:
     def span(self, values: Sequence[float], pad: float = 0.0) -> tuple[float, float]:
         low = min(values) if self.low is None else self.low
         high = max(values) if self.high is None else self.high
-        room = (high - low) * pad or (0.0 if high > low else abs(high) * 0.1 or 1.0)
+        if high <= low:  # one value, or all of them beyond a fixed end
+            room = abs(low) * 0.1 or 1.0
+            return low - (room if self.low is None else 0), low + room
+        room = (high - low) * pad
         return low - (room if self.low is None else 0), high + (room if self.high is None else 0)
 
     def shown(self, value: float, digits: int = 3) -> str:
@@ -58,6 +67,7 @@ class Axis:
 
 def plain(value: float, digits: int = 3) -> str:
     """`digits` significant digits, thousands apart, a true minus sign, an exponent only below 0.0001."""
+    value += 0.0  # no minus before a zero
     if 0 < abs(value) < 1e-4:
         return f"{value:.{digits}g}".replace("e-0", "e-").replace("-", "−")
     places = max(digits - 1 - math.floor(math.log10(abs(value))), 0) if value else 0
@@ -107,14 +117,14 @@ class _Frame:
         joined = " ".join(f"{self.x(x)},{self.y(y)}" for x, y in points)
         return f'<polyline class="{css}" points="{joined}"/>'
 
-    def drawn(self) -> str:
+    def drawn(self, x_ticks: bool = True) -> str:
         x, y = self.axes
         parts = [_text(2, 12, y.label, "axis"), _text(self.right, self.height - 4, x.label, "axis end")]
         for value in ticks(*self.ys, most=4):
             at = self.y(value)
             parts.append(f'<line class="grid" x1="{self.left}" x2="{self.right}" y1="{at}" y2="{at}"/>')
             parts.append(_text(self.left - 6, at + 4, y.shown(value), "tick end"))
-        for value in ticks(*self.xs):
+        for value in ticks(*self.xs) if x_ticks else ():
             parts.append(_text(self.x(value), self.bottom + 16, x.shown(value), "tick middle"))
         parts.append(f'<line class="rule" x1="{self.left}" x2="{self.right}" y1="{self.bottom}" y2="{self.bottom}"/>')
         return "".join(parts)
@@ -134,11 +144,19 @@ def lines(
     if not every:
         return ""
     levels = [b for _, b in every] + list((marks or {}).values())
+    levels += [end for s in series for _, *ends in s.interval() for end in ends]
     size = (900, 320) if wide else SIZE
     frame = _Frame(x, y, x.span([a for a, _ in every]), y.span(levels, 0.06), size)
     parts = [frame.drawn(), *(frame.mark(name, value) for name, value in (marks or {}).items())]
     for s in series:
         points, css = s.finite(), f"s{s.style % STYLES}"
+        if s.faint:
+            parts.append(frame.clipped([f"<g><title>{escape(s.name)}</title>{frame.path(points, 'faint')}</g>"]))
+            continue
+        if band := s.interval():
+            edge = [(a, low) for a, low, _ in band] + [(a, high) for a, _, high in reversed(band)]
+            drawn = " ".join(f"{frame.x(a)},{frame.y(b)}" for a, b in edge)
+            parts.append(frame.clipped([f'<polygon class="band {css}" points="{drawn}"/>']))
         raw = [frame.path(points, f"raw {css}")] if s.smooth > 1 and not s.dots else []
         parts.append(frame.clipped([*raw, frame.path(smoothed(points, s.smooth), f"curve {css}")]))
         for a, b in ((a, b) for a, b in points if frame.ys[0] <= b <= frame.ys[1]):
@@ -199,6 +217,28 @@ def reliability(label: str, points: Sequence[tuple[float, float, float, str]], x
         at = f'cx="{frame.x(predicted)}" cy="{frame.y(observed)}" r="{3 + 7 * math.sqrt(count / most):.1f}"'
         parts.append(f'<circle class="dot s0" {at}><title>{escape(said)}</title></circle>')
     return _svg(size, label, parts)
+
+
+def bars(label: str, rows: Sequence[tuple[str, Mapping[str, float], str]], x: Axis, y: Axis, mark: float) -> str:
+    """(name, {"value", "low", "high"}, title) as bars side by side, each with a whisker over its interval.
+
+    They stand on 0, so that their lengths can be compared; `mark` is a level to compare with. Empty without rows.
+    """
+    if not rows:
+        return ""
+    highest = y.span([0.0, mark, *(figure["high"] for _, figure, _ in rows)])[1]
+    frame = _Frame(x, y, (0.0, float(len(rows))), (0.0, highest), SIZE)
+    parts = [frame.drawn(x_ticks=False)]
+    for i, (name, figure, said) in enumerate(rows):
+        left, middle, right = (frame.x(i + share) for share in (0.15, 0.5, 0.85))
+        top, low, high = (frame.y(figure[end]) for end in ("value", "low", "high"))
+        shape = f'class="bar" x="{left}" y="{top}" width="{right - left:.1f}" height="{frame.bottom - top:.1f}" rx="2"'
+        parts.append(f"<rect {shape}><title>{escape(said)}</title></rect>")
+        parts.append(f'<line class="rule" stroke-width="2" x1="{middle}" x2="{middle}" y1="{low}" y2="{high}"/>')
+        parts.append(_text(middle, round(high - 5, 1), y.shown(figure["value"], 2), "tick middle"))
+        parts.append(_text(middle, frame.bottom + 16, name, "tick middle"))
+    parts.append(frame.path([(0.0, mark), (float(len(rows)), mark)], "mark"))
+    return _svg(SIZE, label, parts)
 
 
 def timeline(label: str, stages: Sequence[tuple[str, float, str]]) -> str:

@@ -10,10 +10,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tropism.report.plots import Axis, Point, Series, escape, figure, lines, reliability, whiskers
+from tropism.report.plots import Axis, Point, Series, bars, escape, figure, lines, plain, reliability, whiskers
 from tropism.report.read import Findings, Finished
 from tropism.report.verdict import FEWEST_ROUNDS, described, hacking, rl_stages
-from tropism.report.words import cell, title
+from tropism.report.words import cell, interval, percent, title
 
 STILL = 1e-6  # a change over the rounds that is only rounding
 TRUTH = "true quality"
@@ -34,18 +34,23 @@ PANELS: dict[str, tuple[str, Axis]] = {
 }
 QUALITIES = {
     "pair_accuracy": "held-out pairs put in the right order",
+    "length_controlled_accuracy": "the same of pairs of nearly equal length",
+    "calibration_error": "expected calibration error (ECE)",
     "kendall_tau": "Kendall's τ with the truth, within a prompt",
     "length_correlation": "correlation of the score with length",
     "length_correlation_truth": "correlation of the truth with length",
 }
+SHARES = {"pair_accuracy", "length_controlled_accuracy", "calibration_error"}
 
 
 def reward_model(findings: Findings) -> str:
     found = findings.evaluation.get("reward_model")
     if not found:
         return ""
+    counts = found.get("counted", {})
     rows = "".join(
-        f'<tr><th scope="row">{escape(said)}</th><td>{cell(found[key], key == "pair_accuracy")}</td></tr>'
+        f'<tr><th scope="row">{escape(said)}</th><td>{cell(found[key], key in SHARES)}</td>'
+        f"<td>{_counted(counts.get(key), key)}</td></tr>"
         for key, said in QUALITIES.items()
         if key in found
     )
@@ -56,7 +61,10 @@ def reward_model(findings: Findings) -> str:
         for key, said in {"length_correlation": "reward", "length_correlation_truth": "truth"}.items()
         if key in found
     }
-    plots = figure("Calibration", _calibration(found.get("calibration", [])), (), CALIBRATION)
+    error = found.get("calibration_error")
+    told = f"{CALIBRATION} Expected calibration error: {_share(error)}." if error else CALIBRATION
+    plots = figure("Calibration", _calibration(found.get("calibration", [])), (), told)
+    plots += _accuracies(found)
     if lengths:
         svg = whiskers("Correlation with length", lengths, Axis("correlation", -1.0, 1.0), 0.0)
         plots += figure(
@@ -72,6 +80,27 @@ CALIBRATION = (
     "How often the preferred of two answers is truly the better one, by the probability σ(difference of scores). "
     "Area: number of pairs."
 )
+
+
+def _accuracies(found: Mapping[str, Any]) -> str:
+    """Accuracy by margin, and by K where K differs."""
+    axis = Axis("in the right order", 0.0, 1.0, percent=True)
+    quarters = [("–".join(plain(end, 2) for end in row["margin"]), row) for row in found.get("accuracy_by_margin", [])]
+    sizes = [(str(row["k"]), row) for row in found.get("accuracy_by_k", [])]
+    parts = []
+    for heading, by, rows, caption in (
+        ("Accuracy by margin", Axis("|difference of scores|, a quarter of the pairs each"), quarters, MARGIN),
+        ("Accuracy by K", Axis("completions of the prompt"), sizes if len(sizes) > 1 else [], CHANCE),
+    ):
+        drawn = [
+            (name, row["accuracy"], f"{name}: {_share(row['accuracy'])} of {row['n']:,} pairs") for name, row in rows
+        ]
+        parts.append(figure(heading, bars(heading, drawn, by, axis, 0.5), (), caption))
+    return "".join(parts)
+
+
+CHANCE = "Whiskers: 95\u202f% intervals. Dashed: one half, which chance gets."
+MARGIN = f"The further apart two scores, the more often their order ought to be right. {CHANCE}"
 
 
 def rounds(findings: Findings) -> str:
@@ -128,6 +157,14 @@ def diagnostics(findings: Findings) -> str:
         if level:
             parts.append(f"<p>{escape(title(stage.id))}, the same in every round. {escape('; '.join(level))}.</p>")
     return "".join(parts)
+
+
+def _counted(n: int | None, key: str) -> str:
+    return f"<small>{n:,} {'pairs' if key in SHARES else 'prompts'}</small>" if n else ""
+
+
+def _share(figure: Mapping[str, float]) -> str:
+    return f"{percent(figure['value'])} ({interval(figure)})"
 
 
 def _told(kept: Sequence[Mapping[str, Any]]) -> str:

@@ -20,6 +20,12 @@ MEASURES = {
     "exact_greedy": "exact match, greedy",
     "exact_sampled": "exact match, sampled",
     "chrf": "chrF (0–100), greedy",
+    "bleu_greedy": "BLEU, greedy",
+    "bleu_sampled": "BLEU, sampled",
+    "chrf_greedy": "chrF of the corpus, greedy",
+    "chrf_sampled": "chrF of the corpus, sampled",
+    "rouge_l_greedy": "ROUGE-L, greedy",
+    "rouge_l_sampled": "ROUGE-L, sampled",
     "quality": "true quality, sampled",
     "reward": "learned reward, sampled",
     "win": "wins over {over}",
@@ -76,7 +82,9 @@ def model_table(findings: Findings) -> str:
         f'<div class="scroll"><table class="figures"><caption>{escape(caption)}. Small: 95 % intervals.</caption>'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
-    return f'{table}<div class="plots">{_model_plots(findings)}</div>{_completes(findings)}'
+    signatures = " · ".join(count.get("signatures", ()))
+    noted = f'<p class="note">{escape(signatures)}</p>' if signatures else ""
+    return f'{table}{noted}<div class="plots">{_model_plots(findings)}</div>{_completes(findings)}'
 
 
 def side_by_side(findings: Findings) -> str:

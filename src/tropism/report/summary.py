@@ -8,7 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-ROWS = ("exact_greedy", "exact_sampled", "chrf", "quality", "reward", "stop_rate", "tokens")
+from tropism.report.compared import sentences
+from tropism.report.plots import plain
+
+TEXT = ("bleu_greedy", "bleu_sampled", "chrf_greedy", "chrf_sampled", "rouge_l_greedy", "rouge_l_sampled")
+ROWS = ("exact_greedy", "exact_sampled", "chrf", *TEXT, "quality", "reward", "stop_rate", "tokens")
 
 
 def summary(report: Mapping[str, Any]) -> str:
@@ -20,6 +24,8 @@ def summary(report: Mapping[str, Any]) -> str:
         console.print(f"{report['recipe']}: {sum(seconds.values()):.0f} s   ({spent})", soft_wrap=True)
         if models := report.get("models"):
             console.print(_models(models))
+            for signature in next(iter(models.values())).get("signatures", ()):
+                console.print(signature, soft_wrap=True)
         if "base_completes" in report:
             console.print(f"base completes raw text: {_figure(report['base_completes'])}")
         if "pair_accuracy" in (reward := report.get("reward_model", {})):
@@ -32,6 +38,29 @@ def summary(report: Mapping[str, Any]) -> str:
         if not models:
             for stage, found in report["stages"].items():
                 console.print(f"{stage}: " + ", ".join(f"{k} {v}" for k, v in found["facts"].items()), soft_wrap=True)
+    return capture.get().rstrip("\n")
+
+
+def compared(report: Mapping[str, Any]) -> str:
+    """The comparison of methods: a table at equal KL, one at equal compute, and what they say."""
+    console = Console(width=120, color_system=None)
+    with console.capture() as capture:
+        for key, unit in (("equal_kl", "nats of KL per completion"), ("equal_spent", "tokens generated and trained")):
+            if key not in report:
+                continue
+            console.print(f"at {plain(report[key]['level'])} {unit}:")
+            grid = Table(box=None, pad_edge=False)
+            for name in ("", "true quality", "over the start", "behind the first", "learned reward"):
+                grid.add_column(name, justify="right" if name else "left")
+            for name, row in report[key]["methods"].items():
+                behind = row.get("behind_best")
+                p = f" p{'=' if behind['p'] > 0.001 else '≤'}{behind['p']:.3f}" if behind else ""
+                cells = (row["truth"], row.get("over_start"), behind, row.get("reward"))
+                shown = [_figure(c) if c else "" for c in cells]
+                grid.add_row(name, shown[0], shown[1], shown[2] + p, shown[3])
+            console.print(grid)
+        for sentence in sentences(report):
+            console.print(sentence, soft_wrap=True)
     return capture.get().rstrip("\n")
 
 

@@ -6,7 +6,16 @@ from collections.abc import Mapping
 
 from tropism.report.plots import plain
 
-NAMES = {"sft": "SFT", "ppo": "PPO", "grpo": "GRPO", "rloo": "RLOO", "dpo": "DPO", "apa": "APA", "rest": "ReST"}
+NAMES = {
+    "sft": "SFT",
+    "ppo": "PPO",
+    "grpo": "GRPO",
+    "rloo": "RLOO",
+    "dpo": "DPO",
+    "apa": "APA",
+    "rest": "ReST",
+    "kto": "KTO",
+}
 
 
 def title(name: str) -> str:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tropism.models.forward import takes_trees
 from tropism.store import groups as store
 from tropism.store.run import Work
-from tropism.tensors.batch import Batch, Ratio, Tree, collate, total
+from tropism.tensors.batch import Batch, Ratio, Tree, total
 from tropism.text.chat import prompt_tokens
+from tropism.train.layout import layout
 from tropism.train.loop import Learner, NotFinite, predict, values
 from tropism.train.order import Order
-from tropism.train.rollouts import ROW_TOKENS
 from tropism.train.trees import TooLong, spans
 from tropism.types import Algorithm, Format, Group, TropismError
 
@@ -43,32 +42,68 @@ class Data:
         return taken
 
 
+@dataclasses.dataclass
+class Place:
+    """Where a training run is: the data taken, the tokens trained on. `before` counts the updates of earlier runs of the
+    same stage, and `more` goes into every checkpoint as it is."""
+
+    position: int = 0
+    tokens: int = 0
+    before: int = 0
+    more: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def save(self, work: Work, learner: Learner) -> None:
+        saved = {"position": self.position, "tokens": self.tokens, **self.more}
+        work.save(self.before + learner.done, lambda folder: learner.save(folder, **saved))
+
+
 def fit(work: Work, learner: Learner, algorithm: Algorithm, data: Data) -> None:
     """Trains from the newest checkpoint, or from the start, to the last step."""
+    place = resumed(work, learner)
+    train(work, learner, algorithm, data, place)
+    work.facts["tokens_trained"] = place.tokens
+
+
+def resumed(work: Work, learner: Learner) -> Place:
+    """Where the newest checkpoint was, with the learner put back to it; the beginning if there is none."""
+    found = work.restore()
+    saved = learner.restore(found[1]) if found else {}
+    return Place(saved.get("position", 0), saved.get("tokens", 0))
+
+
+def train(
+    work: Work,
+    learner: Learner,
+    algorithm: Algorithm,
+    data: Data,
+    place: Place,
+    prepare: Callable[[Batch], Batch] = lambda batch: batch,
+    watch: Callable[[int, int], dict[str, Any]] = lambda before, after: {},
+) -> None:
+    """Updates until the learner has done `data.steps`, from `place` on.
+
+    `prepare` fills a batch with what the algorithm needs. `watch` is told the tokens trained on before and after an
+    update, and returns what else to log of it; with nothing to add, as many lines are logged as there is room for.
+    """
     model = next(iter(learner.models.values()))
-    order = Order(len(data.trees), work.seed)
-    if found := work.restore():
-        order.position = learner.restore(found[1])["position"]
+    order = Order(len(data.trees), work.seed, place.position)
     with work.progress("training", data.steps) as bar:
         bar.advance(learner.done, rated=0)
         while learner.done < data.steps:
-            batch = layout(data.take(order), model, algorithm.predicts)
+            batch = prepare(layout(data.take(order), model, algorithm.predicts))
             try:
                 numbers = values(learner.update(algorithm, algorithm.credit(batch)))
             except NotFinite as error:
                 raise error.with_checkpoint(work.last_checkpoint()) from None
-            bar.advance(1, rated=int((batch.position_BT > 0).sum()))
+            fresh = int((batch.position_BT > 0).sum())
+            place.position, place.tokens = order.position, place.tokens + fresh
+            bar.advance(1, rated=fresh)
             bar.show(loss=numbers["loss"])
-            if learner.done % max(data.steps // 200, 1) == 0 or learner.done == data.steps:
-                work.log(step=learner.done, **numbers)
+            more = watch(place.tokens - fresh, place.tokens)
+            if more or learner.done % max(data.steps // 200, 1) == 0 or learner.done == data.steps:
+                work.log(step=place.before + learner.done, **numbers, **more)
             if work.due() and learner.done < data.steps:
-                work.save(learner.done, lambda folder: learner.save(folder, position=order.position))
-
-
-def layout(trees: Sequence[Tree], model: PreTrainedModel, predicts: Sequence[str] = ("logprobs_BT",)) -> Batch:
-    """A Batch on the model's device, in the layout that the model can take and the cheapest for what it predicts."""
-    twins = set(predicts) <= {"scores_N", "scores_BT"}
-    return collate(trees, ROW_TOKENS, shared=takes_trees(model), twins=twins).to(model.device)
+                place.save(work, learner)
 
 
 @torch.no_grad()
@@ -144,10 +179,10 @@ def held_out(groups: Sequence[Group], share: float, smallest: int = 1) -> tuple[
     return [g for i, g in enumerate(groups) if i not in test], [groups[i] for i in sorted(test)]
 
 
-def read_split(path: str) -> tuple[list[Group], list[Group]]:
-    """(train, test) of groups that the label stage has split by prompt."""
-    groups = list(store.read(path))
+def read_split(paths: str | Sequence[str]) -> tuple[list[Group], list[Group]]:
+    """(train, test) of groups, of one label stage or several, that it has split by prompt."""
+    groups = [g for path in ([paths] if isinstance(paths, str) else paths) for g in store.read(path)]
     train = [g for g in groups if g.meta.get("split") != "test"]
     if not train:
-        raise TropismError(f"{path} holds no training groups: lower `test` in the label stage")
+        raise TropismError(f"{paths} holds no training groups: lower `test` in the label stage")
     return train, [g for g in groups if g.meta.get("split") == "test"]

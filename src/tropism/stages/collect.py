@@ -14,6 +14,7 @@ from tropism.stages._train import fitting, question, read
 from tropism.store import groups as store
 from tropism.store.run import Work
 from tropism.text import tokenizer
+from tropism.train import parallel
 from tropism.types import Format, Group, ModelRef, SamplingParams
 
 __all__ = ["Collect"]
@@ -44,7 +45,7 @@ class Collect:
             for i in range(len(done), len(asked), self.prompts_at_once):
                 batch = asked[i : i + self.prompts_at_once]
                 seeded = dataclasses.replace(self.sampling, seed=work.seed + self.sampling.seed)
-                answers = engine.generate([g.prompt for g in batch], seeded)
+                answers = parallel.generate(engine, [g.prompt for g in batch], seeded)
                 done += [dataclasses.replace(g, completions=a, judgments=()) for g, a in zip(batch, answers)]
                 tokens = sum(len(c.tokens or ()) for a in answers for c in a)
                 bar.advance(len(batch) * self.sampling.n, rated=tokens)

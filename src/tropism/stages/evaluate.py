@@ -10,7 +10,6 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -20,8 +19,9 @@ from transformers import PreTrainedModel
 
 from tropism.engines.local import LocalEngine
 from tropism.models.store import context_of, load_lm
-from tropism.stages._train import PASS_TOKENS, layout, question, read
-from tropism.stages.reward import HELD_OUT
+from tropism.stages._reward_figures import held_out_groups, reward_figures
+from tropism.stages._text_metrics import TextMetric, measure
+from tropism.stages._train import PASS_TOKENS, question, read
 from tropism.store import files
 from tropism.store import groups as store
 from tropism.store.run import Work
@@ -29,6 +29,8 @@ from tropism.tensors import statistics
 from tropism.tensors.batch import sum_by_completion
 from tropism.tensors.statistics import Figure
 from tropism.text import tokenizer
+from tropism.train import parallel
+from tropism.train.layout import layout
 from tropism.train.loop import predict
 from tropism.train.rollouts import judgments
 from tropism.train.trees import spans, tree
@@ -46,7 +48,8 @@ class Evaluate:
 
     `judge` is the truth, `proxy` the reward model (to see how far it is from the truth). `completes` are raw-text
     prompts for the model `base`; `reward` is a reward stage, measured on its held-out groups against the judgments of
-    `against`.
+    `against`. `metrics` score the answers against the references, all prompts together: "bleu", "chrf", "rouge_l"; the
+    figures are `bleu_greedy`, `bleu_sampled` and so on, with their `signatures`.
     """
 
     models: Mapping[str, ModelRef]
@@ -59,6 +62,7 @@ class Evaluate:
     completes: Format | None = None
     reward: ModelRef | None = None
     against: str = "truth"
+    metrics: tuple[TextMetric, ...] = ()
     sampling: SamplingParams = SamplingParams(n=4, max_tokens=48)
 
     version: ClassVar[int] = 1
@@ -74,9 +78,11 @@ class Evaluate:
 
     def run(self, work: Work) -> None:
         asked = read(self.prompts, "prompts", work)
+        if self.metrics and (alone := next((g.id for g in asked if g.target is None), None)):
+            raise TropismError(f"metrics compare with a reference answer and group {alone} has none: leave metrics out")
         result: dict[str, Any] = {"over": self.over}
         if self.reward:  # first, as it may find that `against` is wrong
-            result["reward_model"] = reward_figures(_held_out_groups(self.reward), self.against)
+            result["reward_model"] = reward_figures(held_out_groups(self.reward), self.against)
         answers: dict[str, dict[str, list[Group]]] = {}
         with work.progress("answering", len(self.models) * len(asked) * (self.sampling.n + 1)) as bar:
             for name, path in self.models.items():
@@ -105,7 +111,7 @@ class Evaluate:
         sampled = dataclasses.replace(self.sampling, seed=work.seed)
         found: dict[str, list[Group]] = {}
         for kind, params in (("greedy", greedy), ("sampled", sampled)):
-            made = engine.generate([g.prompt for g in asked], params)
+            made = parallel.generate(engine, [g.prompt for g in asked], params)
             groups = [dataclasses.replace(g, completions=c, judgments=()) for g, c in zip(asked, made)]
             for label, judge in (("truth", self.judge), ("proxy", self.proxy)):
                 if judge is not None and not (label == "proxy" and name in self.plain):
@@ -125,14 +131,13 @@ class Evaluate:
         if all(g.target is not None for g in greedy):
             exact = [float(np.mean([_exact(c.text, g.target) for c in g.completions])) for g in sampled]
             right = sum(_exact(g.completions[0].text, g.target) for g in greedy)
-            chrf = CHRF()
-            figures |= {
-                "exact_greedy": statistics.proportion(right, n),
-                "exact_sampled": statistics.mean(exact),
-                "chrf": statistics.mean(
+            figures |= {"exact_greedy": statistics.proportion(right, n), "exact_sampled": statistics.mean(exact)}
+            if "chrf" not in self.metrics:
+                chrf = CHRF()
+                figures["chrf"] = statistics.mean(
                     [chrf.sentence_score(g.completions[0].text.strip(), [g.target or ""]).score for g in greedy]
-                ),
-            }
+                )
+        figures |= self._texts(found)
         for label, key in (("truth", "quality"), ("proxy", "reward")):
             if (scores := _scores(sampled, label)) is not None:
                 figures[key] = statistics.mean([float(np.mean(s)) for s in scores])
@@ -146,6 +151,17 @@ class Evaluate:
         figures["stop_rate"] = statistics.mean([float(np.mean(x)) for x in stops])
         return figures
 
+    def _texts(self, found: Mapping[str, list[Group]]) -> dict[str, Any]:
+        """The `metrics` of greedy and of sampled answers, and how each was computed."""
+        figures: dict[str, Any] = {}
+        signatures: list[str] = []
+        for metric in self.metrics:
+            for kind, groups in found.items():
+                answers, right = [[c.text for c in g.completions] for g in groups], [g.target or "" for g in groups]
+                figures[f"{metric}_{kind}"], signature = measure(metric, answers, right)
+            signatures.append(signature)
+        return figures | ({"signatures": signatures} if signatures else {})
+
     def _completes(self, work: Work) -> Figure:
         """How often the base model, given raw text to go on with, goes on rightly (its first line)."""
         assert self.completes is not None
@@ -153,66 +169,8 @@ class Evaluate:
         path = self.models[self.base]
         engine = LocalEngine(load_lm(path), tokenizer.load(path), self.base)
         params = SamplingParams(temperature=0.0, max_tokens=self.sampling.max_tokens, stop=("\n",))
-        made = engine.generate([g.prompt for g in groups], params)
+        made = parallel.generate(engine, [g.prompt for g in groups], params)
         return statistics.proportion(sum(_exact(c[0].text, g.target) for g, c in zip(groups, made)), len(groups))
-
-
-def reward_figures(groups: list[Group], against: str) -> dict[str, Any]:
-    """Held-out accuracy, rank correlation, length bias and calibration of a reward model, over groups."""
-    scores: list[list[float]] = []
-    truths: list[list[float]] = []
-    lengths: list[list[float]] = []
-    for group in groups:
-        found, truth = group.judgment("reward_model"), group.judgment(against)
-        if found is None or truth is None:
-            raise TropismError(
-                f"group {group.id} has no judgment by {against!r}: set `against` to a judge of the label stage"
-            )
-        kept = [k for k, (s, t) in enumerate(zip(found.scores, truth.scores)) if s is not None and t is not None]
-        scores.append([found.scores[k] or 0.0 for k in kept])
-        truths.append([truth.scores[k] or 0.0 for k in kept])
-        lengths.append([float(len(group.completions[k].text)) for k in kept])
-    counted = [statistics.concordance(s, t) for s, t in zip(scores, truths)]
-    taus = [x for s, t in zip(scores, truths) if (x := statistics.kendall_tau(s, t)) is not None]
-    biases = [x for s, n in zip(scores, lengths) if (x := statistics.correlation(s, n)) is not None]
-    wanted = [x for t, n in zip(truths, lengths) if (x := statistics.correlation(t, n)) is not None]
-    figures: dict[str, Any] = {"n_groups": len(groups), "n_pairs": sum(p for _, p in counted), "against": against}
-    if figures["n_pairs"]:
-        figures["pair_accuracy"] = statistics.ratio([float(r) for r, _ in counted], [float(p) for _, p in counted])
-    for name, values in (("kendall_tau", taus), ("length_correlation", biases), ("length_correlation_truth", wanted)):
-        if values:
-            figures[name] = statistics.mean(values)
-    figures["calibration"] = calibration(scores, truths)
-    return figures
-
-
-def calibration(scores: Sequence[Sequence[float]], truths: Sequence[Sequence[float]]) -> list[dict[str, float]]:
-    """Ten equal bins of σ(score difference), as the probability that the first is better, against how often it is."""
-    predicted, right = [], []
-    for s, t in zip(scores, truths):
-        i, j = np.triu_indices(len(s), 1)
-        difference, order = np.asarray(s)[i] - np.asarray(s)[j], np.sign(np.asarray(t)[i] - np.asarray(t)[j])
-        known = order != 0
-        flip = np.where(difference < 0, -1, 1)  # each pair once, the one that the model prefers first
-        predicted += (1 / (1 + np.exp(-np.abs(difference[known])))).tolist()
-        right += ((order * flip)[known] > 0).tolist()
-    bins = np.clip(((np.asarray(predicted) - 0.5) * 20).astype(int), 0, 9)
-    return [
-        {
-            "predicted": round(float(np.mean(np.asarray(predicted)[bins == b])), 4),
-            "observed": round(float(np.mean(np.asarray(right)[bins == b])), 4),
-            "n": int((bins == b).sum()),
-        }
-        for b in range(10)
-        if (bins == b).any()
-    ]
-
-
-def _held_out_groups(reward: str) -> list[Group]:
-    path = Path(reward) / HELD_OUT
-    if not path.exists():
-        raise TropismError(f"{reward} holds no groups kept from training: raise `test` in the label stage before it")
-    return list(store.read(path))
 
 
 def _exact(text: str, target: str | None) -> bool:

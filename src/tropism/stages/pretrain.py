@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from tropism.algorithms.nll import NLL
-from tropism.models.store import Architecture, context_of, create, load_lm, save
+from tropism.models.store import Architecture, context_of, create, save
+from tropism.models.weights import Weights
 from tropism.stages._train import PASS_TOKENS, Data, documents, fit, held_out, measure
 from tropism.store.run import Work
 from tropism.text import tokenizer
@@ -20,7 +21,7 @@ __all__ = ["Pretrain"]
 
 
 @dataclass(frozen=True)
-class Pretrain:
+class Pretrain(Weights):
     """A new model on `tokenizer`, or `init` trained further; exactly one of the two is given.
 
     Documents longer than `row_tokens` are cut into pieces of that length; each token is trained once a pass.
@@ -43,13 +44,16 @@ class Pretrain:
     def __post_init__(self) -> None:
         if (self.tokenizer is None) == (self.init is None):
             raise TropismError("pretrain needs either `tokenizer` (a new model) or `init` (a model to go on from)")
+        if self.adapter.r and not self.init:
+            raise TropismError("pretrain.adapter needs `init`: a new model has no weights to leave as they are")
         if self.row_tokens < 2:
             raise TropismError(f"row_tokens = {self.row_tokens} leaves nothing to predict: use 2 or more")
 
     def run(self, work: Work) -> None:
         train, test = held_out(documents(self.data, work), self.held_out)
         words = tokenizer.load(self.init or self.tokenizer or "")
-        model = load_lm(self.init) if self.init else create(self.model, words, work.seed)
+        seed = work.seed
+        model = self.train_lm(self.init, seed) if self.init else self.ready(create(self.model, words, seed))
         length = min(self.row_tokens, context_of(model))
         trees = [piece for group in train for piece in chunks(group, words, length)]
         learner = Learner({"policy": model}, self.optim, self.steps, pass_tokens=self.pass_tokens)

@@ -3,6 +3,8 @@
 The held-out groups come back in `held_out.parquet` with the model's judgment added, for calibration and accuracy: in
 the scale of the likelihood, where a difference of scores is the log-odds of a preference. The saved model's scores have
 standard deviation 1 on the training completions, so that a KL coefficient keeps its meaning.
+
+An ensemble is several of these stages: each draws its data order from a seed of its own, which follows from its id.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ import torch
 from transformers import PreTrainedModel
 
 from tropism.algorithms.kwise import KWise
-from tropism.models.store import context_of, load_scalar, save
-from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, layout, measure, read_split
+from tropism.models.store import context_of, save
+from tropism.models.weights import Weights
+from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, measure, read_split
 from tropism.store import groups as store
 from tropism.store.run import Work
 from tropism.tensors.batch import Tree
 from tropism.text import tokenizer
+from tropism.train.layout import layout
 from tropism.train.loop import Learner, predict
 from tropism.train.optim import Optim
 from tropism.train.trees import judged, ranks, spans, tree
@@ -32,11 +36,15 @@ HELD_OUT = "held_out.parquet"
 
 
 @dataclass(frozen=True)
-class Reward:
-    """`judge` names whose judgments are learned; `passes` over the training groups are made."""
+class Reward(Weights):
+    """`judge` names whose judgments are learned; `passes` over the training groups are made.
+
+    `model` is where the weights begin: the policy that sampled (sft), or the pretrained model (base) it came from. Chats
+    need a tokenizer with a chat template.
+    """
 
     model: ModelRef
-    groups: GroupsRef
+    groups: GroupsRef | tuple[GroupsRef, ...]
     judge: str
     passes: float = 3.0
     groups_per_step: int = 16
@@ -51,7 +59,12 @@ class Reward:
     def run(self, work: Work) -> None:
         train, test = read_split(self.groups)
         words = tokenizer.load(self.model)
-        model = load_scalar(self.model)
+        if words.chat_template is None and any(m.role != "text" for g in train for m in g.prompt):
+            raise TropismError(
+                f"the groups are chats and the tokenizer of reward.model {self.model} has no chat template: begin with a "
+                'model that has one, such as an sft stage with chat_template = "tropism" made from it'
+            )
+        model = self.train_scalar(self.model, work.seed)
         context = context_of(model)
 
         def make(group: Group) -> Tree:
@@ -90,13 +103,17 @@ class Reward:
 
 
 def ranked(group: Group, judge: str, found: Tree) -> Tree:
-    """The tree with the judge's ranks; a group of one completion ranks nothing and is refused."""
+    """The tree with the judge's ranks, and as rewards what a margin goes by: an interval judge's scores, minus the ranks
+    of an ordinal one. A group of one completion ranks nothing and is refused."""
     if len(group.completions) < 2:
         raise TropismError(
             f"group {group.id} has {len(group.completions)} completion: a reward model needs at least "
             "two of a prompt, so sample with sampling.n ≥ 2"
         )
-    return dataclasses.replace(found, rank=ranks(judged(group, judge)))
+    judgment = judged(group, judge)
+    rank = ranks(judgment)
+    reward = judgment.scores if judgment.scale == "interval" else tuple(-float(r) if r else None for r in rank)
+    return dataclasses.replace(found, rank=rank, reward=reward)
 
 
 @torch.inference_mode()

@@ -2,7 +2,8 @@
 
 A round samples completions from the policy, has them judged, gives credit, and makes `epochs` passes of `minibatches`
 updates over them. `truth` is a judge that is looked at and never trained on, so that reward hacking shows: the reward
-goes up and the truth does not.
+goes up and the truth does not. With an algorithm that some groups teach nothing (all rewards equal), other prompts are
+sampled in their place.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from transformers import PreTrainedModel
 
 from tropism.algorithms.ppo import PPO
 from tropism.engines.local import LocalEngine
-from tropism.models.store import context_of, load_lm, load_scalar, save
+from tropism.models.store import context_of, save
+from tropism.models.weights import Weights
+from tropism.stages._probe import Probe
 from tropism.stages._train import PASS_TOKENS, fitting, question, read
 from tropism.store.run import Work
 from tropism.tensors.batch import Batch, take_rows, total
@@ -25,16 +28,19 @@ from tropism.text import tokenizer
 from tropism.train.loop import Learner, NotFinite, values
 from tropism.train.optim import Optim
 from tropism.train.order import Order
-from tropism.train.rollouts import annotate, experience, judgments, rollouts, round_metrics
-from tropism.types import Adaptive, Algorithm, Format, Group, Judge, ModelRef, SamplingParams, TropismError
+from tropism.train.rollouts import annotate, experience, judgments, rollouts, round_metrics, scores
+from tropism.train.shaping import Moments, Shaping
+from tropism.types import Adaptive, Algorithm, Format, Group, Judge, ModelRef, SamplingParams, Selective, TropismError
 
 __all__ = ["RL"]
 
 
 @dataclass(frozen=True)
-class RL:
+class RL(Weights):
     """The reference is the policy before the first round. `critic` is where the critic's weights begin (by default
-    the policy's); for `critic_warmup` rounds only the critic is trained. `sampling.n` completions a prompt."""
+    the policy's); for `critic_warmup` rounds only the critic is trained. `sampling.n` completions a prompt. `budget`
+    ends the stage before `rounds` do, once so many tokens have been generated and trained on (0: never). `refills`
+    bounds how often a round samples again for groups that teach nothing."""
 
     policy: ModelRef
     prompts: Format
@@ -42,18 +48,22 @@ class RL:
     algorithm: Algorithm = PPO()
     critic: ModelRef | None = None
     truth: Judge | None = None
+    shaping: Shaping = Shaping()
     rounds: int = 60
+    budget: int = 0
     prompts_per_round: int = 32
     sampling: SamplingParams = SamplingParams(n=4, max_tokens=48)
+    refills: int = 2
     too_long: Literal["stop", "skip"] = "stop"
     epochs: int = 1
     minibatches: int = 1
     critic_lr: float = 0.0
     critic_warmup: int = 0
     pass_tokens: int = PASS_TOKENS  # in one forward pass: lower it if memory is short
+    probe: Probe | None = None
     optim: Optim = field(default_factory=lambda: Optim(lr=2e-4, schedule="constant"))
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     makes: ClassVar[Literal["model"]] = "model"
 
     def __post_init__(self) -> None:
@@ -62,47 +72,59 @@ class RL:
 
     def run(self, work: Work) -> None:
         words = tokenizer.load(self.policy)
-        models = {"policy": load_lm(self.policy)}
+        models = {"policy": self.train_lm(self.policy, work.seed)}
         context = context_of(models["policy"])
         make = functools.partial(question, words=words, context=context, max_tokens=self.sampling.max_tokens)
         asked = [g for g, _ in fitting(read(self.prompts, "prompts", work), make, self.too_long, work)]
         if "values_BT" in self.algorithm.predicts:
-            models["critic"] = load_scalar(self.critic or self.policy)
-        reference = load_lm(self.policy)
+            models["critic"] = self.train_scalar(self.critic or self.policy, work.seed + 1)
+        reference = self.freeze_lm(self.policy)
         steps = self.rounds * self.epochs * self.minibatches
         rates = {"critic": self.critic_lr or self.optim.lr}
         learner = Learner(models, self.optim, steps, rates, self.pass_tokens, self.sampling)
         state = _State(self.algorithm, Order(len(asked), work.seed), words, reference)
         if found := work.restore():
             state.load(learner.restore(found[1]))
+        look = functools.partial(self.probe.look, models["policy"], reference, words) if self.probe else None
+        if look and not state.round:
+            work.log(round=0, **look(0))
         with work.progress("rounds", self.rounds) as bar:
             bar.advance(state.round, rated=0)
             engine = LocalEngine(models["policy"], words)
-            while state.round < self.rounds:
+            while not self._over(state):
+                before = state.spent
                 engine.load(None, f"{work.fingerprint}@{state.round}")
                 numbers, tokens = self._round(work, learner, state, asked, engine)
                 bar.advance(1, rated=tokens)
                 bar.show(reward=numbers["reward"], kl=numbers.get("kl", 0.0))
-                work.log(round=state.round, **numbers)
-                if work.due() and state.round < self.rounds:
+                more = {}
+                if look and self.probe and (self._over(state) or self.probe.due(before, state.spent)):
+                    more = look(state.spent)
+                work.log(round=state.round, **numbers, **more)
+                if work.due() and not self._over(state):
                     work.save(state.round, lambda folder: learner.save(folder, **state.save()))
         work.facts |= {
-            "rounds": self.rounds,
-            "completions": self.rounds * self.prompts_per_round * self.sampling.n,
+            "rounds": state.round,
+            "completions": state.completions,
+            "tokens_generated": state.generated,
+            "tokens_trained": state.trained,
         }
         save(models["policy"], words, work.out)
+
+    def _over(self, state: _State) -> bool:
+        return state.round >= self.rounds or (self.budget > 0 and state.spent >= self.budget)
 
     def _round(
         self, work: Work, learner: Learner, state: _State, asked: list[Group], engine: LocalEngine
     ) -> tuple[dict[str, float], int]:
         """Samples, judges, gives credit, updates. Numbers of the round, and how many tokens were sampled."""
         policy = learner.models["policy"]
-        groups = [asked[i] for i in state.order.take(self.prompts_per_round)]
-        seeded = dataclasses.replace(self.sampling, seed=(work.seed << 20) + state.round)
-        groups = rollouts(groups, engine, self.judge, seeded)
+        groups, before = self._sampled(work, state, asked, engine), state.generated
         batch = experience(groups, state.words, policy, context_of(policy))
         if not batch.need("scored_N").any():
             raise TropismError(f"the judge scored no completion of round {state.round + 1}: name a judge that can")
+        plain = batch
+        batch, state.seen = self.shaping(batch, state.seen)
         batch = annotate(
             batch,
             state.algorithm.needs,
@@ -118,17 +140,35 @@ class RL:
         for piece in self._pieces(batch, rng):
             try:
                 updates.append(learner.update(state.algorithm, piece, frozen))
+                state.trained += int((piece.position_BT > 0).sum())
             except NotFinite as error:
                 raise error.with_checkpoint(work.last_checkpoint()) from None
-        numbers = {**values(round_metrics(batch)), **values(total(updates))}
+        numbers = {**values(round_metrics(batch, plain)), **values(total(updates))}
         if self.truth is not None:
-            scores = [s for j in judgments(self.truth, groups) for s in j.scores if s is not None]
-            numbers["truth"] = sum(scores) / len(scores) if scores else float("nan")
+            said = [s for j in judgments(self.truth, groups) for s in j.scores if s is not None]
+            numbers["truth"] = sum(said) / len(said) if said else float("nan")
         state.round += 1
         if isinstance(state.algorithm, Adaptive):
             state.algorithm = state.algorithm.adapt(numbers["kl"], batch.n)
             numbers["kl_coefficient"] = state.algorithm.kl  # type: ignore[attr-defined]
-        return numbers, sum(len(c.tokens or ()) for g in groups for c in g.completions)
+        return numbers, state.generated - before
+
+    def _sampled(self, work: Work, state: _State, asked: list[Group], engine: LocalEngine) -> list[Group]:
+        """The judged groups of a round; with a Selective algorithm only those that teach something, if there are any."""
+        kept: list[Group] = []
+        dull: list[Group] = []
+        for again in range(1 + self.refills):
+            taken = [asked[i] for i in state.order.take(self.prompts_per_round - len(kept))]
+            seed = (work.seed << 20) + state.round + (again << 52)
+            groups = rollouts(taken, engine, self.judge, dataclasses.replace(self.sampling, seed=seed))
+            state.completions += len(groups) * self.sampling.n
+            state.generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
+            for group in groups:
+                picks = not isinstance(state.algorithm, Selective) or state.algorithm.teaches(scores(group))
+                (kept if picks else dull).append(group)
+            if len(kept) == self.prompts_per_round:
+                break
+        return kept or dull
 
     def _pieces(self, batch: Batch, rng: np.random.Generator) -> list[Batch]:
         """The rows of a round, shuffled anew for each epoch, in `minibatches` pieces."""
@@ -149,11 +189,25 @@ class _State:
     words: Any
     reference: PreTrainedModel
     round: int = 0
+    completions: int = 0
+    generated: int = 0  # tokens
+    trained: int = 0  # tokens, prompts included
+    seen: Moments = Moments()
+
+    @property
+    def spent(self) -> int:
+        return self.generated + self.trained
 
     def save(self) -> dict[str, Any]:
         fields = {f.name: getattr(self.algorithm, f.name) for f in dataclasses.fields(self.algorithm)}
-        return {"round": self.round, "position": self.order.position, "algorithm": fields}
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        return {**counts, "position": self.order.position, "algorithm": fields, "seen": dataclasses.asdict(self.seen)}
 
     def load(self, saved: dict[str, Any]) -> None:
-        self.round, self.order.position = saved["round"], saved["position"]
+        for name in _COUNTS:
+            setattr(self, name, saved[name])
+        self.order.position, self.seen = saved["position"], Moments(**saved["seen"])
         self.algorithm = dataclasses.replace(self.algorithm, **saved["algorithm"])
+
+
+_COUNTS = ("round", "completions", "generated", "trained")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from tropism.algorithms.nll import NLL
-from tropism.models.store import context_of, load_lm, save
+from tropism.models.store import context_of, save
+from tropism.models.weights import Weights
 from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, held_out, measure, read
 from tropism.store.run import Work
 from tropism.text import chat, tokenizer
@@ -20,7 +21,7 @@ __all__ = ["SFT"]
 
 
 @dataclass(frozen=True)
-class SFT:
+class SFT(Weights):
     """`chat_template` is for a tokenizer that has none: "tropism" or a Jinja file. `too_long` says what happens to a
     demonstration longer than the model's context."""
 
@@ -40,10 +41,15 @@ class SFT:
     def run(self, work: Work) -> None:
         groups = read(self.data, "data", work)
         words = tokenizer.load(self.model)
-        model = load_lm(self.model)
+        model = self.train_lm(self.model, work.seed)
         if self.chat_template:
             adopt(words, self.chat_template)
             if len(words) > model.config.vocab_size:
+                if self.adapter.r:
+                    raise TropismError(
+                        f"chat_template = {self.chat_template!r} adds tokens to {self.model}, and an adapter trains no "
+                        "embeddings: run one sft stage without `adapter` first"
+                    )
                 model.resize_token_embeddings(len(words))
             model.config.eos_token_id, model.config.pad_token_id = words.eos_token_id, words.pad_token_id
         context = context_of(model)

@@ -5,6 +5,9 @@
 A stage is a dataclass whose `run(work)` fills `work.out`. The marker DONE comes last and lists every file with its
 checksum; a checkpoint is a sealed folder, and a torn one is passed over for the one before it. A killed and continued
 stage ends in the same bits as an uninterrupted one, because a checkpoint holds everything the loop's next step reads.
+
+Where several processes run a recipe together, all read the folder and the leading one writes it: the others' results
+go to a folder that is thrown away.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +28,7 @@ import tropism
 from tropism.recipe import Recipe, bind, check_kind, refs
 from tropism.store import files
 from tropism.store.fingerprint import describe, fingerprint
+from tropism.store.peers import Peers
 from tropism.store.progress import Progress, Reporter
 from tropism.types import Artifact, Stage, TropismError
 
@@ -33,20 +38,27 @@ KEPT_CHECKPOINTS = 2
 
 
 class Work:
-    """What a running stage may touch: its folder, seed, checkpoints, metrics and progress."""
+    """What a running stage may touch: its folder, seed, checkpoints, metrics and progress. `out` is where its result
+    goes; what it writes elsewhere goes through `peers.once`."""
 
-    def __init__(self, folder: Path, id: str, mark: str, seed: int, checkpoint_s: float, reporter: Reporter) -> None:
-        self.folder, self.id, self.fingerprint, self.seed = folder, id, mark, seed
-        self.reporter = reporter
+    def __init__(
+        self,
+        folder: Path,
+        out: Path,
+        id: str,
+        mark: str,
+        seed: int,
+        checkpoint_s: float,
+        reporter: Reporter,
+        peers: Peers,
+    ) -> None:
+        self.folder, self.out, self.id, self.fingerprint, self.seed = folder, out, id, mark, seed
+        self.reporter, self.peers = reporter, peers
         self.facts: dict[str, Any] = {}  # numbers about the whole stage, kept in DONE
         self._checkpoint_s = checkpoint_s
         self._began = self._saved = time.monotonic()
         self._before_s = 0.0
         self._metrics = folder / "metrics.jsonl"
-
-    @property
-    def out(self) -> Path:
-        return self.folder / "out"
 
     @property
     def seconds(self) -> float:
@@ -63,6 +75,8 @@ class Work:
 
     def log(self, **metrics: Any) -> None:
         """One line of metrics.jsonl."""
+        if not self.peers.leads:
+            return
         with files.explained(self._metrics), open(self._metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(metrics, ensure_ascii=False) + "\n")
 
@@ -71,7 +85,9 @@ class Work:
         return time.monotonic() - self._saved >= self._checkpoint_s
 
     def save(self, step: int, fill: Callable[[Path], None]) -> None:
-        """A checkpoint: `fill` writes everything the step after `step` reads."""
+        """A checkpoint: `fill` writes everything the step after `step` reads. It may not wait for other processes."""
+        if not self.peers.leads:
+            return
         size = 0
         if self._metrics.exists():
             with open(self._metrics, "rb") as file:
@@ -87,14 +103,21 @@ class Work:
 
     def restore(self) -> tuple[int, Path] | None:
         """(step, folder) of the newest whole checkpoint, with the metrics cut back to it; None to begin afresh."""
+        found = self.peers.once(self._newest)
+        if found is None:
+            return None
+        path, meta = found
+        self._before_s, self.facts = meta["seconds"], meta["facts"]
+        self.note(f"continues from step {meta['step']}")
+        return meta["step"], path
+
+    def _newest(self) -> tuple[Path, dict[str, Any]] | None:
         for unfinished in (self.folder / "checkpoints").glob(".*.part"):
             shutil.rmtree(unfinished)
         for path in self._checkpoints():
             if (meta := files.sealed(path)) is not None:
                 self._cut_metrics(meta["metrics_bytes"])
-                self._before_s, self.facts = meta["seconds"], meta["facts"]
-                self.note(f"continues from step {meta['step']}")
-                return meta["step"], path
+                return path, meta
             self.note(f"the checkpoint {path.name} is damaged and passed over")
             shutil.rmtree(path)
         self._cut_metrics(0)
@@ -129,19 +152,23 @@ class Run:
         seed: int = 0,
         checkpoint_s: float = 15.0,
         reporter: Reporter | None = None,
-        name: str = "",
+        recipe: Recipe | None = None,
+        peers: Peers | None = None,
     ) -> None:
         self.folder, self.seed, self.checkpoint_s = Path(folder), seed, checkpoint_s
-        self.reporter = reporter or Reporter()
+        self.peers = peers or Peers()
+        self.reporter = (reporter or Reporter()) if self.peers.leads else Reporter(quiet=True)
         self.artifacts: dict[str, Artifact] = {}
         self.seconds: dict[str, float] = {}
-        self._recipe: dict[str, Any] = {"name": name or self.folder.name, "seed": seed, "stages": {}, "folders": {}}
-        try:
-            with files.explained(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TropismError(f"{folder} cannot be a run folder ({error.strerror}): choose another --out") from None
-        self._lock = _lock(self.folder)
+        stages = recipe.stages if recipe else {}  # also those to come
+        self._recipe: dict[str, Any] = {
+            "name": recipe.name if recipe else self.folder.name,
+            "seed": seed,
+            "stages": {id: describe(stage) for id, stage in stages.items()},
+            "folders": {},
+        }
+        self._lock: Any = None
+        self.peers.once(self._open)
 
     def __enter__(self) -> Run:
         return self
@@ -151,7 +178,18 @@ class Run:
 
     def close(self) -> None:
         """Lets another process use the folder."""
-        self._lock.close()
+        if self._lock:
+            self._lock.close()
+
+    def _open(self) -> None:
+        try:
+            with files.explained(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TropismError(
+                f"{self.folder} cannot be a run folder ({error.strerror}): choose another --out"
+            ) from None
+        self._lock = _lock(self.folder)
 
     def __call__(self, stage: Stage, id: str = "") -> Path:
         """Runs one stage (its id is its kind by default) and returns the folder of its result."""
@@ -162,8 +200,7 @@ class Run:
         seed = stage_seed(self.seed, id)
         mark = fingerprint(stage, seed, self.artifacts)
         folder = self.folder / f"{id}-{mark[:8]}"
-        self._record(id, stage, folder)
-        meta = done(folder)
+        meta = self.peers.once(lambda: self._record(id, stage, folder))
         if meta is None:
             meta = self._work(stage, id, mark, seed, folder)
         else:
@@ -172,13 +209,27 @@ class Run:
         self.seconds[id] = meta["seconds"]
         return folder / "out"
 
-    def _record(self, id: str, stage: Stage, folder: Path) -> None:
-        """recipe.json: the stages, and the folder of each that was reached."""
+    def _record(self, id: str, stage: Stage, folder: Path) -> dict[str, Any] | None:
+        """recipe.json: the stages, and the folder of each that was reached. Returns what this stage's DONE says."""
         self._recipe["stages"][id] = describe(stage)
         self._recipe["folders"][id] = folder.name
         files.write_json(self.folder / RECIPE, self._recipe)
+        return done(folder)
 
     def _work(self, stage: Stage, id: str, mark: str, seed: int, folder: Path) -> dict[str, Any]:
+        self.peers.once(lambda: self._begin(stage, id, mark, seed, folder))
+        bound = bind(stage, lambda ref: str(self.artifacts[ref].path) if ref in self.artifacts else ref)
+        leads = self.peers.leads
+        with contextlib.nullcontext(folder / "out") if leads else tempfile.TemporaryDirectory() as out:
+            work = Work(folder, Path(out), id, mark, seed, self.checkpoint_s, self.reporter, self.peers)
+            with files.explained(folder):
+                bound.run(work)
+                meta = self.peers.once(lambda: self._seal(work))
+        self.reporter.line(f"{id}: done in {meta['seconds']:.0f} s")
+        return meta
+
+    def _begin(self, stage: Stage, id: str, mark: str, seed: int, folder: Path) -> None:
+        """The stage's folder with stage.json and an empty `out`."""
         with files.explained(folder):
             folder.mkdir(exist_ok=True)
             (folder / DONE).unlink(missing_ok=True)
@@ -196,21 +247,24 @@ class Run:
                 "inputs": {v: self.artifacts[v].fingerprint for _, _, v in refs(stage) if v in self.artifacts},
             },
         )
-        work = Work(folder, id, mark, seed, self.checkpoint_s, self.reporter)
-        bound = bind(stage, lambda ref: str(self.artifacts[ref].path) if ref in self.artifacts else ref)
-        with files.explained(folder):
-            bound.run(work)
-            meta = {"seconds": round(work.seconds, 2), "facts": work.facts}
-            files.seal(folder, meta, DONE, leave_out="checkpoints")
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        self.reporter.line(f"{id}: done in {meta['seconds']:.0f} s")
+
+    def _seal(self, work: Work) -> dict[str, Any]:
+        """Marks the stage as done; returns what DONE says."""
+        meta = {"seconds": round(work.seconds, 2), "facts": work.facts}
+        files.seal(work.folder, meta, DONE, leave_out="checkpoints")
+        shutil.rmtree(work.folder / "checkpoints", ignore_errors=True)
         return meta
 
 
-def run_recipe(recipe: Recipe, folder: Path, checkpoint_s: float = 15.0, reporter: Reporter | None = None) -> Run:
+def run_recipe(
+    recipe: Recipe,
+    folder: Path,
+    checkpoint_s: float = 15.0,
+    reporter: Reporter | None = None,
+    peers: Peers | None = None,
+) -> Run:
     """Runs every stage of a recipe in its order, in `folder`."""
-    with Run(folder, recipe.seed, checkpoint_s, reporter, recipe.name) as run:
-        run._recipe["stages"] = {id: describe(stage) for id, stage in recipe.stages.items()}  # also those to come
+    with Run(folder, recipe.seed, checkpoint_s, reporter, recipe, peers) as run:
         for id, stage in recipe.stages.items():
             run(stage, id)
         return run

@@ -85,6 +85,9 @@ class Batch:
     old_logprobs_BT: Tensor | None = None  # nats, under the policy that sampled
     ref_logprobs_BT: Tensor | None = None  # nats, under the reference
     values_BT: Tensor | None = None  # the critic before the update, reward units
+    baseline_N: Tensor | None = (
+        None  # what a completion is measured against, in the algorithm's units; written by credit
+    )
     advantages_BT: Tensor | None = None  # reward units; written only by credit
     returns_BT: Tensor | None = None  # reward units; written only by credit
 
@@ -118,6 +121,7 @@ _FILLED_BY = {
     "old_logprobs_BT": "the engine, while sampling,",
     "ref_logprobs_BT": "the loop, for an algorithm whose `needs` names it,",
     "values_BT": "the loop, for an algorithm whose `needs` names it,",
+    "baseline_N": "the algorithm's `credit`",
     "advantages_BT": "the algorithm's `credit`",
     "returns_BT": "the algorithm's `credit`",
 }

@@ -113,3 +113,15 @@ def bradley_terry(scores_GK: Tensor, rank_GK: Tensor, mask_GK: Tensor) -> Tensor
     pair_GKK = pairs(rank_GK, mask_GK)
     loss = -torch.nn.functional.logsigmoid(scores_GK[:, :, None] - scores_GK[:, None, :])
     return torch.where(pair_GKK, loss, 0.0).sum((1, 2)) / pair_GKK.sum((1, 2)).clamp(min=1)
+
+
+def top_1(scores_GK: Tensor, rank_GK: Tensor, mask_GK: Tensor, unranked_below: bool = False) -> Tensor:
+    """(G,) -[ s_best - logsumexp over all of s ]: the first factor of Plackett-Luce, which knows only the best of K.
+
+    The best are all of the lowest rank present; several that share it each stand before the whole field (Breslow). Rank
+    0 is unranked: out of the field, or, with `unranked_below`, in it.
+    """
+    ranked_GK = (rank_GK > 0) & mask_GK
+    first_G = rank_GK.masked_fill(~ranked_GK, torch.iinfo(rank_GK.dtype).max).amin(1)
+    best_GK = (ranked_GK & (rank_GK == first_G[:, None])).to(rank_GK.dtype)
+    return plackett_luce(scores_GK, best_GK, mask_GK if unranked_below else ranked_GK, unranked_below=True)

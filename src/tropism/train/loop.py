@@ -1,12 +1,12 @@
 """One update, written once for every algorithm and blind to which it is.
 
 Each micro-batch adds the gradient of its loss *total*; the count of the whole update divides once at the end. So
-accumulation, packing in another order and (later) ranks give the same update by construction.
+accumulation, packing in another order and several ranks give the same update by construction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from tropism.models.adapters import load_trained, trained_state
 from tropism.models.forward import predict_running_scores, predict_tokens, predict_values
 from tropism.tensors.batch import Batch, Prediction, Ratio, passes, take_rows, total
+from tropism.train import parallel
 from tropism.train.optim import Optim, adamw, clip, set_rate
 from tropism.types import Algorithm, SamplingParams, TropismError
 
@@ -44,23 +46,33 @@ class Learner:
     done: int = 0
 
     def __post_init__(self) -> None:
+        for model in self.models.values():
+            parallel.follow(model.parameters())
         self.optimizer = adamw(self.models, self.optim)
 
     def update(self, algorithm: Algorithm, batch: Batch, frozen: str = "") -> dict[str, Ratio]:
-        """One optimiser update on the whole of `batch`. `frozen` names a model that sits this one out."""
+        """One optimiser update on the whole of `batch`, of which each rank computes a share.
+
+        `frozen` names a model that sits this one out. Raises NotFinite, on every rank, before the weights change.
+        """
         self.optimizer.zero_grad(set_to_none=True)  # of an update that ended as NotFinite
         trained = {name: model for name, model in self.models.items() if name != frozen}
         metrics: list[dict[str, Ratio]] = []
-        for rows in passes(batch, self.pass_tokens):
-            piece = take_rows(batch, rows) if len(rows) < len(batch.tokens_BT) else batch
+        bad: tuple[str, ...] = ()
+        for piece in _pieces(parallel.share(batch), self.pass_tokens):
             loss, more = algorithm.loss(piece, self.predict(algorithm, piece))
             if not torch.isfinite(loss.total):
-                raise NotFinite("the loss", self.done + 1, piece.ids)
+                bad = piece.ids
+                break
             if loss.total.requires_grad:
                 loss.total.backward()
             metrics.append({"loss": loss.detach(), **more})
-        summed = total(metrics)
+        summed, bad = parallel.add_metrics(total(metrics), bad, batch)
+        if bad:
+            raise NotFinite("the loss", self.done + 1, bad)
         count = float(summed["loss"].count)
+        if count:
+            parallel.add_gradients(p for model in trained.values() for p in model.parameters())
         scale = self.optim.rate(self.done, self.steps) / self.optim.lr
         set_rate(self.optimizer, {n: self.rates.get(n, self.optim.lr) * scale for n in self.models})
         for name, model in self.models.items():
@@ -84,7 +96,7 @@ class Learner:
 
     def save(self, folder: Path, **more: Any) -> None:
         """Weights, optimiser, schedule and whatever else the next step reads (tensors and plain values)."""
-        models = {name: model.state_dict() for name, model in self.models.items()}
+        models = {name: trained_state(model) for name, model in self.models.items()}
         state = {"models": models, "optimizer": self.optimizer.state_dict(), "done": self.done, "more": more}
         with open(folder / "learner.pt", "wb") as file:  # given a path, torch does not say that the disk is full
             torch.save(state, file)
@@ -93,7 +105,7 @@ class Learner:
         """The inverse of `save`; returns what else was saved."""
         state = torch.load(folder / "learner.pt", weights_only=True)
         for name, model in self.models.items():
-            model.load_state_dict(state["models"][name])
+            load_trained(model, state["models"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.done = state["done"]
         return state["more"]
@@ -109,6 +121,14 @@ class NotFinite(TropismError):
 
     def with_checkpoint(self, path: str) -> TropismError:
         return TropismError(f"{self}; the last good checkpoint is {path}: lower the learning rate or mend those groups")
+
+
+def _pieces(batch: Batch | None, tokens: int) -> Iterator[Batch]:
+    """What one forward pass after another takes; nothing of a rank that has no share."""
+    if batch is None:
+        return
+    for rows in passes(batch, tokens):
+        yield take_rows(batch, rows) if len(rows) < len(batch.tokens_BT) else batch
 
 
 def predict(

@@ -8,25 +8,25 @@ from collections.abc import Mapping, Sequence
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tropism.models.forward import predict_tokens, predict_values, takes_trees
-from tropism.tensors.batch import Batch, Ratio, collate, length_N, passes, sum_by_completion, take_rows
+from tropism.models.forward import predict_tokens, predict_values
+from tropism.tensors.batch import Batch, Ratio, length_N, passes, sum_by_completion, take_rows
 from tropism.tensors.maths import k1
+from tropism.train import parallel
+from tropism.train.layout import layout
 from tropism.train.trees import tree
 from tropism.types import Engine, Group, Judge, Judgment, SamplingParams, TropismError
-
-ROW_TOKENS = 128  # short rows: a dense mask costs their square, and a CPU gains nothing from long ones
 
 
 def rollouts(groups: Sequence[Group], engine: Engine, judge: Judge, sampling: SamplingParams) -> list[Group]:
     """The groups with `sampling.n` completions each, judged."""
-    answers = engine.generate([g.prompt for g in groups], sampling)
+    answers = parallel.generate(engine, [g.prompt for g in groups], sampling)
     answered = [dataclasses.replace(g, completions=a) for g, a in zip(groups, answers)]
     return [dataclasses.replace(g, judgments=(j,)) for g, j in zip(answered, judgments(judge, answered))]
 
 
 def judgments(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
     """What a judge says of the groups. Raises unless that is one judgment a group and one score a completion."""
-    said = judge.judge(groups)
+    said = parallel.peers().once(lambda: judge.judge(groups))
     if [len(j.scores) for j in said] != [len(g.completions) for g in groups]:
         raise TropismError(
             f"the judge {type(judge).__name__} did not give each of {len(groups)} groups a judgment with one score for "
@@ -37,8 +37,13 @@ def judgments(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
 
 def experience(groups: Sequence[Group], words: PreTrainedTokenizerBase, model: PreTrainedModel, context: int) -> Batch:
     """A Batch whose rewards are the scores of each group's newest judgment."""
-    trees = [dataclasses.replace(tree(g, words, context), reward=g.judgments[-1].scores) for g in groups]
-    return collate(trees, ROW_TOKENS, shared=takes_trees(model)).to(model.device)
+    trees = [dataclasses.replace(tree(g, words, context), reward=scores(g)) for g in groups]
+    return layout(trees, model)
+
+
+def scores(group: Group) -> tuple[float | None, ...]:
+    """The scores of a group's newest judgment; one that is not a number counts as none."""
+    return tuple(None if s is None or s != s else s for s in group.judgments[-1].scores)
 
 
 @torch.no_grad()
@@ -49,32 +54,41 @@ def annotate(
     critic: PreTrainedModel | None,
     sampling: SamplingParams,
     pass_tokens: int,
+    policy: PreTrainedModel | None = None,
 ) -> Batch:
-    """Fills the fields that an algorithm needs before `credit`. The old log-probabilities came from the engine."""
-    found: dict[str, list[torch.Tensor]] = {name: [] for name in needs if name in ("ref_logprobs_BT", "values_BT")}
+    """Fills the fields that an algorithm needs before `credit`.
+
+    The old log-probabilities came from the engine; where nothing was sampled (`policy` is given) they are the policy's
+    of this moment.
+    """
+    fillable = ("ref_logprobs_BT", "values_BT", *(("old_logprobs_BT",) if policy is not None else ()))
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in needs if name in fillable}
     for rows in passes(batch, pass_tokens):
         piece = take_rows(batch, rows)
         if "ref_logprobs_BT" in found:
             found["ref_logprobs_BT"].append(predict_tokens(reference, piece, sampling).need("logprobs_BT"))
+        if "old_logprobs_BT" in found and policy is not None:
+            found["old_logprobs_BT"].append(predict_tokens(policy, piece, sampling).need("logprobs_BT"))
         if "values_BT" in found and critic is not None:
             found["values_BT"].append(predict_values(critic, piece))
     return batch.replace(**{name: torch.cat(parts) for name, parts in found.items() if parts})
 
 
-def round_metrics(batch: Batch) -> Mapping[str, Ratio]:
-    """What a round shows of its own samples: reward, both ends, length, KL per completion, the critic's use."""
+def round_metrics(batch: Batch, judged: Batch) -> Mapping[str, Ratio]:
+    """What a round shows of its own samples: reward (of the batch as `judged`, before shaping), both ends, length, KL
+    per completion, the critic's use."""
     one = torch.tensor(batch.n)
     scored = batch.need("scored_N")
     lengths = torch.bincount(batch.completion_BT[batch.completion_BT >= 0], minlength=batch.n)
     metrics = {
-        "reward": Ratio((batch.need("reward_N") * scored).sum(), scored.sum()),
+        "reward": Ratio((judged.need("reward_N") * scored).sum(), scored.sum()),
         "not_scored": Ratio((~scored).sum(), one),
         "stop_rate": Ratio(batch.ended_N.sum(), one),
         "tokens": Ratio(lengths.sum(), one),
     }
     if batch.ref_logprobs_BT is not None and batch.old_logprobs_BT is not None:
-        kl_N = sum_by_completion(k1(batch.old_logprobs_BT, batch.ref_logprobs_BT), batch)
-        trained = (length_N(batch) > 0).sum()  # completions that `credit` left out are not measured
+        kl_N = sum_by_completion(k1(batch.old_logprobs_BT, batch.ref_logprobs_BT), judged)
+        trained = (length_N(judged) > 0).sum()  # also of completions that `credit` left out
         metrics["kl"] = Ratio(kl_N.sum(), trained)  # nats per completion, to the reference
     if batch.values_BT is not None and batch.returns_BT is not None:
         mask = batch.loss_mask_BT

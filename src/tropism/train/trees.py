@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from tropism.tensors.batch import Tree
-from tropism.text.chat import completion_tokens, conversation, prompt_tokens
-from tropism.types import Group, Judgment, Message, TropismError
+from tropism.text.chat import completion_tokens, conversation, prompt_tokens, text_of
+from tropism.types import Completion, Group, Judgment, Message, TropismError
 
 
 class TooLong(TropismError):
@@ -16,25 +16,34 @@ class TooLong(TropismError):
 
 
 def tree(group: Group, tokenizer: PreTrainedTokenizerBase, context: int) -> Tree:
-    """A group with its completions as tokens. Those that were sampled here keep their own tokens and log-probabilities.
+    """A group with its completions as tokens.
 
+    Those that were sampled with this tokenizer keep their own tokens and log-probabilities; others are read as text.
     Raises if the prompt and a completion do not fit into `context` tokens.
     """
     prompt = tuple(prompt_tokens(tokenizer, group.prompt))
+    completions = [
+        c if _spelt(c, tokenizer) else Completion(c.text, finish_reason=c.finish_reason) for c in group.completions
+    ]
     tokens = tuple(
-        tuple(completion_tokens(tokenizer, c.text, group.prompt)) if c.tokens is None else c.tokens
-        for c in group.completions
+        tuple(completion_tokens(tokenizer, c.text, group.prompt)) if c.tokens is None else c.tokens for c in completions
     )
     _check(group.id, len(prompt) + max(map(len, tokens), default=0), context)
-    logprobs = [c.logprobs for c in group.completions]
+    logprobs = [c.logprobs for c in completions]
     return Tree(
         id=group.id,
         prompt=prompt,
         completions=tokens,
-        trained=tuple(c.sampled or (True,) * len(t) for c, t in zip(group.completions, tokens)),
-        ended=tuple(c.finish_reason == "stop" for c in group.completions),
+        trained=tuple(c.sampled or (True,) * len(t) for c, t in zip(completions, tokens)),
+        ended=tuple(c.finish_reason == "stop" for c in completions),
         logprobs=None if None in logprobs else tuple(x for x in logprobs if x is not None),
     )
+
+
+def _spelt(completion: Completion, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the completion's tokens spell its text, as those of another tokenizer do not."""
+    tokens = completion.tokens or ()
+    return max(tokens, default=0) < len(tokenizer) and text_of(tokenizer, tokens).startswith(completion.text)
 
 
 def demonstration(group: Group, tokenizer: PreTrainedTokenizerBase, context: int) -> Tree:

@@ -1,0 +1,44 @@
+"""Advantage-weighted regression (arXiv 1910.00177): imitate every completion, the better ones more.
+
+    A_i = R_i - mean of the scored R of the group
+    loss = - sum_i min(exp(A_i / temperature), limit) * sum_t log pi_t  /  trained tokens
+
+For exact weights its optimum is pi_samples exp(A/temperature) / Z: the KL-regularised optimum around whoever sampled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tropism.tensors.batch import Batch, Prediction, Ratio
+from tropism.tensors.credit import group_mean, scored_only, spread
+from tropism.types import TropismError
+
+__all__ = ["AWR"]
+
+
+@dataclass(frozen=True)
+class AWR:
+    temperature: float = 1.0  # reward units
+    limit: float = 20.0  # largest weight
+
+    needs: ClassVar[tuple[str, ...]] = ("reward_N",)
+    predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT",)
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise TropismError(f"awr.temperature = {self.temperature} must be above 0")
+
+    def credit(self, batch: Batch) -> Batch:
+        batch = scored_only(batch)
+        mean_N, _ = group_mean(batch.need("reward_N"), batch)
+        weight_N = ((batch.need("reward_N") - mean_N) / self.temperature).exp().clamp(max=self.limit)
+        return batch.replace(advantages_BT=spread(weight_N, batch))
+
+    def loss(self, batch: Batch, prediction: Prediction) -> tuple[Ratio, dict[str, Ratio]]:
+        weight_BT, logprobs_BT, mask = batch.need("advantages_BT"), prediction.need("logprobs_BT"), batch.loss_mask_BT
+        return Ratio(-(weight_BT * logprobs_BT * mask).sum(), mask.sum()), {
+            "weight": Ratio((weight_BT * mask).sum(), mask.sum()),
+            "logprob": Ratio((logprobs_BT.detach() * mask).sum(), mask.sum()),
+        }

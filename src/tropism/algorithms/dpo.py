@@ -1,0 +1,79 @@
+"""Direct preference optimisation (arXiv 2305.18290), on rankings of K completions: a reward model without a head.
+
+    s_k = beta * sum_t (log pi - log pi_ref)_t                      the reward that pi is the optimum of
+    plackett_luce  - sum_i [ s_i - logsumexp_{j not ranked before i} s_j ]          (the paper's appendix; K = 2: sigmoid)
+    sigmoid        mean over ranked pairs of -(1-e) log sigmoid(s_w - s_l) - e log sigmoid(s_l - s_w)
+    ipo            mean over ranked pairs of (h_w - h_l - 1/(2 beta))²               (arXiv 2310.12036)
+
+e is `label_smoothing`: the share of labels taken to be wrong. For ipo, h is the *mean* log-ratio of a completion's tokens
+(as its authors say and TRL does), not the sum, so a beta that suits one loss does not suit the other. All divide by the
+groups that rank anything. `sft` adds the negative log-likelihood a token of the best completions, because both sides'
+log-probabilities may fall together: `best_logprob` shows that. Ties as in `algorithms/kwise.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from tropism.tensors.batch import Batch, Prediction, Ratio, by_group, length_N, sum_by_completion
+from tropism.tensors.maths import pairs, plackett_luce
+from tropism.types import TropismError
+
+__all__ = ["DPO"]
+
+
+@dataclass(frozen=True)
+class DPO:
+    beta: float = 0.1  # reward units per nat
+    likelihood: Literal["plackett_luce", "sigmoid", "ipo"] = "plackett_luce"
+    label_smoothing: float = 0.0
+    sft: float = 0.0
+
+    needs: ClassVar[tuple[str, ...]] = ("rank_N", "ref_logprobs_BT")
+    predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT",)
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0:
+            raise TropismError(f"dpo.beta = {self.beta} must be above 0")
+        if self.label_smoothing and self.likelihood != "sigmoid":
+            raise TropismError('dpo.label_smoothing is about pairs: set likelihood = "sigmoid" with it')
+
+    def credit(self, batch: Batch) -> Batch:
+        return batch
+
+    def loss(self, batch: Batch, prediction: Prediction) -> tuple[Ratio, dict[str, Ratio]]:
+        logprobs_BT, tokens_N = prediction.need("logprobs_BT"), length_N(batch).clamp(min=1)
+        ratio_N = sum_by_completion(logprobs_BT - batch.need("ref_logprobs_BT"), batch)
+        rank_GK, mask_GK = by_group(batch.need("rank_N"), batch.group_N)
+        score_GK, _ = by_group(ratio_N / tokens_N if self.likelihood == "ipo" else self.beta * ratio_N, batch.group_N)
+        pair_GKK = pairs(rank_GK, mask_GK)
+        margin_GKK = score_GK[:, :, None] - score_GK[:, None, :]
+        best_GK = (rank_GK == 1) & mask_GK
+        logprob_GK, _ = by_group(sum_by_completion(logprobs_BT, batch) / tokens_N, batch.group_N)
+        speaks_G = (rank_GK > 0).any(1)
+        loss_G = self._likelihood(score_GK, rank_GK, mask_GK, margin_GKK, pair_GKK)
+        likely_G = (logprob_GK * best_GK).sum(1) / best_GK.sum(1).clamp(min=1)
+        total = torch.where(speaks_G, loss_G - self.sft * likely_G, 0.0).sum()
+        return Ratio(total, speaks_G.sum()), {
+            "pair_accuracy": Ratio(((margin_GKK > 0) & pair_GKK).sum(), pair_GKK.sum()),
+            "margin": Ratio((margin_GKK * pair_GKK).sum().detach(), pair_GKK.sum()),
+            "best_logprob": Ratio((logprob_GK * best_GK).sum().detach(), best_GK.sum()),
+        }
+
+    def _likelihood(
+        self, score_GK: Tensor, rank_GK: Tensor, mask_GK: Tensor, margin_GKK: Tensor, pair_GKK: Tensor
+    ) -> Tensor:
+        """(G,) the loss of each group; 0 for one that ranks nothing."""
+        if self.likelihood == "plackett_luce":
+            return plackett_luce(score_GK, rank_GK, mask_GK)
+        if self.likelihood == "ipo":
+            loss_GKK = (margin_GKK - 1 / (2 * self.beta)) ** 2
+        else:
+            e = self.label_smoothing
+            loss_GKK = -(1 - e) * logsigmoid(margin_GKK) - e * logsigmoid(-margin_GKK)
+        return torch.where(pair_GKK, loss_GKK, 0.0).sum((1, 2)) / pair_GKK.sum((1, 2)).clamp(min=1)

@@ -1,0 +1,95 @@
+"""Group relative policy optimisation (arXiv 2402.03300): the other completions of the prompt are the baseline.
+
+    A_i = R_i - mean(R),  over the scored completions of the group;  divided by their standard deviation if scale = "std"
+    loss_t = max(-A rho, -A clip(rho, 1 - clip, 1 + clip_high))  +  kl * rho * KL_t
+
+The published variants are fields: `scale` "none" (Dr.GRPO, arXiv 2503.20783: "std" gives easy and hard prompts more
+weight), `weight` of a completion in the sum: "token" (DAPO, 2503.14476: every token of the update counts the same),
+"completion" (the first paper: the mean of each completion's mean, so long answers are cheap), "length" (Dr.GRPO: the
+sum divided by a fixed `length`); `clip_high` above `clip` (DAPO); `drop_equal`: groups of equal reward, which say
+nothing, leave the loss and its count, and the rl stage samples others in their place.
+
+KL in the loss has the value of k3 and the gradient of k2 (½ log² has the gradient of the reverse KL under samples of pi;
+k3's own gradient is that of another divergence), times rho, since the samples are those of pi_old. It holds each token by
+itself, so the fixed point is not pi_ref exp(R/kl) of whole answers but pi(a|s) ∝ pi_ref(a|s) exp(E[R|s,a]/kl), and with
+scale = "none" it counts K/(K-1) times, because the mean holds the completion itself. With `kl_in` "reward" the exact
+log-ratio of the completion is taken from its reward instead, and neither is so. With scale = "std" the reward's size does
+not matter: for two answers and many samples the fixed point is logit(p) - logit(p_ref) = 1/(kl sqrt(p(1-p))), and for
+p_ref = ½ there is none below kl = 1.51: the policy goes on until its groups agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from tropism.tensors.batch import Batch, Prediction, Ratio, length_N
+from tropism.tensors.credit import group_differs, group_mean, kl_N, scored_only, spread
+from tropism.tensors.maths import k3
+from tropism.types import TropismError
+
+__all__ = ["GRPO"]
+
+
+@dataclass(frozen=True)
+class GRPO:
+    clip: float = 0.2
+    clip_high: float = 0.2
+    kl: float = 0.05  # reward units per nat; with scale = "std" standard deviations per nat
+    kl_in: Literal["loss", "reward"] = "loss"
+    scale: Literal["std", "none"] = "std"
+    weight: Literal["token", "completion", "length"] = "token"
+    length: int = 0  # tokens, for weight = "length"
+    drop_equal: bool = True
+
+    needs: ClassVar[tuple[str, ...]] = ("old_logprobs_BT", "ref_logprobs_BT")
+    predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT")
+
+    def __post_init__(self) -> None:
+        if (self.weight == "length") != (self.length > 0):
+            raise TropismError(f'grpo.length = {self.length} goes with weight = "length" and is then above 0: set both')
+
+    def teaches(self, scores: tuple[float | None, ...]) -> bool:
+        """Whether a group with these scores can change the policy: the rl stage samples another for one that cannot."""
+        return not self.drop_equal or len({s for s in scores if s is not None}) > 1
+
+    def credit(self, batch: Batch) -> Batch:
+        batch = scored_only(batch)
+        reward_N = batch.need("reward_N") - (self.kl * kl_N(batch) if self.kl_in == "reward" else 0.0)
+        mean_N, count_N = group_mean(reward_N, batch)
+        apart_N = reward_N - mean_N
+        square_N, _ = group_mean(apart_N**2, batch)
+        advantage_N = apart_N
+        if self.scale == "std":
+            spread_N = (square_N * count_N / (count_N - 1).clamp(min=1)).sqrt()  # of a sample, as in TRL
+            advantage_N = apart_N / (spread_N + 1e-4)
+        batch = batch.replace(advantages_BT=spread(advantage_N, batch))
+        if self.drop_equal:
+            teaches_N = group_differs(batch.need("reward_N"), batch)
+            batch = batch.replace(loss_mask_BT=batch.loss_mask_BT & teaches_N[batch.completion_BT.clamp(min=0)])
+        return batch
+
+    def loss(self, batch: Batch, prediction: Prediction) -> tuple[Ratio, dict[str, Ratio]]:
+        mask, advantage, logprobs = batch.loss_mask_BT, batch.need("advantages_BT"), prediction.need("logprobs_BT")
+        ratio = (logprobs - batch.need("old_logprobs_BT")).clamp(-20, 20).exp()
+        clipped = ratio.clamp(1 - self.clip, 1 + self.clip_high)
+        loss_BT = torch.maximum(-advantage * ratio, -advantage * clipped)
+        kl_BT = k3(logprobs.detach(), batch.need("ref_logprobs_BT"))
+        if self.kl_in == "loss":
+            k2 = 0.5 * (logprobs - batch.need("ref_logprobs_BT")) ** 2
+            loss_BT = loss_BT + self.kl * ratio.detach() * (kl_BT + k2 - k2.detach())
+        tokens, tokens_N = mask.sum(), length_N(batch)
+        completions = (tokens_N > 0).sum()
+        if self.weight == "token":
+            loss = Ratio((loss_BT * mask).sum(), tokens)
+        elif self.weight == "completion":
+            loss = Ratio((loss_BT * spread(1 / tokens_N.clamp(min=1), batch)).sum(), completions)
+        else:
+            loss = Ratio((loss_BT * mask).sum() / self.length, completions)
+        return loss, {
+            "clip_fraction": Ratio(((-advantage * clipped > -advantage * ratio) & mask).sum(), tokens),
+            "kl_to_reference": Ratio((kl_BT * mask).sum(), tokens),
+            "entropy": Ratio((prediction.need("entropy_BT") * mask).sum(), tokens),
+        }

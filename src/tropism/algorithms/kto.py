@@ -1,0 +1,57 @@
+"""Kahneman-Tversky optimisation (arXiv 2402.01306): one completion and a thumb, no pairs needed.
+
+    h = sum_t (log pi - log pi_ref)_t
+    z = max(0, mean over mismatched completions of h)               KL(pi || pi_ref), without gradient
+    loss = good * (1 - sigmoid(beta (h - z)))  for a score above `threshold`,  bad * (1 - sigmoid(beta (z - h)))  otherwise
+
+A mismatched completion is another prompt's answer, put into each group by the loop (`needs` asks for it) without a score:
+it enters z and nothing else. z is taken over the whole update from the policy before it (`old_logprobs_BT`), so the update
+does not depend on how it was cut into passes. The paper's weights: good * n_good about 1 to 4/3 of bad * n_bad.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from tropism.tensors.batch import Batch, Prediction, Ratio, length_N, sum_by_completion
+from tropism.tensors.credit import kl_N, scored_only
+from tropism.types import TropismError
+
+__all__ = ["KTO"]
+
+
+@dataclass(frozen=True)
+class KTO:
+    beta: float = 0.1  # reward units per nat
+    threshold: float = 0.5  # judge's units: a thumb up is a score above it
+    good: float = 1.0
+    bad: float = 1.0
+
+    needs: ClassVar[tuple[str, ...]] = ("mismatched", "reward_N", "old_logprobs_BT", "ref_logprobs_BT")
+    predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT",)
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0:
+            raise TropismError(f"kto.beta = {self.beta} must be above 0")
+
+    def credit(self, batch: Batch) -> Batch:
+        strange_N = ~batch.need("scored_N") & (length_N(batch) > 0)
+        drift = (kl_N(batch) * strange_N).sum() / strange_N.sum().clamp(min=1)
+        baseline_N = drift.clamp(min=0).expand(batch.n)
+        return scored_only(batch).replace(baseline_N=baseline_N)
+
+    def loss(self, batch: Batch, prediction: Prediction) -> tuple[Ratio, dict[str, Ratio]]:
+        ratio_N = sum_by_completion(prediction.need("logprobs_BT") - batch.need("ref_logprobs_BT"), batch)
+        scored_N = batch.need("scored_N")
+        up_N = scored_N & (batch.need("reward_N") > self.threshold)
+        sign_N, weight_N = torch.where(up_N, 1.0, -1.0), torch.where(up_N, self.good, self.bad)
+        value_N = torch.sigmoid(self.beta * sign_N * (ratio_N - batch.need("baseline_N")))
+        reward_N = self.beta * ratio_N.detach()
+        return Ratio((weight_N * (1 - value_N) * scored_N).sum(), scored_N.sum()), {
+            "good_reward": Ratio((reward_N * up_N).sum(), up_N.sum()),
+            "bad_reward": Ratio((reward_N * (scored_N & ~up_N)).sum(), (scored_N & ~up_N).sum()),
+            "baseline": Ratio(batch.need("baseline_N").sum(), torch.tensor(batch.n)),
+        }

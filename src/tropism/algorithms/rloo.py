@@ -1,0 +1,51 @@
+"""REINFORCE with a leave-one-out baseline (arXiv 2402.14740): the whole completion is one action.
+
+    R_i = score_i - kl * sum_t (log pi_old - log pi_ref)_t
+    A_i = R_i - mean of the other scored R of the group          (= K/(K-1) (R_i - mean R), without bias)
+    loss = max(-A rho, -A clip(rho, 1 ± clip)),   rho = pi/pi_old of the completion, mean over completions
+
+On fresh samples rho = 1 and the gradient is that of -A log pi. The clip, which is not in the paper, only bounds later
+minibatches of a round. A group with one scored completion has no baseline: it leaves the loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from tropism.tensors.batch import Batch, Prediction, Ratio, length_N, sum_by_completion
+from tropism.tensors.credit import group_mean, kl_N, scored_only, spread
+
+__all__ = ["RLOO"]
+
+
+@dataclass(frozen=True)
+class RLOO:
+    kl: float = 0.05  # reward units per nat
+    clip: float = 0.2
+
+    needs: ClassVar[tuple[str, ...]] = ("old_logprobs_BT", "ref_logprobs_BT")
+    predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT")
+
+    def credit(self, batch: Batch) -> Batch:
+        batch = scored_only(batch)
+        reward_N = batch.need("reward_N") - self.kl * kl_N(batch)
+        mean_N, count_N = group_mean(reward_N, batch)
+        advantage_N = (reward_N - mean_N) * count_N / (count_N - 1).clamp(min=1)
+        paired_BT = batch.loss_mask_BT & (count_N > 1)[batch.completion_BT.clamp(min=0)]
+        return batch.replace(loss_mask_BT=paired_BT, advantages_BT=spread(advantage_N, batch))
+
+    def loss(self, batch: Batch, prediction: Prediction) -> tuple[Ratio, dict[str, Ratio]]:
+        mask, tokens_N = batch.loss_mask_BT, length_N(batch)
+        change_BT = prediction.need("logprobs_BT") - batch.need("old_logprobs_BT")
+        ratio_N = sum_by_completion(change_BT, batch).clamp(-20, 20).exp()
+        clipped_N = ratio_N.clamp(1 - self.clip, 1 + self.clip)
+        advantage_N = sum_by_completion(batch.need("advantages_BT"), batch) / tokens_N.clamp(min=1)
+        loss_N = torch.maximum(-advantage_N * ratio_N, -advantage_N * clipped_N) * (tokens_N > 0)
+        completions = (tokens_N > 0).sum()
+        return Ratio(loss_N.sum(), completions), {
+            "clip_fraction": Ratio((-advantage_N * clipped_N > -advantage_N * ratio_N).sum(), completions),
+            "entropy": Ratio((prediction.need("entropy_BT") * mask).sum(), mask.sum()),
+        }

@@ -1,0 +1,102 @@
+"""Sentences and their translations: two files whose lines answer each other, plain or .gz.
+
+    prompts          the source line as the user's words, the target line as the reference
+    demonstrations   the same, with the target line as the completion
+    documents        "source line \\n target line" as raw text: the words of the chat without its markers
+
+A document holds both sides because a model from scratch profits from it: one pass teaches two languages and which sentence
+belongs to which, where documents of one language would leave the second half to the demonstrations. A model that has read
+nothing else can be asked in raw text: it goes on behind the source line. Two files of different length are refused before a
+line is used, as all pairs behind the gap would be wrong. Left out: more than two languages, several references a line,
+alignment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from tropism.formats._messages import string
+from tropism.formats._read import BrokenRecord, Fields, Lines, Record, _lines, _open, _whole, decode, find
+from tropism.formats._source import Groups
+from tropism.types import Completion, Group, Message, TropismError
+
+__all__ = ["Parallel"]
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """`source` and `target` are paths, relative to the current directory. `instruction` stands before the source line as it
+    is written, a space or line break at its end included; a small model pays for each of its tokens at every prompt.
+    `offset` leaves out the first so many pairs; `limit`: then at most so many, 0 for all. `on_error`: "stop" at a pair with
+    an empty or unreadable side, or "skip" it and count it."""
+
+    source: str
+    target: str
+    part: Literal["prompts", "demonstrations", "documents"]
+    instruction: str = ""
+    offset: int = 0
+    limit: int = 0
+    on_error: Literal["stop", "skip"] = "stop"
+
+    def __post_init__(self) -> None:
+        for key in ("offset", "limit"):
+            if getattr(self, key) < 0:
+                raise TropismError(f"{key} = {getattr(self, key)} is negative: give a number of pairs, or 0")
+
+    def groups(self) -> Groups:
+        """The groups, read as they are iterated over."""
+        return Groups(self._records, self._group, self.offset, self.limit, self.on_error == "skip")
+
+    def files(self) -> list[Path]:
+        """The source file and the target file. Raises TropismError if one is not there."""
+        return [_one(self.source), _one(self.target)]
+
+    def _records(self) -> Iterator[Record]:
+        source, target = self.files()
+        counts = [sum(1 for _ in _read(file)) for file in (source, target)]
+        if counts[0] != counts[1]:
+            raise TropismError(
+                f"{source} has {counts[0]:,} lines and {target} has {counts[1]:,}: give two files whose lines answer "
+                "each other"
+            )
+        if not counts[0]:
+            raise TropismError(f"{source} and {target} are empty: give files with a sentence a line")
+        for (number, said), (_, answered) in zip(_read(source), _read(target)):
+            place = f"{source} and {target} line {number}"
+            load = partial(_pair, said, answered)
+            yield Record(f"{source.name}:{number}", f"{source.name}, {target.name}", place, load)
+
+    def _group(self, fields: Fields) -> Group:
+        said, answer = string(fields, "source").strip(), string(fields, "target").strip()
+        asked = self.instruction + said
+        if self.part == "documents":
+            return Group(id="", prompt=(), completions=(Completion(f"{asked}\n{answer}"),))
+        shown = (Completion(answer),) if self.part == "demonstrations" else ()
+        return Group(id="", prompt=(Message("user", asked),), completions=shown, target=answer)
+
+
+def _one(path: str) -> Path:
+    found = find((path,))
+    if len(found) > 1:
+        raise TropismError(f"{path} names {len(found)} files, and lines are aligned between two: name one")
+    return found[0]
+
+
+def _read(file: Path) -> Lines:
+    with _whole(file), _open(file) as opened:
+        yield from _lines(opened)
+
+
+def _pair(source: bytes, target: bytes) -> Fields:
+    return {"source": _text(source, "source"), "target": _text(target, "target")}
+
+
+def _text(raw: bytes, side: str) -> str:
+    try:
+        return decode(raw)
+    except BrokenRecord as error:
+        raise BrokenRecord(f"field '{side}' {error.problem}", error.remedy) from None

@@ -1,0 +1,102 @@
+"""Several judges as one: each on a scale of its own making comparable, weighted, with a discount for disagreement.
+
+    z_i   = (score_i - mean_i) / std_i        mean and std of member i over the completions of `calibrated_on`
+    score = m - pessimism * sqrt(sum_i p_i (z_i - m)^2),    m = sum_i p_i z_i,    p_i = weight_i / sum of weights
+
+Members that measure different things (a reward model, a verifier) are a combined reward; reward models that differ in
+their seed alone are an ensemble, and `pessimism` a lower confidence bound (arXiv 2310.02743 subtracts the variance; a
+standard deviation keeps the unit). A score of 0 is what the calibrated completions, the SFT model's as a rule, get on
+average. Where members disagree the spread of `m` itself is below 1; it is not blown up again, as that would pay noise.
+
+Where a member abstains the panel does. Its scores are an interval scale if those of all members are. Left out: weights
+that change in training, and negative ones (a verifier turns its own sign).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from tropism.store import groups as store
+from tropism.train.rollouts import judgments
+from tropism.types import Group, GroupsRef, Judge, Judgment, TropismError
+
+__all__ = ["Panel"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A judge and what its voice counts beside the others'."""
+
+    judge: Judge
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise TropismError(
+                f"weight = {self.weight} is not above 0: leave the judge out, or turn the sign inside it"
+            )
+
+
+@dataclass(frozen=True)
+class Panel:
+    """`calibrated_on` names groups with completions, such as a collect stage; at most `calibration_groups` of them,
+    spread evenly, are judged once to learn each member's mean and standard deviation."""
+
+    members: tuple[Member, ...]
+    calibrated_on: GroupsRef
+    pessimism: float = 0.0
+    calibration_groups: int = 256
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise TropismError("a panel has no members: give members = [{ judge = { kind = … } }, …]")
+        if self.pessimism < 0:
+            raise TropismError(f"pessimism = {self.pessimism} would pay for disagreement: use 0 or more")
+        if self.calibration_groups < 1:
+            raise TropismError(f"calibration_groups = {self.calibration_groups} measures nothing: use 1 or more")
+
+    def judge(self, groups: Sequence[Group]) -> list[Judgment]:
+        scales = self._scales
+        said = [judgments(member.judge, groups) for member in self.members]
+        return [self._combined(judged, scales) for judged in zip(*said)]
+
+    def _combined(self, judged: Sequence[Judgment], scales: Sequence[tuple[float, float]]) -> Judgment:
+        """One group's judgment from those of the members."""
+        scale = "interval" if all(j.scale == "interval" for j in judged) else "ordinal"
+        scores = (self._score(of_one, scales) for of_one in zip(*(j.scores for j in judged)))
+        return Judgment("panel@1", tuple(scores), scale)
+
+    def _score(self, scores: Sequence[float | None], scales: Sequence[tuple[float, float]]) -> float | None:
+        """One completion's score from those of the members."""
+        known = [s for s in scores if s is not None]
+        if len(known) < len(scores):
+            return None
+        z = [(s - mean) / std for s, (mean, std) in zip(known, scales)]
+        weights = [member.weight for member in self.members]
+        m = sum(w * x for w, x in zip(weights, z)) / sum(weights)
+        variance = sum(w * (x - m) ** 2 for w, x in zip(weights, z)) / sum(weights)
+        return m - self.pessimism * math.sqrt(variance)
+
+    @cached_property
+    def _scales(self) -> list[tuple[float, float]]:
+        """Each member's (mean, standard deviation) over the calibration groups; measured once."""
+        found = [g for g in store.read(self.calibrated_on) if g.completions]
+        count = min(len(found), self.calibration_groups)
+        groups = [dataclasses.replace(found[i * len(found) // count], judgments=()) for i in range(count)]
+        scales = []
+        for number, member in enumerate(self.members, start=1):
+            scores = [s for j in judgments(member.judge, groups) for s in j.scores if s is not None]
+            spread = statistics.pstdev(scores) if scores else 0.0
+            if not spread > 1e-9:
+                said = "the same score to every completion" if scores else "no score to any completion"
+                raise TropismError(
+                    f"member {number} of the panel ({type(member.judge).__name__}) gives {said} of {self.calibrated_on}, "
+                    "so its scale is unknown: drop it, or set calibrated_on to groups that it tells apart"
+                )
+            scales.append((statistics.fmean(scores), spread))
+        return scales

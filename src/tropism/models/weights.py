@@ -1,0 +1,103 @@
+"""How a training stage holds its weights in memory: all trained or an adapter, recomputed or kept, in which precision.
+
+A stage inherits `Weights`, so the three keys stand in its own table: `adapter = { r = 8, alpha = 16 }`.
+
+What is trained is always float32, or small updates would round away: with `dtype = "bfloat16"` a frozen base is held in
+bfloat16, and a model without an adapter computes in it from float32 weights (autocast).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from tropism.models.adapters import Adapter, attach, base_of, is_adapter, scalar_on, start_from, twin
+from tropism.models.store import device, frozen_base, frozen_lm, load_lm, load_scalar
+from tropism.types import TropismError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """`adapter` trains low-rank matrices on a frozen base instead of the weights themselves; `checkpointing` computes
+    each layer again in the backward pass instead of keeping what is in it."""
+
+    adapter: Adapter = Adapter()
+    checkpointing: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def train_lm(self, path: str, seed: int) -> PreTrainedModel:
+        """The causal LM of a folder, to be trained. A new adapter is drawn from `seed`; an adapter's folder goes on."""
+        if not self.adapter.r:
+            return self.ready(load_lm(path))
+        return self._adapted(twin(frozen_base(base_of(path), self._frozen_dtype())), path, seed)
+
+    def train_scalar(self, path: str, seed: int) -> PreTrainedModel:
+        """The same with one number for every token: a reward model or critic, from a causal LM or another such model."""
+        if not self.adapter.r:
+            return self.ready(load_scalar(path))
+        return self._adapted(scalar_on(frozen_base(base_of(path), self._frozen_dtype())), path, seed)
+
+    def freeze_lm(self, path: str) -> PreTrainedModel:
+        """The causal LM of a folder as a reference: it computes as the one in training began, and shares its base."""
+        if self.adapter.r:
+            return frozen_lm(path, self._frozen_dtype())
+        return self.ready(frozen_lm(path))
+
+    def ready(self, model: PreTrainedModel) -> PreTrainedModel:
+        """A model in memory, made to compute as `checkpointing` and `dtype` say."""
+        if self.checkpointing:
+            recompute(model)
+        if self._frozen_dtype() == torch.bfloat16 and not self.adapter.r:
+            model.base_model.forward = functools.partial(_in_bfloat16, model.base_model.forward)
+        return model
+
+    def _adapted(self, model: PreTrainedModel, path: str, seed: int) -> PreTrainedModel:
+        attach(model, self.adapter, seed)
+        if is_adapter(path):
+            start_from(model, path)
+        return self.ready(model)
+
+    def _frozen_dtype(self) -> torch.dtype:
+        if self.dtype == "bfloat16" and not has_bfloat16(device()):
+            raise TropismError(
+                f'dtype = "bfloat16" is slower, not smaller work, on this {device().type}: use "float32"'
+            )
+        return getattr(torch, self.dtype)
+
+
+def has_bfloat16(place: torch.device) -> bool:
+    """Whether the hardware multiplies matrices in bfloat16, and does not emulate it."""
+    if place.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+
+
+def recompute(model: PreTrainedModel) -> None:
+    """Gradient checkpointing (arXiv 1604.06174): a layer keeps its input and computes the rest again when asked.
+
+    Not `gradient_checkpointing_enable`, which does nothing in eval mode, where models stay, and in train mode drops the
+    engine's cache.
+    """
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise TropismError(f"{type(model).__name__} has no layers to compute again: set checkpointing = false")
+    for layer in layers:
+        layer.forward = functools.partial(_recomputed, layer.forward)
+
+
+def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+
+def _in_bfloat16(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with torch.autocast(device().type, torch.bfloat16):
+        return forward(*args, **kwargs)

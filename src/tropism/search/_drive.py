@@ -1,0 +1,113 @@
+"""Runs many searches side by side: what all of them wait for goes to the engine in one call, and to the judge in one.
+
+Searches may be at different steps. Sampling requests with other parameters cannot share a call; there is one for each
+distinct set of parameters. Left out: answering early finishers while others still sample, which needs an engine that
+takes requests while it runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tropism.search._best import only
+from tropism.types import (
+    Completion,
+    Engine,
+    Group,
+    Judge,
+    Judgment,
+    Rate,
+    Sample,
+    SamplingParams,
+    Search,
+    TropismError,
+)
+
+Answer = tuple[Completion, ...] | Judgment
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a search ended.
+
+    `group` has the completion that was chosen, and what the judge said of it, if it was rated. `tokens` counts all that
+    were sampled on the way there: the price.
+    """
+
+    group: Group
+    tokens: int
+
+
+class _Run:
+    """One search under way. `asks` is what it waits for; when it is through, `found` says where it ended."""
+
+    def __init__(self, search: Search, group: Group, params: SamplingParams) -> None:
+        self.group, self.tokens = group, 0
+        self.rated = dataclasses.replace(group, completions=(), judgments=())  # the newest, with what was said of it
+        self.name = type(search).__name__
+        self.steps: Generator[Sample | Rate, Any, Completion] = search.search(group, params)
+        self.asks: Sample | Rate | None = None
+        self.found: Found | None = None
+        self._step(None)
+
+    def answer(self, answer: Answer) -> None:
+        if isinstance(answer, Judgment):
+            assert isinstance(self.asks, Rate)
+            self.rated = dataclasses.replace(self.asks.group, judgments=(answer,))
+        else:
+            self.tokens += sum(len(c.tokens or ()) for c in answer)
+        self._step(answer)
+
+    def _step(self, answer: Answer | None) -> None:
+        try:
+            self.asks = self.steps.send(answer)
+        except StopIteration as end:
+            self.asks, self.found = None, Found(self._chosen(end.value), self.tokens)
+            return
+        if not isinstance(self.asks, (Sample, Rate)):
+            raise TropismError(f"the search {self.name} asked for {self.asks!r}: it may yield Sample or Rate")
+
+    def _chosen(self, completion: Completion) -> Group:
+        if not isinstance(completion, Completion):
+            raise TropismError(f"the search {self.name} returned {completion!r}: it must return a Completion")
+        at = next((k for k, c in enumerate(self.rated.completions) if c is completion), None)
+        said = () if at is None else only(self.rated, at).judgments
+        return dataclasses.replace(self.group, completions=(completion,), judgments=said)
+
+
+def drive(search: Search, groups: Sequence[Group], engine: Engine, judge: Judge, params: SamplingParams) -> list[Found]:
+    """For each group where its search ended, in order. Completions and judgments that a group has are not looked at."""
+    runs = [_Run(search, group, params) for group in groups]
+    while any(run.asks for run in runs):
+        answers = _sampled(runs, engine) | _rated(runs, judge)
+        for i, answer in answers.items():
+            runs[i].answer(answer)
+    return [run.found for run in runs if run.found]
+
+
+def _sampled(runs: Sequence[_Run], engine: Engine) -> dict[int, Answer]:
+    """The completions that runs wait for, by the number of the run."""
+    waiting: dict[SamplingParams, dict[int, Sample]] = {}
+    for i, run in enumerate(runs):
+        if isinstance(run.asks, Sample):
+            waiting.setdefault(run.asks.params, {})[i] = run.asks
+    return {
+        i: completions
+        for params, asked in waiting.items()
+        for i, completions in zip(asked, engine.generate([a.prompt for a in asked.values()], params), strict=True)
+    }
+
+
+def _rated(runs: Sequence[_Run], judge: Judge) -> dict[int, Answer]:
+    """The judgments that runs wait for, by the number of the run."""
+    asked = {i: run.asks.group for i, run in enumerate(runs) if isinstance(run.asks, Rate)}
+    said = judge.judge(list(asked.values())) if asked else []
+    if [len(j.scores) for j in said] != [len(g.completions) for g in asked.values()]:
+        raise TropismError(
+            f"the judge {type(judge).__name__} did not give each of {len(asked)} groups a judgment with one score for "
+            "each completion: mend its `judge`"
+        )
+    return dict(zip(asked, said))

@@ -1,0 +1,40 @@
+"""Best of n: sample n completions, keep the one that the judge scores highest (arXiv 2009.01325, 2112.09332).
+
+    answer = argmax_k score(y_k),  y_1 … y_n sampled from the policy
+
+Equal scores: the first, which is a fair draw, since samples are exchangeable. Where the judge scored none of them, the
+first sample is the answer. How far this moves the policy, and what quality to expect of each n, is `tensors/best_of.py`.
+Left out: weighted and majority votes, which need answers that can be told to be the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+from tropism.search._best import best
+from tropism.types import Completion, Group, Judgment, Rate, Sample, SamplingParams, TropismError
+
+__all__ = ["BestOfN"]
+
+
+@dataclass(frozen=True)
+class BestOfN:
+    """`n` completions are sampled; `n` of the sampling parameters is not looked at."""
+
+    n: int = 16
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise TropismError(f"n = {self.n} is no number of completions to choose from: use 1 or more")
+
+    def search(self, group: Group, params: SamplingParams) -> Generator[Sample | Rate, Any, Completion]:
+        if self.n > 1 and params.temperature == 0:
+            raise TropismError(f"the best of {self.n} greedy completions is any of them: use a temperature above 0")
+        completions: tuple[Completion, ...] = yield Sample(group.prompt, dataclasses.replace(params, n=self.n))
+        candidates = dataclasses.replace(group, completions=completions, judgments=())
+        judgment: Judgment = yield Rate(candidates)
+        kept = best(dataclasses.replace(candidates, judgments=(judgment,)), judgment.judge.split("@")[0])
+        return kept.completions[0] if kept else completions[0]

@@ -1,0 +1,90 @@
+"""A policy in training, looked at on prompts it never learns from: reward, truth and KL at this many tokens spent.
+
+Every method that changes a policy is looked at in the same way, so that methods can be compared at equal KL and at equal
+tokens, prompt by prompt.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tropism.engines.local import LocalEngine
+from tropism.models.forward import predict_tokens
+from tropism.models.store import context_of
+from tropism.stages._train import PASS_TOKENS
+from tropism.tensors.batch import sum_by_completion
+from tropism.train.layout import layout
+from tropism.train.rollouts import judgments, rollouts, scores
+from tropism.train.trees import spans, tree
+from tropism.types import Format, Group, Judge, SamplingParams, TropismError
+
+
+@dataclass(frozen=True)
+class Probe:
+    """`judge` is the learned reward, `truth` a judge that nothing is trained on; it looks whenever
+    `every` more tokens have been spent, and at the end. The random numbers are the same for every method and seed."""
+
+    prompts: Format
+    judge: Judge
+    truth: Judge | None = None
+    every: int = 100_000  # tokens
+    sampling: SamplingParams = field(default_factory=lambda: SamplingParams(n=4, max_tokens=48))
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise TropismError(f"probe.every = {self.every} must be 1 or more")
+        if self.sampling.temperature == 0:
+            raise TropismError("probe.sampling.temperature = 0 is greedy, which has no KL: use a number above 0")
+
+    def due(self, before: int, after: int) -> bool:
+        """Whether the tokens spent went past a multiple of `every`."""
+        return before // self.every != after // self.every
+
+    def look(
+        self, policy: PreTrainedModel, reference: PreTrainedModel, words: PreTrainedTokenizerBase, tokens: int
+    ) -> dict[str, Any]:
+        """A line for the metrics: means, and under `by_prompt` the mean of each prompt's completions."""
+        asked = list(self.prompts.groups())
+        if not asked:
+            raise TropismError("probe.prompts is empty: name a file with at least one record")
+        groups = rollouts(asked, LocalEngine(policy, words), self.judge, self.sampling)
+        found = {"reward": _means(groups), "kl": kl_by_prompt(groups, reference, words, self.sampling)}
+        if self.truth is not None:
+            judged = [dataclasses.replace(g, judgments=(j,)) for g, j in zip(groups, judgments(self.truth, groups))]
+            found["truth"] = _means(judged)
+        means = {name: _mean([x for x in by_prompt if x is not None]) for name, by_prompt in found.items()}
+        completions = [c for g in groups for c in g.completions]
+        means["stop_rate"] = sum(c.finish_reason == "stop" for c in completions) / len(completions)
+        means["tokens"] = sum(len(c.tokens or ()) for c in completions) / len(completions)
+        rounded = {k: [None if x is None else round(x, 4) for x in v] for k, v in found.items()}
+        return {"spent": tokens, **{f"probe_{k}": v for k, v in means.items()}, "by_prompt": rounded}
+
+
+def _means(groups: Sequence[Group]) -> list[float | None]:
+    """For each group the mean of the newest judgment's scores; None if it scored nothing."""
+    rows = [[s for s in scores(g) if s is not None] for g in groups]
+    return [_mean(row) if row else None for row in rows]
+
+
+def _mean(x: Sequence[float]) -> float:
+    return sum(x) / len(x) if x else float("nan")
+
+
+@torch.inference_mode()
+def kl_by_prompt(
+    groups: Sequence[Group], reference: PreTrainedModel, words: PreTrainedTokenizerBase, sampling: SamplingParams
+) -> list[float | None]:
+    """Nats a completion, prompt by prompt, on the policy's own samples."""
+    ratios: list[float] = []
+    for piece in spans([tree(g, words, context_of(reference)) for g in groups], PASS_TOKENS):
+        batch = layout(piece, reference)
+        there = predict_tokens(reference, batch, sampling).need("logprobs_BT")
+        ratios += sum_by_completion(batch.need("old_logprobs_BT") - there, batch).tolist()
+    rest = iter(ratios)
+    return [_mean([next(rest) for _ in g.completions]) for g in groups]

@@ -1,0 +1,170 @@
+"""What a reward model is worth on the groups kept from its training: figures over pairs of completions of one prompt.
+
+A pair counts if the judge taken as true orders it; it is right if the scores order it likewise (equal scores are wrong).
+The intervals are a bootstrap over prompts. ECE (arXiv 1706.04599) is the mean over pairs of |observed - predicted| of
+the pair's bin; it is biased upwards, so that with few pairs a perfect model is above 0 too. The length-controlled
+accuracy holds length fixed instead of modelling it: it is that of the pairs whose texts are nearly as long as each
+other. That needs no assumption on how length acts and is in the unit of the plain accuracy; it costs pairs, so it comes
+with its own count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tropism.stages.reward import HELD_OUT
+from tropism.store import groups as store
+from tropism.tensors import statistics
+from tropism.tensors.statistics import Figure
+from tropism.types import Group, TropismError
+
+BINS = 10  # of the predicted probability, from one half to one
+AS_LONG = 1.1  # the longer of two texts has at most so many times the characters of the shorter
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One held-out group, without the completions that were not scored or not judged. `k` counts those too."""
+
+    k: int
+    scores: np.ndarray
+    truth: np.ndarray
+    lengths: np.ndarray  # characters
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The P pairs that the truth orders, in G groups."""
+
+    groups: int
+    group_P: np.ndarray
+    k_P: np.ndarray  # how many completions the group has
+    margin_P: np.ndarray  # |difference of scores|
+    right_P: np.ndarray  # 1 right, 0 wrong, 0.5 equal scores
+    as_long_P: np.ndarray  # True = of nearly equal length
+
+    def accuracy(self, keep_P: np.ndarray) -> dict[str, Any]:
+        """{"n", "accuracy"} of some of the pairs."""
+        totals, counts = (
+            np.bincount(self.group_P[keep_P], x[keep_P], self.groups).tolist()
+            for x in ((self.right_P == 1.0).astype(float), np.ones(len(self.group_P)))
+        )
+        return {"n": int(keep_P.sum()), "accuracy": statistics.ratio(totals, counts)}
+
+
+def held_out_groups(reward: str) -> list[Group]:
+    """The groups that a reward stage kept from its training, with its scores."""
+    path = Path(reward) / HELD_OUT
+    if not path.exists():
+        raise TropismError(f"{reward} holds no groups kept from training: raise `test` in the label stage before it")
+    return list(store.read(path))
+
+
+def reward_figures(groups: Sequence[Group], against: str) -> dict[str, Any]:
+    """Accuracy, rank correlation, length bias and calibration; `counted` says over how many pairs or groups each is."""
+    found = [scored(group, against) for group in groups]
+    pairs = pairs_of(found)
+    figures: dict[str, Any] = {"n_groups": len(groups), "n_pairs": len(pairs.group_P), "against": against}
+    counted: dict[str, int] = {}
+    every = np.ones(len(pairs.group_P), dtype=bool)
+    for name, keep in (("pair_accuracy", every), ("length_controlled_accuracy", pairs.as_long_P)):
+        if keep.any():
+            row = pairs.accuracy(keep)
+            figures[name], counted[name] = row["accuracy"], row["n"]
+    for name, correlate, x, y in (
+        ("kendall_tau", statistics.kendall_tau, "scores", "truth"),
+        ("length_correlation", statistics.correlation, "scores", "lengths"),
+        ("length_correlation_truth", statistics.correlation, "truth", "lengths"),
+    ):
+        values = [correlate(getattr(s, x), getattr(s, y)) for s in found if len(s.scores)]
+        if known := [v for v in values if v is not None]:
+            figures[name], counted[name] = statistics.mean(known), len(known)
+    figures["calibration"] = calibration(pairs)
+    if every.any():
+        figures["calibration_error"], counted["calibration_error"] = calibration_error(pairs), len(every)
+        figures["accuracy_by_margin"] = accuracy_by_margin(pairs)
+        figures["accuracy_by_k"] = [
+            {"k": int(k), **pairs.accuracy(pairs.k_P == k)} for k in np.unique(pairs.k_P).tolist()
+        ]
+    return {**figures, "counted": counted}
+
+
+def scored(group: Group, against: str) -> Scored:
+    found, truth = group.judgment("reward_model"), group.judgment(against)
+    if found is None or truth is None:
+        raise TropismError(
+            f"group {group.id} has no judgment by {against!r}: set `against` to a judge of the label stage"
+        )
+    kept = [
+        (s, t, len(c.text))
+        for s, t, c in zip(found.scores, truth.scores, group.completions)
+        if s is not None and t is not None
+    ]
+    return Scored(len(group.completions), *np.asarray(kept, dtype=np.float64).reshape(-1, 3).T)
+
+
+def pairs_of(found: Sequence[Scored]) -> Pairs:
+    """Each pair once, the first with the second, the third …"""
+    parts: list[tuple[np.ndarray, ...]] = []
+    for number, s in enumerate(found):
+        i, j = np.triu_indices(len(s.scores), 1)
+        order = np.sign(s.truth[i] - s.truth[j])
+        i, j, order = i[order != 0], j[order != 0], order[order != 0]
+        difference = s.scores[i] - s.scores[j]
+        longer, shorter = np.maximum(s.lengths[i], s.lengths[j]), np.minimum(s.lengths[i], s.lengths[j])
+        right, same = (np.sign(difference) * order + 1) / 2, np.ones(len(i), dtype=int)
+        parts.append((same * number, same * s.k, np.abs(difference), right, longer <= AS_LONG * shorter))
+    empty = (np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros(0), np.zeros(0, bool))
+    return Pairs(len(found), *(np.concatenate(columns) for columns in zip(empty, *parts)))
+
+
+def calibration(pairs: Pairs) -> list[dict[str, float]]:
+    """Equal bins of σ(score difference), as the probability that the preferred is better, against how often it is."""
+    predicted, bins = _predicted(pairs)
+    return [
+        {
+            "predicted": round(float(predicted[bins == b].mean()), 4),
+            "observed": round(float(pairs.right_P[bins == b].mean()), 4),
+            "n": int((bins == b).sum()),
+        }
+        for b in range(BINS)
+        if (bins == b).any()
+    ]
+
+
+def calibration_error(pairs: Pairs) -> Figure:
+    """ECE: sum over bins of |sum of (observed - predicted)|, over the number of pairs."""
+    predicted, bins = _predicted(pairs)
+    gap_GB = np.zeros((pairs.groups, BINS))
+    np.add.at(gap_GB, (pairs.group_P, bins), pairs.right_P - predicted)
+    n_G = np.bincount(pairs.group_P, minlength=pairs.groups)
+    times = np.random.default_rng(0).multinomial(
+        pairs.groups, np.full(pairs.groups, 1 / pairs.groups), statistics.RESAMPLES
+    )
+    drawn = times[times @ n_G > 0]  # how often each group is in each resample that has pairs
+    errors = np.abs(drawn @ gap_GB).sum(1) / (drawn @ n_G)
+    low, high = np.quantile(errors, [0.025, 0.975])
+    value = np.abs(gap_GB.sum(0)).sum() / n_G.sum()
+    return {"value": round(float(value), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+
+
+def accuracy_by_margin(pairs: Pairs) -> list[dict[str, Any]]:
+    """Four quarters of the pairs by |difference of scores|, the closest first; `margin` is the quarter's range."""
+    quarter_P = np.searchsorted(np.quantile(pairs.margin_P, [0.25, 0.5, 0.75]), pairs.margin_P, side="right")
+    rows = []
+    for quarter in np.unique(quarter_P).tolist():
+        keep = quarter_P == quarter
+        ends = [round(float(end(pairs.margin_P[keep])), 4) for end in (np.min, np.max)]
+        rows.append({"margin": ends, **pairs.accuracy(keep)})
+    return rows
+
+
+def _predicted(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """(P,) probabilities of the preferred, and the number of each one's bin."""
+    predicted = 1 / (1 + np.exp(-pairs.margin_P))
+    return predicted, np.clip(((predicted - 0.5) * 2 * BINS).astype(int), 0, BINS - 1)

@@ -1,0 +1,155 @@
+"""Stage: a policy trained on groups that somebody has judged, without sampling: DPO, KTO, and whatever learns likewise.
+
+The reference is the policy before the first update. For an algorithm that needs the log-probabilities of `old`, those are
+the policy's before each update. One that asks for `mismatched` completions gets another prompt's answer in each group,
+without a score.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from transformers import PreTrainedModel
+
+from tropism.algorithms.dpo import DPO
+from tropism.models.store import context_of, save
+from tropism.models.weights import Weights
+from tropism.stages._probe import Probe
+from tropism.stages._train import PASS_TOKENS, Data, fitting, read_split, resumed, train
+from tropism.store.run import Work
+from tropism.tensors.batch import Batch, Tree
+from tropism.text import tokenizer
+from tropism.train.loop import Learner
+from tropism.train.optim import Optim
+from tropism.train.order import Order
+from tropism.train.rollouts import annotate
+from tropism.train.trees import judged, ranks, tree
+from tropism.types import Algorithm, Group, GroupsRef, ModelRef, SamplingParams, TropismError
+
+__all__ = ["Offline"]
+
+
+@dataclass(frozen=True)
+class Offline(Weights):
+    """`judge` names whose judgments are learned from; `passes` over the training groups are made, or fewer if `budget`
+    tokens, those of the sampled completions included, allow no more (0: no bound)."""
+
+    policy: ModelRef
+    groups: GroupsRef | tuple[GroupsRef, ...]
+    judge: str
+    algorithm: Algorithm = DPO()
+    passes: float = 1.0
+    groups_per_step: int = 16
+    budget: int = 0
+    too_long: Literal["stop", "skip"] = "stop"
+    pass_tokens: int = PASS_TOKENS  # in one forward pass: lower it if memory is short
+    probe: Probe | None = None
+    optim: Optim = field(default_factory=lambda: Optim(lr=2e-4))
+
+    version: ClassVar[int] = 1
+    makes: ClassVar[Literal["model"]] = "model"
+
+    def run(self, work: Work) -> None:
+        words = tokenizer.load(self.policy)
+        model, reference = self.train_lm(self.policy, work.seed), self.freeze_lm(self.policy)
+        groups, _ = read_split(self.groups)
+        context = context_of(model)
+        kept = fitting(groups, lambda g: judged_tree(g, self.judge, tree(g, words, context)), self.too_long, work)
+        trees = [t for _, t in kept]
+        if "mismatched" in self.algorithm.needs:
+            trees = mismatched(trees, context)
+        if "rank_N" in self.algorithm.needs and not any(len({r for r in t.rank or () if r}) > 1 for t in trees):
+            raise TropismError(
+                f"no group orders any two completions by {self.judge!r}: name another judge, or an algorithm that needs "
+                "no order, such as kto"
+            )
+        if all(s is None for t in trees for s in t.reward or ()):
+            raise TropismError(f"{self.judge!r} scored no completion of the training groups: name another judge")
+        generated = sum(len(c.tokens or ()) for g, _ in kept for c in g.completions)
+        steps = self._steps(trees, generated, work.seed)
+        learner = Learner({"policy": model}, self.optim, steps, pass_tokens=self.pass_tokens)
+        watch = functools.partial(watched, self.probe, model, reference, words, generated)
+        fill = functools.partial(
+            filled, algorithm=self.algorithm, reference=reference, policy=model, pass_tokens=self.pass_tokens
+        )
+        data = Data(trees, steps, groups=self.groups_per_step)
+        place = resumed(work, learner)
+        if self.probe and not learner.done:
+            work.log(step=0, **self.probe.look(model, reference, words, generated))
+        train(work, learner, self.algorithm, data, place, fill, watch)
+        if self.probe:
+            work.log(step=steps, **self.probe.look(model, reference, words, generated + place.tokens))
+        work.facts |= {
+            "groups": len(trees),
+            "steps": steps,
+            "tokens_generated": generated,
+            "tokens_trained": place.tokens,
+        }
+        save(model, words, work.out)
+
+    def _steps(self, trees: list[Tree], generated: int, seed: int) -> int:
+        """How many updates `passes` make, or how many of them `budget` pays for."""
+        steps = max(1, round(self.passes * len(trees) / self.groups_per_step))
+        if not self.budget:
+            return steps
+        order, spent = Order(len(trees), seed), generated
+        for step in range(steps):
+            spent += sum(trees[i].size for i in order.take(self.groups_per_step))
+            if spent > self.budget and step == 0:
+                raise TropismError(
+                    f"budget = {self.budget} tokens is less than the {spent} of the completions and one update: raise it"
+                )
+            if spent > self.budget:
+                return step
+        return steps
+
+
+def judged_tree(group: Group, judge: str, found: Tree) -> Tree:
+    """The tree with the judge's scores as rewards and as ranks; a score that is not a number counts as none."""
+    judgment = judged(group, judge)
+    numbers = tuple(None if s is None or s != s else s for s in judgment.scores)
+    judgment = dataclasses.replace(judgment, scores=numbers)
+    return dataclasses.replace(found, rank=ranks(judgment), reward=judgment.scores)
+
+
+def mismatched(trees: list[Tree], context: int) -> list[Tree]:
+    """Each tree with the first completion of the tree before it added, unscored, unranked, and cut to fit `context`."""
+    if len(trees) < 2:
+        raise TropismError("mismatched completions need two groups or more: give more data")
+    return [
+        dataclasses.replace(
+            t,
+            completions=(*t.completions, other.completions[0][: context - len(t.prompt)]),
+            trained=(*t.trained, other.trained[0][: context - len(t.prompt)]),
+            ended=(*t.ended, other.ended[0]),
+            logprobs=None,
+            reward=None if t.reward is None else (*t.reward, None),
+            rank=None if t.rank is None else (*t.rank, 0),
+        )
+        for t, other in zip(trees, [trees[-1], *trees[:-1]])
+    ]
+
+
+def filled(
+    batch: Batch, algorithm: Algorithm, reference: PreTrainedModel, policy: PreTrainedModel, pass_tokens: int
+) -> Batch:
+    """The batch with what the algorithm needs; nothing was sampled here, so `old` is the policy of this moment."""
+    return annotate(batch, algorithm.needs, reference, None, SamplingParams(), pass_tokens, policy)
+
+
+def watched(
+    probe: Probe | None,
+    policy: PreTrainedModel,
+    reference: PreTrainedModel,
+    words: Any,
+    generated: int,
+    before: int,
+    after: int,
+) -> dict[str, Any]:
+    """What the probe sees, if it is due."""
+    if probe is None or not probe.due(generated + before, generated + after):
+        return {}
+    return probe.look(policy, reference, words, generated + after)

@@ -1,0 +1,276 @@
+"""Stage: reinforced self-training (ReST, arXiv 2308.08998). Grow samples and scores; Improve filters and trains offline.
+
+    for grow:                                  samples of the latest policy, scored once, kept on disk
+        for threshold in thresholds, rising:   F = {samples whose score is above the threshold}
+            train on F with any loss: nll (the paper's BC), gold, awr, vmpo, or dpo on kept against dropped
+
+A threshold is a score (`by = "value"`), or the share of samples to leave out, counted over all prompts (`by = "quantile"`)
+or for each prompt alone (`by = "prompt"`: a reward model's scores need not compare across prompts). Copies of a survivor
+are dropped, a prompt has at most `per_prompt` survivors, the best first, and prompts without one are counted. Each Improve
+goes on from the one before, at `decay` times its rate; the reference of a loss that needs one is the stage's first policy.
+
+Scored samples stand in the run folder's `samples`, under a name made of policy, judge, prompts and sampling: another
+threshold or loss, or a second run, samples nothing again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from tropism.algorithms.nll import NLL
+from tropism.engines.local import LocalEngine
+from tropism.models.store import context_of, save
+from tropism.models.weights import Weights
+from tropism.recipe import bind
+from tropism.stages._probe import Probe
+from tropism.stages._train import PASS_TOKENS, Data, Place, fitting, question, read, train
+from tropism.stages.offline import filled, watched
+from tropism.store import files
+from tropism.store import groups as store
+from tropism.store.fingerprint import describe
+from tropism.store.run import Work
+from tropism.tensors.batch import Tree
+from tropism.text import tokenizer
+from tropism.train.loop import Learner
+from tropism.train.optim import Optim
+from tropism.train.rollouts import judgments, rollouts, scores
+from tropism.train.trees import tree
+from tropism.types import Algorithm, Format, Group, Judge, ModelRef, SamplingParams, TropismError, to_json
+
+__all__ = ["ReST"]
+
+
+@dataclass(frozen=True)
+class ReST(Weights):
+    """`steps` updates an Improve step. `truth` is looked at and never trained on."""
+
+    policy: ModelRef
+    prompts: Format
+    judge: Judge
+    algorithm: Algorithm = NLL()
+    truth: Judge | None = None
+    grows: int = 1
+    thresholds: tuple[float, ...] = (0.5, 0.7, 0.9)
+    by: Literal["value", "quantile", "prompt"] = "prompt"
+    per_prompt: int = 0  # survivors; 0 = all
+    sampling: SamplingParams = SamplingParams(n=8, max_tokens=48)
+    steps: int = 50
+    groups_per_step: int = 32
+    decay: float = 0.7
+    too_long: Literal["stop", "skip"] = "stop"
+    pass_tokens: int = PASS_TOKENS  # in one forward pass: lower it if memory is short
+    probe: Probe | None = None
+    optim: Optim = field(default_factory=lambda: Optim(lr=5e-4))
+
+    version: ClassVar[int] = 1
+    makes: ClassVar[Literal["model"]] = "model"
+
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in zip(self.thresholds, self.thresholds[1:]))
+        if not self.thresholds or not rising:
+            raise TropismError(f"rest.thresholds = {list(self.thresholds)} must rise: give at least one")
+        if self.by != "value" and not all(0 <= t < 1 for t in self.thresholds):
+            raise TropismError('rest.thresholds are shares from 0 to below 1 unless by = "value": mend them')
+        if self.sampling.temperature == 0:
+            raise TropismError("rest.sampling.temperature = 0 is greedy, which explores nothing: use a number above 0")
+        if self.grows < 1:
+            raise TropismError(f"rest.grows = {self.grows} samples nothing: use 1 or more")
+        if "mismatched" in self.algorithm.needs:
+            raise TropismError("rest.algorithm needs mismatched completions: give it to the offline stage")
+
+    def run(self, work: Work) -> None:
+        words = tokenizer.load(self.policy)
+        policy, reference = self.train_lm(self.policy, work.seed), self.freeze_lm(self.policy)
+        make = functools.partial(question, words=words, context=context_of(policy), max_tokens=self.sampling.max_tokens)
+        asked = fitting(read(self.prompts, "prompts", work), make, self.too_long, work)
+        found = work.restore()
+        first = found[0] // self.steps if found else 0
+        place, groups = Place(), []
+        for part in range(self.grows * len(self.thresholds)):
+            grow, number = divmod(part, len(self.thresholds))
+            if part < first:
+                continue
+            rate = dataclasses.replace(self.optim, lr=self.optim.lr * self.decay**number)
+            learner = Learner({"policy": policy}, rate, self.steps, pass_tokens=self.pass_tokens)
+            place.before, place.position = part * self.steps, 0
+            if found and part == first:
+                more = learner.restore(found[1])
+                place.position, place.tokens, place.more = more.pop("position"), more.pop("tokens"), more
+                groups = _read(work.folder.parent / place.more["samples"], work)
+            elif number == 0:
+                if part == 0 and self.probe:
+                    work.log(step=0, **self.probe.look(policy, reference, words, 0))
+                groups = self._grow(work, policy, words, asked, grow, place)
+            self._improve(work, learner, groups, grow, number, place, (policy, reference, words))
+        work.facts |= {"tokens_generated": place.more["generated"], "tokens_trained": place.tokens}
+        save(policy, words, work.out)
+
+    def _grow(
+        self,
+        work: Work,
+        policy: PreTrainedModel,
+        words: Any,
+        asked: Sequence[tuple[Group, Tree]],
+        grow: int,
+        place: Place,
+    ) -> list[Group]:
+        """The scored samples of the policy as it is, sampled now or read from an earlier time."""
+        sampling = dataclasses.replace(self.sampling, seed=(work.seed << 8) + grow)
+        name = _name(weights_of(policy), self.judge, asked, sampling)
+        path = work.folder.parent / "samples" / name
+        reused = work.peers.once(lambda: files.sealed(path) is not None)
+        if not reused:
+            engine = LocalEngine(policy, words, policy=f"{work.fingerprint}@{grow}")
+            groups = []
+            with work.progress(f"grow {grow + 1}", len(asked), "prompts") as bar:
+                for i in range(0, len(asked), 256):
+                    some = [g for g, _ in asked[i : i + 256]]
+                    groups += rollouts(some, engine, self.judge, sampling)
+                    bar.advance(len(some))
+            work.peers.once(lambda: files.write_folder(path, lambda to: store.write(groups, to / store.FILE), {}))
+        groups = list(store.read(path))
+        found = [s for g in groups for s in scores(g) if s is not None]
+        if not found or not np.isfinite(found).all():
+            said = "an infinite score to a completion" if found else "no score to any completion"
+            raise TropismError(f"the judge gave {said} of grow {grow + 1}: name a judge that can tell, or mend it")
+        generated = sum(len(c.tokens or ()) for g in groups for c in g.completions)
+        place.more = {"samples": f"samples/{name}", "generated": place.more.get("generated", 0) + generated}
+        everything = [list(range(len(g.completions))) for g in groups]
+        work.log(grow=grow + 1, reused=reused, generated=generated, **self._seen(groups, everything))
+        return groups
+
+    def _improve(
+        self,
+        work: Work,
+        learner: Learner,
+        groups: list[Group],
+        grow: int,
+        number: int,
+        place: Place,
+        models: tuple[PreTrainedModel, PreTrainedModel, Any],
+    ) -> None:
+        policy, reference, words = models
+        threshold = self.thresholds[number]
+        kept = survivors(groups, threshold, self.by, self.per_prompt)
+        alive = [g for g, k in zip(groups, kept) if k]
+        if not alive:
+            raise TropismError(f"no sample of grow {grow + 1} reaches the threshold {threshold}: lower rest.thresholds")
+        trees = [
+            filtered(g, k, tree(g, words, context_of(policy)), "rank_N" in self.algorithm.needs)
+            for g, k in zip(groups, kept)
+            if k
+        ]
+        fill = functools.partial(
+            filled, algorithm=self.algorithm, reference=reference, policy=policy, pass_tokens=self.pass_tokens
+        )
+        watch = functools.partial(watched, self.probe, policy, reference, words, place.more["generated"])
+        data = Data(trees, self.steps, groups=self.groups_per_step)
+        train(work, learner, self.algorithm, data, place, fill, watch)
+        line = {
+            "grow": grow + 1,
+            "improve": number + 1,
+            "threshold": threshold,
+            "kept_share": sum(map(len, kept)) / sum(len(g.completions) for g in groups),
+            "prompts_without": len(groups) - len(alive),
+            **self._seen(groups, kept),
+        }
+        if self.probe:
+            line |= self.probe.look(policy, reference, words, place.more["generated"] + place.tokens)
+        work.log(step=place.before + self.steps, **line)
+
+    def _seen(self, groups: Sequence[Group], kept: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """Mean score, mean truth and a histogram of the scores of these completions, for the log."""
+        rows = [s for g, k in zip(groups, kept) for i in k if (s := scores(g)[i]) is not None]
+        counts, edges = np.histogram(rows, bins=20)
+        line: dict[str, Any] = {
+            "reward": float(np.mean(rows)),
+            "histogram": {"counts": counts.tolist(), "edges": [round(float(e), 4) for e in edges]},
+        }
+        if self.truth is not None:
+            said = [s for j, k in zip(judgments(self.truth, groups), kept) for i in k if (s := j.scores[i]) is not None]
+            line["truth"] = float(np.mean(said)) if said else None
+        return line
+
+
+def survivors(
+    groups: Sequence[Group], threshold: float, by: Literal["value", "quantile", "prompt"], most: int = 0
+) -> list[list[int]]:
+    """For each group which completions are kept, best first: scored at or above the threshold, no copies, `most` at most.
+
+    A quantile of 0.7 keeps what is at or above the 0.7-quantile of the scores; equal scores are kept together.
+    """
+    found = [scores(g) for g in groups]
+    everything = [s for row in found for s in row if s is not None]
+    floor = threshold
+    if by == "quantile" and everything:
+        floor = float(np.quantile(everything, threshold))
+    kept: list[list[int]] = []
+    for group, row in zip(groups, found):
+        present = [s for s in row if s is not None]
+        if by == "prompt" and present:
+            floor = float(np.quantile(present, threshold))
+        order = sorted(
+            (i for i, s in enumerate(row) if s is not None and s >= floor), key=lambda i: (-(row[i] or 0.0), i)
+        )
+        unique = {group.completions[i].text: i for i in reversed(order)}
+        kept.append(sorted(unique.values(), key=order.index)[: most or None])
+    return kept
+
+
+def filtered(group: Group, kept: Sequence[int], found: Tree, ranked: bool) -> Tree:
+    """The tree of the survivors with their scores; if the loss ranks, all completions with kept above dropped.
+
+    A copy of a survivor is not ranked: it is neither.
+    """
+    reward = scores(group)
+    if ranked:
+        texts = [c.text for c in group.completions]
+        alike = {texts[i] for i in kept}
+        rank = tuple(
+            1 if i in kept else 0 if r is None or text in alike else 2 for i, (r, text) in enumerate(zip(reward, texts))
+        )
+        return dataclasses.replace(found, rank=rank, reward=reward, logprobs=None)
+    return dataclasses.replace(
+        found,
+        completions=tuple(found.completions[i] for i in kept),
+        trained=tuple(found.trained[i] for i in kept),
+        ended=tuple(found.ended[i] for i in kept),
+        reward=tuple(reward[i] for i in kept),
+        logprobs=None,
+    )
+
+
+def weights_of(model: PreTrainedModel) -> str:
+    """A name for the policy as it is: the hash of its weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        data = value.detach().cpu().flatten().view(torch.uint8)  # numpy has no bfloat16
+        digest.update(name.encode() + data.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _name(weights: str, judge: Judge, asked: Sequence[tuple[Group, Tree]], sampling: SamplingParams) -> str:
+    """A name for scored samples: of the policy, the judge with the content of its models, the prompts as the policy
+    reads them, and the sampling."""
+    known = bind(judge, lambda ref: files.content_hash(Path(ref)) if Path(ref).exists() else ref)
+    facts = [weights, describe(known), [(to_json(g), t.prompt) for g, t in asked], describe(sampling)]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read(path: Path, work: Work) -> list[Group]:
+    if files.sealed(path) is None:
+        raise TropismError(
+            f"{path} was removed or changed while {work.id} was unfinished: delete {work.folder} as well"
+        )
+    return list(store.read(path))

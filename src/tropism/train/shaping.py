@@ -1,0 +1,72 @@
+"""What an online method learns from: the judge's score, shaped.
+
+    reward = clip(score / running standard deviation, ± clip)  -  missing_stop * [never stopped]
+             -  length_cost * tokens beyond length_free
+
+A completion that the judge could not score stays unscored: no penalty makes a reward of it. Its tokens are those that the
+policy chose: what a tool said costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from tropism.tensors.batch import Batch, length_N
+from tropism.types import TropismError
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """`scale` divides by the standard deviation of all scores so far (the mean stays, it is the baseline's affair);
+    `clip` 0 clips nothing. Penalties are in reward units, after scaling."""
+
+    scale: bool = False
+    clip: float = 0.0
+    missing_stop: float = 1.0
+    length_cost: float = 0.0  # per token
+    length_free: int = 0  # tokens
+
+    def __post_init__(self) -> None:
+        for name in ("clip", "missing_stop", "length_cost", "length_free"):
+            if getattr(self, name) < 0:
+                raise TropismError(f"shaping.{name} = {getattr(self, name)} is negative: use 0 or more")
+
+    def __call__(self, batch: Batch, seen: Moments) -> tuple[Batch, Moments]:
+        """The batch with its rewards shaped, and the moments with this batch's scores added."""
+        scored_N, reward_N = batch.need("scored_N"), batch.need("reward_N")
+        seen = seen.add(reward_N[scored_N])
+        if self.scale and seen.std:
+            reward_N = reward_N / seen.std
+        if self.clip:
+            reward_N = reward_N.clamp(-self.clip, self.clip)
+        reward_N = reward_N - self.missing_stop * ~batch.ended_N
+        reward_N = reward_N - self.length_cost * (length_N(batch) - self.length_free).clamp(min=0)
+        return batch.replace(reward_N=torch.where(scored_N, reward_N, 0.0)), seen
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and summed squared deviation of all scores so far: plain numbers, so a checkpoint holds them."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def add(self, x: torch.Tensor) -> Moments:
+        """With the values of `x` (Chan's formula for joining two samples)."""
+        more = len(x)
+        if not more:
+            return self
+        x = x.double()
+        mean, count = float(x.mean()), self.count + more
+        apart = mean - self.mean
+        squares = self.squares + float(((x - mean) ** 2).sum()) + apart**2 * self.count * more / count
+        return Moments(count, self.mean + apart * more / count, squares)
+
+    @property
+    def std(self) -> float:
+        """0 until two scores differ."""
+        return math.sqrt(self.squares / self.count) if self.count else 0.0

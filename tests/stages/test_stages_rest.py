@@ -1,0 +1,362 @@
+"""The rest stage: who survives by hand, what a Grow step samples again, and the numbers of the log from the samples."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from tropism.algorithms.awr import AWR
+from tropism.algorithms.dpo import DPO
+from tropism.algorithms.gold import GOLD
+from tropism.algorithms.kto import KTO
+from tropism.algorithms.vmpo import VMPO
+from tropism.engines.local import LocalEngine
+from tropism.formats.phrasebook import Phrasebook
+from tropism.formats.prompts import Prompts
+from tropism.judges.reward_model import RewardModel
+from tropism.judges.verifier import Verifier
+from tropism.models.store import load_scalar, save
+from tropism.stages.rest import ReST, filtered, survivors, weights_of
+from tropism.store import groups as store
+from tropism.store.run import Run, done, read_metrics
+from tropism.tensors.batch import Tree
+from tropism.text import tokenizer
+from tropism.text.chat import prompt_tokens
+from tropism.train.optim import Optim
+from tropism.types import Completion, Group, Judgment, Message, SamplingParams, TropismError
+
+
+def group(texts: Sequence[str], scores: Sequence[float | None], id: str = "g") -> Group:
+    prompt = (Message("user", "?"),)
+    return Group(id, prompt, tuple(Completion(t) for t in texts), (Judgment("judge", tuple(scores)),))
+
+
+def test_survivors_of_a_value() -> None:
+    found = [group("abc", (1.0, 3.0, 2.0)), group("de", (1.9, -5.0)), group("fg", (None, float("nan")))]
+    assert survivors(found, 2.0, "value") == [[1, 2], [], []]  # the best first; at the threshold is above it
+    assert survivors(found, -5.0, "value") == [[1, 2, 0], [0, 1], []]
+    assert survivors(found, 3.5, "value") == [[], [], []]
+
+
+def test_survivors_of_a_quantile_over_all_prompts() -> None:
+    """Five scores 0 1 2 3 10: their median is 2; the 0.6-quantile lies at place 2.4, which is 2.4."""
+    found = [group("abc", (10.0, 2.0, 3.0)), group("def", (0.0, 1.0, None))]
+    assert survivors(found, 0.5, "quantile") == [[0, 2, 1], []]
+    assert survivors(found, 0.6, "quantile") == [[0, 2], []]
+    assert survivors(found, 0.0, "quantile") == [[0, 2, 1], [1, 0]]
+
+
+def test_survivors_of_a_quantile_of_each_prompt() -> None:
+    """Medians 3 and 0.5: a prompt has its own. Where all score alike, all stay."""
+    found = [group("abc", (10.0, 2.0, 3.0)), group("def", (0.0, 1.0, None)), group("gh", (None, None))]
+    assert survivors(found, 0.5, "prompt") == [[0, 2], [1], []]
+    assert survivors([group("abc", (4.0, 4.0, 4.0))], 0.9, "prompt") == [[0, 1, 2]]
+
+
+def test_copies_are_dropped_and_a_prompt_has_at_most_so_many() -> None:
+    found = [group(["a", "a", "b", "a", "c"], (1.0, 2.0, 2.0, 2.0, 0.0))]
+    assert survivors(found, 0.0, "value") == [[1, 2, 4]]  # the best of the copies, the first of the best
+    assert survivors(found, 0.0, "value", most=2) == [[1, 2]]
+    assert survivors([*found, group("ab", (5.0, 6.0))], 0.0, "value", most=1) == [[1], [1]]
+
+
+def test_filtered() -> None:
+    five = group(["a", "b", "b", "c", "d"], (3.0, 5.0, 5.0, 1.0, None))
+    tokens = ((1, 9), (2, 9), (2, 9), (3,), (4, 9))
+    flags = tuple((True,) * len(t) for t in tokens)
+    whole = Tree(
+        "g", (7, 8), tokens, flags, (True, True, True, False, True), logprobs=tuple((0.0,) * 2 for _ in "abcde")
+    )
+    plain = filtered(five, [1, 0], whole, ranked=False)
+    assert plain == Tree("g", (7, 8), ((2, 9), (1, 9)), flags[:2], (True, True), reward=(5.0, 3.0))
+    ranked = filtered(five, [1, 0], whole, ranked=True)
+    assert ranked.rank == (1, 1, 0, 2, 0)  # a copy of a survivor is not worse than it; without a score there is no rank
+    assert ranked.completions == tokens and ranked.reward == (3.0, 5.0, 5.0, 1.0, None) and ranked.logprobs is None
+
+
+def test_the_name_of_weights_takes_any_dtype(make_model: Any) -> None:
+    model, other = make_model(), make_model(seed=1)
+    assert weights_of(model) == weights_of(make_model()) != weights_of(other)
+    assert weights_of(model.bfloat16()) != weights_of(other.bfloat16())
+
+
+ASKED = Phrasebook("prompts", count=8)
+
+
+def letters(completion: str) -> float:
+    """More letters, more reward."""
+    return min(sum("a" <= sign <= "z" for sign in completion) / 8, 2.0)
+
+
+def fewer(completion: str) -> float:
+    return -letters(completion)
+
+
+def length(completion: str) -> float:
+    return float(len(completion))
+
+
+def rest(policy: str, **settings: Any) -> ReST:
+    small = {
+        "prompts": ASKED,
+        "judge": Verifier(letters),
+        "thresholds": (0.5,),
+        "sampling": SamplingParams(n=4, max_tokens=8),
+        "steps": 2,
+        "groups_per_step": 4,
+        "optim": Optim(lr=1e-2, schedule="constant", warmup=0.0),
+    }
+    return ReST(policy=policy, **{**small, **settings})
+
+
+@pytest.fixture
+def sampled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many prompts each call of the engine was asked, from now on."""
+    calls: list[int] = []
+    generate = LocalEngine.generate
+
+    def counted(self: LocalEngine, prompts: Any, params: SamplingParams) -> Any:
+        calls.append(len(prompts))
+        return generate(self, prompts, params)
+
+    monkeypatch.setattr(LocalEngine, "generate", counted)
+    return calls
+
+
+def grown(out: Path) -> list[bool]:
+    """Whether each Grow step found its samples there."""
+    return [line["reused"] for line in read_metrics(out.parent) if "reused" in line]
+
+
+def samples(run: Run) -> list[Group]:
+    """The groups of the only samples in a run folder."""
+    (folder,) = (run.folder / "samples").iterdir()
+    return list(store.read(folder))
+
+
+def test_another_threshold_or_loss_samples_nothing_again(run: Run, model_folder: str, sampled: list[int]) -> None:
+    assert grown(run(rest(model_folder))) == [False] and sampled == [8]
+    for other in (
+        {"thresholds": (0.2, 0.9), "by": "quantile"},
+        {"thresholds": (0.1,), "by": "value", "per_prompt": 1},
+        {"algorithm": AWR()},
+        {"algorithm": DPO()},
+        {"steps": 1, "truth": Verifier(length), "groups_per_step": 2},
+    ):
+        assert grown(run(rest(model_folder, **other))) == [True]
+    assert sampled == [8]
+    assert grown(run(rest(model_folder, grows=2))) == [True, False] and sampled == [8, 8]
+
+
+def scorer(folder: Path) -> PreTrainedModel:
+    """A reward model with a head that is not zero."""
+    model = load_scalar(folder)
+    torch.nn.init.normal_(model.get_submodule("score").get_parameter("weight"))
+    return model
+
+
+def test_what_the_samples_depend_on_samples_again(
+    run: Run, tmp_path: Path, model_folder: str, other_folder: str, sampled: list[int]
+) -> None:
+    asked, policy, reward = tmp_path / "asked.txt", tmp_path / "policy", tmp_path / "reward"
+    asked.write_text("one\ntwo\n")
+    shutil.copytree(model_folder, policy)
+    words = tokenizer.load(model_folder)
+    save(scorer(model_folder), words, reward)
+    settings: dict[str, Any] = {"prompts": Prompts(str(asked)), "judge": RewardModel(str(reward)), "by": "value"}
+    settings["thresholds"] = (-100.0,)
+    stage = rest(str(policy), **settings)
+    assert grown(run(stage)) == [False]
+    assert grown(run(replace(stage, steps=1))) == [True]
+    save(scorer(other_folder), words, reward)  # another reward model in the same place
+    assert grown(run(stage)) == [False]
+    asked.write_text("one\nthree\n")
+    assert grown(run(stage)) == [False]
+    assert grown(run(replace(stage, sampling=SamplingParams(n=5, max_tokens=8)))) == [False]
+    assert grown(run(replace(stage, judge=Verifier(length)))) == [False]
+    assert grown(run(replace(stage, judge=Verifier(letters)))) == [False]
+    assert grown(run(replace(stage, policy=other_folder))) == [False]
+    template = policy / "chat_template.jinja"  # the same weights read the prompts in another way
+    template.write_text(template.read_text("utf-8").replace("'<|'", "'!<|'"))
+    assert grown(run(stage)) == [False]
+    assert sampled == [2] * 8
+
+
+def test_the_log_says_what_was_kept(run: Run, model_folder: str) -> None:
+    stage = rest(
+        model_folder,
+        judge=Verifier(lambda completion: None if len(completion) % 3 == 0 else letters(completion)),
+        truth=Verifier(length),
+        thresholds=(0.2, 0.4),
+        by="value",
+    )
+    out = run(stage)
+    lines = read_metrics(out.parent)
+    first, improves = lines[0], [line for line in lines if "improve" in line]
+    groups = samples(run)
+    everything = [(g.judgments[0].scores[k], c) for g in groups for k, c in enumerate(g.completions)]
+    scored = [(s, c.text) for s, c in everything if s is not None]
+    assert 0 < len(scored) < len(everything) == 32
+    assert first["grow"] == 1 and first["reused"] is False
+    assert first["generated"] == sum(len(c.tokens or ()) for _, c in everything)
+    assert_seen(first, scored, [c.text for _, c in everything])
+    assert [(line["improve"], line["threshold"], line["step"]) for line in improves] == [(1, 0.2, 2), (2, 0.4, 4)]
+    for line in improves:
+        kept = []
+        for g in groups:
+            best = {}
+            for s, c in zip(g.judgments[0].scores, g.completions):
+                if s is not None and s >= line["threshold"]:
+                    best[c.text] = s
+            kept.append([(s, text) for text, s in best.items()])
+        assert line["kept_share"] == pytest.approx(sum(map(len, kept)) / 32)
+        assert line["prompts_without"] == sum(not row for row in kept)
+        assert_seen(line, [pair for row in kept for pair in row], [text for row in kept for _, text in row])
+    assert improves[0]["kept_share"] > improves[1]["kept_share"] > 0
+
+
+def assert_seen(line: Any, scored: list[tuple[float, str]], texts: list[str]) -> None:
+    """Mean reward and truth, and a histogram of 20 bins from the least to the largest score, the last one closed."""
+    rewards = [s for s, _ in scored]
+    assert line["reward"] == pytest.approx(sum(rewards) / len(rewards))
+    assert line["truth"] == pytest.approx(sum(map(len, texts)) / len(texts))  # the truth scores all
+    counts, edges = line["histogram"]["counts"], line["histogram"]["edges"]
+    assert edges[0] == pytest.approx(min(rewards)) and edges[-1] == pytest.approx(max(rewards)) and len(counts) == 20
+    place = [min(int((r - edges[0]) / (edges[-1] - edges[0]) * 20 + 1e-9), 19) for r in rewards]
+    assert counts == [place.count(b) for b in range(20)]
+
+
+def test_tokens_are_counted(run: Run, model_folder: str) -> None:
+    """With all prompts in every update each tree is trained once in it. Nothing predicts a prompt's first token."""
+    out = run(rest(model_folder, thresholds=(0.0,), groups_per_step=8, steps=3))
+    words, trained = tokenizer.load(model_folder), 0
+    for g in samples(run):
+        unique = {c.text: len(c.tokens or ()) for c in reversed(g.completions)}
+        trained += len(prompt_tokens(words, g.prompt)) - 1 + sum(unique.values())
+    facts = done(out.parent)["facts"]  # type: ignore[index]
+    generated = sum(len(c.tokens or ()) for g in samples(run) for c in g.completions)
+    assert facts == {"tokens_generated": generated, "tokens_trained": 3 * trained}
+    out = run(rest(model_folder, grows=3))
+    grown = [line["generated"] for line in read_metrics(out.parent) if "reused" in line]
+    assert len(grown) == 3 and done(out.parent)["facts"]["tokens_generated"] == sum(grown)  # type: ignore[index]
+
+
+def test_the_reward_rises_from_grow_to_grow(run: Run, model_folder: str) -> None:
+    out = run(rest(model_folder, grows=3, steps=8, thresholds=(0.5, 0.8), prompts=Phrasebook("prompts", count=16)))
+    lines = read_metrics(out.parent)
+    grows = [line["reward"] for line in lines if "reused" in line]
+    assert len(grows) == 3 and grows[2] > grows[0] + 0.2
+    assert [line["step"] for line in lines if "improve" in line] == [8, 16, 24, 32, 40, 48]
+    assert all(line["reward"] > grows[line["grow"] - 1] for line in lines if "improve" in line)
+
+
+@pytest.mark.parametrize(
+    "algorithm", [GOLD(), AWR(), VMPO(), DPO(likelihood="sigmoid")], ids=lambda a: type(a).__name__
+)
+def test_other_losses_raise_the_reward_too(run: Run, model_folder: str, algorithm: Any) -> None:
+    prompts, sampling = Phrasebook("prompts", count=16), SamplingParams(n=16, max_tokens=8)
+    settings = {"prompts": prompts, "sampling": sampling, "grows": 3, "steps": 16, "thresholds": (0.75,)}
+    out = run(rest(model_folder, algorithm=algorithm, by="quantile", **settings))
+    grows = [line["reward"] for line in read_metrics(out.parent) if "reused" in line]
+    assert grows[2] > grows[0] + 0.2
+
+
+def test_each_improve_goes_on_at_a_lower_rate(run: Run, model_folder: str) -> None:
+    def weights(**settings: Any) -> Any:
+        return AutoModelForCausalLM.from_pretrained(run(rest(model_folder, **settings), "rest")).state_dict()
+
+    one, still, two = weights(), weights(thresholds=(0.5, 0.8), decay=1e-9), weights(thresholds=(0.5, 0.8))
+    assert all(torch.allclose(one[k], still[k], atol=1e-7) for k in one)
+    assert any(not torch.allclose(one[k], two[k], atol=1e-4) for k in one)
+
+
+def test_damaged_samples_are_sampled_again(run: Run, model_folder: str, sampled: list[int]) -> None:
+    run(rest(model_folder))
+    before = [[c.tokens for c in g.completions] for g in samples(run)]
+    damage(run)
+    assert grown(run(rest(model_folder, steps=1))) == [False] and sampled == [8, 8]
+    assert [[c.tokens for c in g.completions] for g in samples(run)] == before
+
+
+INTERRUPTED: list[int] = []
+
+
+def third(completion: str) -> float:
+    """A truth that breaks off when it is asked for the third time: after the second Improve step."""
+    INTERRUPTED.append(1)
+    if len(INTERRUPTED) == 2 * 32 + 1:
+        raise KeyboardInterrupt
+    return 0.0
+
+
+def test_damaged_samples_that_a_checkpoint_builds_on_are_refused(tmp_path: Path, model_folder: str) -> None:
+    stage = rest(model_folder, thresholds=(0.0, 0.5), truth=Verifier(third))
+    INTERRUPTED.clear()
+    with Run(tmp_path, checkpoint_s=0) as run, pytest.raises(KeyboardInterrupt):
+        run(stage)
+    assert next(tmp_path.glob("rest-*/checkpoints/00000003")).exists()
+    damage(run)
+    with Run(tmp_path) as run, pytest.raises(TropismError) as caught:
+        run(stage)
+    unfinished = next(tmp_path.glob("rest-*"))
+    assert "was removed or changed while rest was unfinished: delete" in str(caught.value)
+    assert str(caught.value).endswith(f"delete {unfinished} as well")
+    shutil.rmtree(unfinished)
+    with Run(tmp_path) as run:
+        assert grown(run(stage)) == [False]
+
+
+def damage(run: Run) -> None:
+    (folder,) = (run.folder / "samples").iterdir()
+    file = folder / store.FILE
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def test_without_survivors_it_stops(run: Run, model_folder: str) -> None:
+    with pytest.raises(TropismError, match=r"^no sample of grow 1 reaches the threshold 7.0: lower rest.thresholds$"):
+        run(rest(model_folder, by="value", thresholds=(0.0, 7.0)))
+
+
+@dataclass(frozen=True)
+class Always:
+    score: float
+
+    def judge(self, groups: Sequence[Group]) -> list[Judgment]:
+        return [Judgment("always", (self.score,) * len(g.completions)) for g in groups]
+
+
+@pytest.mark.parametrize(("score", "said"), [("nan", "no score to any"), ("inf", "an infinite score to a")])
+def test_a_judge_without_numbers_is_refused(run: Run, model_folder: str, score: str, said: str) -> None:
+    with pytest.raises(TropismError, match=f"the judge gave {said} completion of grow 1: name a judge that can tell"):
+        run(rest(model_folder, judge=Always(float(score))))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"thresholds": ()}, r"rest.thresholds = \[\] must rise: give at least one"),
+        ({"thresholds": (0.7, 0.5)}, r"rest.thresholds = \[0.7, 0.5\] must rise"),
+        ({"thresholds": (0.5, 0.5)}, r"rest.thresholds = \[0.5, 0.5\] must rise"),
+        ({"thresholds": (0.5, 1.0)}, 'shares from 0 to below 1 unless by = "value"'),
+        ({"sampling": SamplingParams(temperature=0.0)}, "temperature = 0 is greedy, which explores nothing"),
+        ({"grows": 0}, "rest.grows = 0 samples nothing: use 1 or more"),
+        ({"algorithm": KTO()}, "needs mismatched completions: give it to the offline stage"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(TropismError, match=said):
+        rest("x/y", **settings)
+
+
+def test_metrics_are_json_that_others_can_read(run: Run, model_folder: str) -> None:
+    out = run(rest(model_folder, truth=Verifier(lambda completion: None)))
+    for line in (out.parent / "metrics.jsonl").read_text("utf-8").splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))

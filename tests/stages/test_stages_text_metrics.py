@@ -1,0 +1,92 @@
+"""Corpus measures against sacrebleu's own corpus_score, a bootstrap written out, and ROUGE-L by hand."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+
+from tropism.stages import _text_metrics
+from tropism.stages._text_metrics import TextMetric, measure
+
+WORDS = [
+    "un",
+    "homme",
+    "et",
+    "une",
+    "femme",
+    "marchent",
+    "dans",
+    "la",
+    "rue",
+    "près",
+    "d'un",
+    "chien",
+    "noir",
+    ",",
+    "été",
+]
+SACREBLEU: tuple[tuple[TextMetric, type], ...] = (("bleu", BLEU), ("chrf", CHRF))
+
+
+def corpus(prompts: int, samples: int) -> tuple[list[list[str]], list[str]]:
+    """References of 8 to 14 words, and answers with some of the words changed."""
+    rng = random.Random(0)
+    references = [" ".join(rng.choices(WORDS, k=rng.randint(8, 14))) for _ in range(prompts)]
+    answers = [
+        [" ".join(rng.choice(WORDS) if rng.random() < 0.2 else w for w in right.split()) for _ in range(samples)]
+        for right in references
+    ]
+    answers[0][0] = ""  # nothing said
+    return answers, references
+
+
+@pytest.mark.parametrize(("metric", "theirs"), SACREBLEU)
+def test_a_value_is_the_mean_of_the_systems_corpus_scores(metric: TextMetric, theirs: type) -> None:
+    answers, references = corpus(20, 3)
+    alone = [theirs().corpus_score(list(system), [references]).score for system in zip(*answers)]
+    figure, signature = measure(metric, answers, references)
+    assert figure["value"] == round(sum(alone) / 3, 4) and len(set(alone)) == 3
+    greedy, _ = measure(metric, [row[1:2] for row in answers], references)
+    assert greedy["value"] == round(alone[1], 4)
+    own = theirs()
+    name = own.corpus_score(["x"], [["x"]]).name
+    assert signature == f"{name}|{own.get_signature()}" and "nrefs:1|case:mixed" in signature
+
+
+@pytest.mark.parametrize(("metric", "theirs"), SACREBLEU)
+def test_an_interval_is_that_of_corpora_of_drawn_prompts(
+    metric: TextMetric, theirs: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All samples of a drawn prompt are drawn, and each corpus is scored anew from its text."""
+    monkeypatch.setattr(_text_metrics, "RESAMPLES", 25)
+    answers, references = corpus(9, 2)
+    scores = []
+    for drawn in np.random.default_rng(0).integers(0, 9, (25, 9)):
+        right = [references[i] for i in drawn]
+        scores.append(np.mean([theirs().corpus_score([answers[i][n] for i in drawn], [right]).score for n in (0, 1)]))
+    figure, _ = measure(metric, answers, references)
+    assert [figure["low"], figure["high"]] == [round(float(q), 4) for q in np.quantile(scores, [0.025, 0.975])]
+    assert figure["low"] < figure["high"]
+
+
+def test_rouge_l_by_hand() -> None:
+    """ "le … noir" is common: P = 2/3, R = 2/4, F1 = 4/7. Another sample says it all, another prompt has none right."""
+    answers = [["le chien noir", "Le chat noir dort !"], ["oui", "oui"]]
+    figure, signature = measure("rouge_l", answers, ["le chat noir dort", "non"])
+    assert figure["value"] == pytest.approx(100 * (4 / 7 + 1) / 2 / 2, abs=1e-4)
+    assert signature.startswith("ROUGE-L|nrefs:1|f1|case:lc|tok:words")
+
+
+def test_words_of_any_alphabet_are_words() -> None:
+    """rouge-score's own tokenizer keeps a to z alone: "été" and "âtre" would both be "t tre" or nothing."""
+    for right, said, value in (("Été à Noël", "été à noël.", 100.0), ("là", "lé", 0.0), ("день", "ночь", 0.0)):
+        assert measure("rouge_l", [[said]], [right])[0]["value"] == value
+
+
+def test_space_at_the_ends_is_ignored() -> None:
+    for metric in ("bleu", "chrf", "rouge_l"):
+        assert measure(metric, [["\nun homme et une femme "]], ["un homme et une femme"])[0]["value"] == 100.0
