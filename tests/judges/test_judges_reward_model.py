@@ -104,3 +104,9 @@ def test_what_does_not_fit_its_context_is_named(folder: str) -> None:
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(TropismError, match="no model is at .*: give a Hugging Face folder or id"):
         RewardModel(str(tmp_path)).judge(GROUPS)
+
+
+def test_a_causal_lm_has_not_learned_to_score(folder: str) -> None:
+    """Its head is zero: every score would be 0, and whoever chooses by it would keep the first."""
+    with pytest.raises(TropismError, match=r"has not learned to score: name what a `reward` stage made"):
+        RewardModel(str(Path(folder).parent / "lm")).judge([group(1)])

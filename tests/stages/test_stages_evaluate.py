@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.prompts import Prompts
 from tropism.judges.verifier import Verifier
+from tropism.search.best_of_n import BestOfN
 from tropism.stages.evaluate import Evaluate
 from tropism.stages.reward import HELD_OUT
 from tropism.store import groups as store
@@ -242,3 +243,32 @@ def test_the_judge_may_see_the_reference_and_the_proxy_is_shown_the_same_answers
     assert len(seen) == 12 * (1 + 3) and all(target for _, target in seen)
     groups = list(store.read(out / "sft.parquet"))
     assert [[j.judge for j in g.judgments] for g in groups] == [["truth", "proxy"]] * 12
+
+
+def test_a_search_chooses_by_the_proxy(run: Run, model_folder: str) -> None:
+    """The best of 4 by length: longer than what the model says by itself, each sample a search of its own."""
+    proxy = Verifier(lambda completion: float(len(completion)))
+    models = {"sft": model_folder, "best": model_folder}
+    stage = Evaluate(models, ASKED, TRUTH, proxy, sampling=SAMPLING, searches={"best": BestOfN(4)})
+    out = run(stage)
+    found = figures(out)["models"]
+    alone, best = (list(store.read(out / f"{name}.parquet")) for name in models)
+    assert [len(g.completions) for g in best] == [3] * 12
+    mean = {n: np.mean([len(c.text) for g in gs for c in g.completions]) for n, gs in (("sft", alone), ("best", best))}
+    assert mean["best"] > mean["sft"]
+    assert found["best"]["reward"]["low"] > found["sft"]["reward"]["value"]
+    assert len({tuple(c.tokens or ()) for c in best[0].completions}) > 1
+    assert "kl_to_sft" in found["sft"] and "kl_to_sft" not in found["best"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"searches": {"other": BestOfN(4)}}, "searches.other names none of the models that answer chats"),
+        ({"searches": {"sft": BestOfN(4)}, "proxy": None}, "searches choose by the proxy"),
+    ],
+)
+def test_a_search_needs_a_model_and_a_proxy(model_folder: str, changes: dict[str, Any], said: str) -> None:
+    fields = {"models": {"sft": model_folder}, "prompts": ASKED, "proxy": TRUTH, **changes}
+    with pytest.raises(TropismError, match=said):
+        Evaluate(**fields)

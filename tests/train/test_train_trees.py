@@ -113,3 +113,12 @@ def test_spans_hold_all_trees_within_the_bound():
     trees = [Tree(str(n), (1,) * n, (), (), ()) for n in (3, 4, 9, 1, 1, 5)]
     assert [[t.size for t in run] for run in spans(trees, 7)] == [[3, 4], [9], [1, 1, 5]]
     assert list(spans([], 7)) == []
+
+
+def test_tokens_that_do_not_spell_the_text_are_another_tokenizers(words):
+    own = Completion("ab", tokens=tuple(completion_tokens(words, "ab", ())), logprobs=None)
+    strange = Completion("ab", tokens=(60, 61, 62), sampled=(True,) * 3, logprobs=(-1.0,) * 3, finish_reason="length")
+    beyond = Completion("ab", tokens=(10**6,), sampled=(True,), logprobs=(-1.0,))
+    made = tree(Group("g", (), (own, strange, beyond)), words, 100)
+    assert made.completions == (own.tokens,) * 3
+    assert made.logprobs is None and made.ended == (True, False, True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from tropism.engines.local import LocalEngine
 from tropism.models.store import context_of, load_lm
+from tropism.search._drive import drive
 from tropism.stages._reward_figures import held_out_groups, reward_figures
 from tropism.stages._text_metrics import TextMetric, measure
 from tropism.stages._train import PASS_TOKENS, question, read
@@ -34,7 +35,7 @@ from tropism.train.layout import layout
 from tropism.train.loop import predict
 from tropism.train.rollouts import judgments
 from tropism.train.trees import spans, tree
-from tropism.types import Format, Group, Judge, Message, ModelRef, SamplingParams, TropismError
+from tropism.types import Completion, Format, Group, Judge, Message, ModelRef, SamplingParams, Search, TropismError
 
 __all__ = ["Evaluate"]
 
@@ -49,7 +50,8 @@ class Evaluate:
     `judge` is the truth, `proxy` the reward model (to see how far it is from the truth). `completes` are raw-text
     prompts for the model `base`; `reward` is a reward stage, measured on its held-out groups against the judgments of
     `against`. `metrics` score the answers against the references, all prompts together: "bleu", "chrf", "rouge_l"; the
-    figures are `bleu_greedy`, `bleu_sampled` and so on, with their `signatures`.
+    figures are `bleu_greedy`, `bleu_sampled` and so on, with their `signatures`. A model named in `searches` draws its
+    sampled answers by that search, with the proxy to choose by: the same model may stand there under two names.
     """
 
     models: Mapping[str, ModelRef]
@@ -63,6 +65,7 @@ class Evaluate:
     reward: ModelRef | None = None
     against: str = "truth"
     metrics: tuple[TextMetric, ...] = ()
+    searches: Mapping[str, Search] = field(default_factory=dict)
     sampling: SamplingParams = SamplingParams(n=4, max_tokens=48)
 
     version: ClassVar[int] = 1
@@ -73,6 +76,10 @@ class Evaluate:
             raise TropismError(f"over = {self.over!r} is none of the models: choose one of {', '.join(self.models)}")
         if self.completes is not None and self.base not in self.models:
             raise TropismError(f"base = {self.base!r} is none of the models, so nothing can complete the raw text")
+        if stray := next((name for name in self.searches if name not in self.models or name in self.plain), None):
+            raise TropismError(f"searches.{stray} names none of the models that answer chats: name one of them")
+        if self.searches and self.proxy is None:
+            raise TropismError("searches choose by the proxy: give evaluate a `proxy`")
         if bad := next((name for name in self.models if not re.fullmatch(r"[\w-]+", name)), None):
             raise TropismError(f"models.{bad} cannot name a file: use letters, digits, _ and -")
 
@@ -111,7 +118,10 @@ class Evaluate:
         sampled = dataclasses.replace(self.sampling, seed=work.seed)
         found: dict[str, list[Group]] = {}
         for kind, params in (("greedy", greedy), ("sampled", sampled)):
-            made = parallel.generate(engine, [g.prompt for g in asked], params)
+            if kind == "sampled" and name in self.searches:
+                made = self._searched(self.searches[name], asked, engine, params)
+            else:
+                made = parallel.generate(engine, [g.prompt for g in asked], params)
             groups = [dataclasses.replace(g, completions=c, judgments=()) for g, c in zip(asked, made)]
             for label, judge in (("truth", self.judge), ("proxy", self.proxy)):
                 if judge is not None and not (label == "proxy" and name in self.plain):
@@ -121,6 +131,16 @@ class Evaluate:
                     ]
             found[kind] = groups
         return found
+
+    def _searched(
+        self, search: Search, asked: list[Group], engine: LocalEngine, params: SamplingParams
+    ) -> list[tuple[Completion, ...]]:
+        """For each prompt what `params.n` searches of their own end with."""
+        assert self.proxy is not None
+        each = [g for g in asked for _ in range(params.n)]
+        found = drive(search, each, engine, self.proxy, dataclasses.replace(params, n=1))
+        answers = iter(f.group.completions[0] for f in found)
+        return [tuple(next(answers) for _ in range(params.n)) for _ in asked]
 
     def _figures(
         self, name: str, found: dict[str, list[Group]], ours: list[Group], reference: PreTrainedModel
@@ -143,7 +163,7 @@ class Evaluate:
                 figures[key] = statistics.mean([float(np.mean(s)) for s in scores])
         if (theirs := _scores(ours, "truth")) is not None and (mine := _scores(sampled, "truth")) is not None:
             figures[f"win_over_{self.over}"] = statistics.mean([statistics.wins(a, b) for a, b in zip(mine, theirs)])
-        if name not in self.plain:
+        if name not in self.plain and name not in self.searches:  # the choice moves it too, and leaves no probability
             figures[f"kl_to_{self.over}"] = _kl(sampled, reference, self.models[self.over], self.sampling)
         lengths = [[len(c.tokens or ()) for c in g.completions] for g in sampled]
         stops = [[c.finish_reason == "stop" for c in g.completions] for g in sampled]
