@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tropism.store import groups as store
-from tropism.train.rollouts import judgments
+from tropism.train.rollouts import asked
 from tropism.types import Group, GroupsRef, Judge, Judgment, TropismError
 
 __all__ = ["Panel"]
@@ -62,7 +62,7 @@ class Panel:
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:
         scales = self._scales
-        said = [judgments(member.judge, groups) for member in self.members]
+        said = [asked(member.judge, groups) for member in self.members]
         return [self._combined(judged, scales) for judged in zip(*said)]
 
     def _combined(self, judged: Sequence[Judgment], scales: Sequence[tuple[float, float]]) -> Judgment:
@@ -90,7 +90,7 @@ class Panel:
         groups = [dataclasses.replace(found[i * len(found) // count], judgments=()) for i in range(count)]
         scales = []
         for number, member in enumerate(self.members, start=1):
-            scores = [s for j in judgments(member.judge, groups) for s in j.scores if s is not None]
+            scores = [s for j in asked(member.judge, groups) for s in j.scores if s is not None]
             spread = statistics.pstdev(scores) if scores else 0.0
             if not spread > 1e-9:
                 said = "the same score to every completion" if scores else "no score to any completion"

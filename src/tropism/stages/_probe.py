@@ -79,7 +79,7 @@ def _mean(x: Sequence[float]) -> float:
 @torch.inference_mode()
 def kl_by_prompt(
     groups: Sequence[Group], reference: PreTrainedModel, words: PreTrainedTokenizerBase, sampling: SamplingParams
-) -> list[float | None]:
+) -> list[float]:
     """Nats a completion, prompt by prompt, on the policy's own samples."""
     ratios: list[float] = []
     for piece in spans([tree(g, words, context_of(reference)) for g in groups], PASS_TOKENS):

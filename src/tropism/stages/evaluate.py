@@ -13,28 +13,24 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from sacrebleu.metrics.chrf import CHRF
 from transformers import PreTrainedModel
 
 from tropism.engines.local import LocalEngine
 from tropism.models.store import context_of, load_lm
 from tropism.search._drive import drive
+from tropism.stages._probe import kl_by_prompt
 from tropism.stages._reward_figures import held_out_groups, reward_figures
 from tropism.stages._text_metrics import TextMetric, measure
-from tropism.stages._train import PASS_TOKENS, question, read
+from tropism.stages._train import question, read
 from tropism.store import files
 from tropism.store import groups as store
 from tropism.store.run import Work
 from tropism.tensors import statistics
-from tropism.tensors.batch import sum_by_completion
 from tropism.tensors.statistics import Figure
 from tropism.text import tokenizer
 from tropism.train import parallel
-from tropism.train.layout import layout
-from tropism.train.loop import predict
 from tropism.train.rollouts import judgments
-from tropism.train.trees import spans, tree
 from tropism.types import Completion, Format, Group, Judge, Message, ModelRef, SamplingParams, Search, TropismError
 
 __all__ = ["Evaluate"]
@@ -164,7 +160,8 @@ class Evaluate:
         if (theirs := _scores(ours, "truth")) is not None and (mine := _scores(sampled, "truth")) is not None:
             figures[f"win_over_{self.over}"] = statistics.mean([statistics.wins(a, b) for a, b in zip(mine, theirs)])
         if name not in self.plain and name not in self.searches:  # the choice moves it too, and leaves no probability
-            figures[f"kl_to_{self.over}"] = _kl(sampled, reference, self.models[self.over], self.sampling)
+            words = tokenizer.load(self.models[self.over])
+            figures[f"kl_to_{self.over}"] = statistics.mean(kl_by_prompt(sampled, reference, words, self.sampling))
         lengths = [[len(c.tokens or ()) for c in g.completions] for g in sampled]
         stops = [[c.finish_reason == "stop" for c in g.completions] for g in sampled]
         figures["tokens"] = statistics.mean([float(np.mean(x)) for x in lengths])
@@ -206,20 +203,6 @@ def _scores(groups: Sequence[Group], judge: str) -> list[list[float]] | None:
     """Per group the scores given; None if the judge did not look or could not tell for some group."""
     found = [[s for s in j.scores if s is not None] if (j := g.judgment(judge)) else [] for g in groups]
     return found if all(found) else None
-
-
-@torch.inference_mode()
-def _kl(groups: list[Group], reference: PreTrainedModel, path: str, sampling: SamplingParams) -> Figure:
-    """Nats per completion, on the model's own samples: log pi of the engine minus log pi of the reference."""
-    words = tokenizer.load(path)
-    trees = [tree(g, words, context_of(reference)) for g in groups]
-    ratios: list[float] = []
-    for piece in spans(trees, PASS_TOKENS):
-        batch = layout(piece, reference)
-        there = predict({"policy": reference}, ("logprobs_BT",), batch, sampling).need("logprobs_BT")
-        ratios += sum_by_completion(batch.need("old_logprobs_BT") - there, batch).tolist()
-    rest = iter(ratios)
-    return statistics.mean([float(np.mean([next(rest) for _ in g.completions])) for g in groups])
 
 
 def _side_by_side(answers: Mapping[str, Mapping[str, list[Group]]]) -> list[dict[str, Any]]:

@@ -25,8 +25,13 @@ def rollouts(groups: Sequence[Group], engine: Engine, judge: Judge, sampling: Sa
 
 
 def judgments(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
-    """What a judge says of the groups. Raises unless that is one judgment a group and one score a completion."""
-    said = parallel.peers().once(lambda: judge.judge(groups))
+    """What a judge says of the groups, asked once for all ranks."""
+    return parallel.peers().once(lambda: asked(judge, groups))
+
+
+def asked(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
+    """The same by this rank alone. Raises unless it is one judgment a group and one score a completion."""
+    said = judge.judge(groups)
     if [len(j.scores) for j in said] != [len(g.completions) for g in groups]:
         raise TropismError(
             f"the judge {type(judge).__name__} did not give each of {len(groups)} groups a judgment with one score for "
