@@ -212,6 +212,7 @@ def test_a_method_killed_at_random_moments(prefix: Path, tmp_path: Path, name: s
             process.join()
             if process.exitcode == 0:
                 break
+            assert process.exitcode == -signal.SIGKILL
             kills += 1
         assert_equal(out, whole)
     assert kills >= 3

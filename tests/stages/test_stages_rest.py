@@ -17,6 +17,7 @@ from tropism.algorithms.awr import AWR
 from tropism.algorithms.dpo import DPO
 from tropism.algorithms.gold import GOLD
 from tropism.algorithms.kto import KTO
+from tropism.algorithms.nll import NLL
 from tropism.algorithms.vmpo import VMPO
 from tropism.engines.local import LocalEngine
 from tropism.formats.phrasebook import Phrasebook
@@ -360,3 +361,15 @@ def test_metrics_are_json_that_others_can_read(run: Run, model_folder: str) -> N
     out = run(rest(model_folder, truth=Verifier(lambda completion: None)))
     for line in (out.parent / "metrics.jsonl").read_text("utf-8").splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_each_improve_may_have_a_loss_of_its_own(run: Run, model_folder: str) -> None:
+    def weights(algorithm: Any) -> str:
+        out = run(rest(model_folder, thresholds=(0.2, 0.4), algorithm=algorithm))
+        return weights_of(AutoModelForCausalLM.from_pretrained(out))
+
+    one = weights(NLL())
+    assert weights((NLL(), NLL())) == one
+    assert len({one, weights((NLL(), GOLD())), weights((GOLD(), NLL())), weights(GOLD())}) == 4
+    with pytest.raises(TropismError, match="rest.algorithm has 1 losses for 2 thresholds"):
+        rest(model_folder, thresholds=(0.2, 0.4), algorithm=(NLL(),))

@@ -1,4 +1,4 @@
-"""What pretrain, sft and reward share: passes over trees that fit in memory, with checkpoints and a held-out loss."""
+"""What the stages share that train on trees: passes over trees that fit in memory, with checkpoints and a held-out loss."""
 
 from __future__ import annotations
 

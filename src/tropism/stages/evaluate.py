@@ -111,7 +111,7 @@ class Evaluate:
         for group in asked:
             question(group, words, context_of(model), self.sampling.max_tokens)
         greedy = dataclasses.replace(self.sampling, n=1, temperature=0.0)
-        sampled = dataclasses.replace(self.sampling, seed=work.seed)
+        sampled = dataclasses.replace(self.sampling, seed=self.sampling.seed + work.seed)
         found: dict[str, list[Group]] = {}
         for kind, params in (("greedy", greedy), ("sampled", sampled)):
             if kind == "sampled" and name in self.searches:

@@ -58,7 +58,7 @@ class ReST(Weights):
     policy: ModelRef
     prompts: Format
     judge: Judge
-    algorithm: Algorithm = NLL()
+    algorithm: Algorithm | tuple[Algorithm, ...] = NLL()
     truth: Judge | None = None
     grows: int = 1
     thresholds: tuple[float, ...] = (0.5, 0.7, 0.9)
@@ -86,8 +86,18 @@ class ReST(Weights):
             raise TropismError("rest.sampling.temperature = 0 is greedy, which explores nothing: use a number above 0")
         if self.grows < 1:
             raise TropismError(f"rest.grows = {self.grows} samples nothing: use 1 or more")
-        if "mismatched" in self.algorithm.needs:
+        if len(self.losses) != len(self.thresholds):
+            raise TropismError(
+                f"rest.algorithm has {len(self.losses)} losses for {len(self.thresholds)} thresholds: "
+                "give one for all, or one for each"
+            )
+        if any("mismatched" in loss.needs for loss in self.losses):
             raise TropismError("rest.algorithm needs mismatched completions: give it to the offline stage")
+
+    @property
+    def losses(self) -> tuple[Algorithm, ...]:
+        """The loss of each Improve step."""
+        return self.algorithm if isinstance(self.algorithm, tuple) else (self.algorithm,) * len(self.thresholds)
 
     def run(self, work: Work) -> None:
         words = tokenizer.load(self.policy)
@@ -126,7 +136,7 @@ class ReST(Weights):
         place: Place,
     ) -> list[Group]:
         """The scored samples of the policy as it is, sampled now or read from an earlier time."""
-        sampling = dataclasses.replace(self.sampling, seed=(work.seed << 8) + grow)
+        sampling = dataclasses.replace(self.sampling, seed=self.sampling.seed + (work.seed << 8) + grow)
         name = _name(weights_of(policy), self.judge, asked, sampling)
         path = work.folder.parent / "samples" / name
         reused = work.peers.once(lambda: files.sealed(path) is not None)
@@ -161,22 +171,22 @@ class ReST(Weights):
         models: tuple[PreTrainedModel, PreTrainedModel, Any],
     ) -> None:
         policy, reference, words = models
-        threshold = self.thresholds[number]
+        threshold, algorithm = self.thresholds[number], self.losses[number]
         kept = survivors(groups, threshold, self.by, self.per_prompt)
         alive = [g for g, k in zip(groups, kept) if k]
         if not alive:
             raise TropismError(f"no sample of grow {grow + 1} reaches the threshold {threshold}: lower rest.thresholds")
         trees = [
-            filtered(g, k, tree(g, words, context_of(policy)), "rank_N" in self.algorithm.needs)
+            filtered(g, k, tree(g, words, context_of(policy)), "rank_N" in algorithm.needs)
             for g, k in zip(groups, kept)
             if k
         ]
         fill = functools.partial(
-            filled, algorithm=self.algorithm, reference=reference, policy=policy, pass_tokens=self.pass_tokens
+            filled, algorithm=algorithm, reference=reference, policy=policy, pass_tokens=self.pass_tokens
         )
         watch = functools.partial(watched, self.probe, policy, reference, words, place.more["generated"])
         data = Data(trees, self.steps, groups=self.groups_per_step)
-        train(work, learner, self.algorithm, data, place, fill, watch)
+        train(work, learner, algorithm, data, place, fill, watch)
         line = {
             "grow": grow + 1,
             "improve": number + 1,

@@ -159,7 +159,7 @@ class RL(Weights):
         dull: list[Group] = []
         for again in range(1 + self.refills):
             taken = [asked[i] for i in state.order.take(self.prompts_per_round - len(kept))]
-            seed = (work.seed << 20) + state.round + (again << 52)
+            seed = self.sampling.seed + (work.seed << 20) + state.round + (again << 52)
             groups = rollouts(taken, engine, self.judge, dataclasses.replace(self.sampling, seed=seed))
             state.completions += len(groups) * self.sampling.n
             state.generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
