@@ -18,7 +18,7 @@ ROWS = ("exact_greedy", "exact_sampled", "chrf", *TEXT, "quality", "reward", "st
 def summary(report: Mapping[str, Any]) -> str:
     """What `tropism run` prints at its end and `tropism show` at any time."""
     seconds = report["seconds"]
-    console = Console(width=120, color_system=None)
+    console = Console(width=max(120, 26 * (1 + len(report.get("models", {})))), color_system=None)
     with console.capture() as capture:
         spent = "  ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
         console.print(f"{report['recipe']}: {sum(seconds.values()):.0f} s   ({spent})", soft_wrap=True)
