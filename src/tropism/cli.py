@@ -139,14 +139,17 @@ def compare(
     from tropism.report import build
     from tropism.report.summary import compared
 
-    folder = Path(what)
+    folder, remedy = Path(what), "give two stages the same start and `probe`, with a `truth`"
     if not (folder / "recipe.json").exists():
+        stages = _load(what, set_ or [], out)[0].stages.values()  # one has a probe, or is a look itself
+        if sum(getattr(getattr(stage, "probe", stage), "truth", None) is not None for stage in stages) < 2:
+            raise TropismError(f"{what} has no two methods to compare: {remedy}")
         folder = _run(what, set_ or [], out, checkpoint_s, quiet or as_json)
+    elif set_ or out:
+        raise TropismError(f"{what} is a run folder, which --set and --out do not change: give its recipe instead")
     report = build.write(folder)
     if "comparison" not in report:
-        raise TropismError(
-            f"{folder} has no two methods to compare: give two stages the same start and `probe`, with a `truth`"
-        )
+        raise TropismError(f"{folder} has no two methods to compare: {remedy}")
     print(json.dumps(report["comparison"], indent=1) if as_json else compared(report["comparison"]))
     if not quiet and not as_json:
         print(f"the report:      {folder / 'report.html'}")

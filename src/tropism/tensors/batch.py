@@ -40,7 +40,7 @@ class Ratio:
     def value(self) -> float:
         """total / count; NaN if nothing was counted."""
         count = float(self.count)
-        return float(self.total) / count if count else float("nan")
+        return float(self.total.detach()) / count if count else float("nan")
 
 
 @dataclass(frozen=True, slots=True)
