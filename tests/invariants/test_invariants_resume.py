@@ -207,7 +207,7 @@ def test_a_method_killed_at_random_moments(prefix: Path, tmp_path: Path, name: s
             process = start("run", path, "--out", out, "--quiet", *EVERY_STEP)
             while process.is_alive() and checkpoints(out) <= before:
                 time.sleep(0.001)
-            process.join(rng.uniform(0.0, 0.1))
+            process.join(rng.uniform(0.0, 0.02))
             process.kill()
             process.join()
             if process.exitcode == 0:
