@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from tropism.search._asked import asked
 from tropism.store import groups as store
-from tropism.train.rollouts import asked
 from tropism.types import Group, GroupsRef, Judge, Judgment, TropismError
 
 __all__ = ["Panel"]

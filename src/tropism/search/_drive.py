@@ -12,6 +12,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tropism.search._asked import asked
 from tropism.search._best import only
 from tropism.types import (
     Completion,
@@ -103,11 +104,5 @@ def _sampled(runs: Sequence[_Run], engine: Engine) -> dict[int, Answer]:
 
 def _rated(runs: Sequence[_Run], judge: Judge) -> dict[int, Answer]:
     """The judgments that runs wait for, by the number of the run."""
-    asked = {i: run.asks.group for i, run in enumerate(runs) if isinstance(run.asks, Rate)}
-    said = judge.judge(list(asked.values())) if asked else []
-    if [len(j.scores) for j in said] != [len(g.completions) for g in asked.values()]:
-        raise TropismError(
-            f"the judge {type(judge).__name__} did not give each of {len(asked)} groups a judgment with one score for "
-            "each completion: mend its `judge`"
-        )
-    return dict(zip(asked, said))
+    waiting = {i: run.asks.group for i, run in enumerate(runs) if isinstance(run.asks, Rate)}
+    return dict(zip(waiting, asked(judge, list(waiting.values())))) if waiting else {}

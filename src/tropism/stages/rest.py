@@ -201,7 +201,7 @@ class ReST(Weights):
 
     def _seen(self, groups: Sequence[Group], kept: Sequence[Sequence[int]]) -> dict[str, Any]:
         """Mean score, mean truth and a histogram of the scores of these completions, for the log."""
-        rows = [s for g, k in zip(groups, kept) for i in k if (s := scores(g)[i]) is not None]
+        rows = [s for g, k in zip(groups, kept) for row in [scores(g)] for i in k if (s := row[i]) is not None]
         counts, edges = np.histogram(rows, bins=20)
         line: dict[str, Any] = {
             "reward": float(np.mean(rows)),

@@ -9,12 +9,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tropism.models.forward import predict_tokens, predict_values
+from tropism.search._asked import asked
 from tropism.tensors.batch import Batch, Ratio, length_N, passes, sum_by_completion, take_rows
 from tropism.tensors.maths import k1
 from tropism.train import parallel
 from tropism.train.layout import layout
 from tropism.train.trees import tree
-from tropism.types import Engine, Group, Judge, Judgment, SamplingParams, TropismError
+from tropism.types import Engine, Group, Judge, Judgment, SamplingParams
 
 
 def rollouts(groups: Sequence[Group], engine: Engine, judge: Judge, sampling: SamplingParams) -> list[Group]:
@@ -27,17 +28,6 @@ def rollouts(groups: Sequence[Group], engine: Engine, judge: Judge, sampling: Sa
 def judgments(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
     """What a judge says of the groups, asked once for all ranks."""
     return parallel.peers().once(lambda: asked(judge, groups))
-
-
-def asked(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
-    """The same by this rank alone. Raises unless it is one judgment a group and one score a completion."""
-    said = judge.judge(groups)
-    if [len(j.scores) for j in said] != [len(g.completions) for g in groups]:
-        raise TropismError(
-            f"the judge {type(judge).__name__} did not give each of {len(groups)} groups a judgment with one score for "
-            "each completion: mend its `judge`"
-        )
-    return said
 
 
 def experience(groups: Sequence[Group], words: PreTrainedTokenizerBase, model: PreTrainedModel, context: int) -> Batch:
