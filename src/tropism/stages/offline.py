@@ -25,7 +25,7 @@ from tropism.text import tokenizer
 from tropism.train.loop import Learner
 from tropism.train.optim import Optim
 from tropism.train.order import Order
-from tropism.train.rollouts import annotate
+from tropism.train.rollouts import annotate, numbers
 from tropism.train.trees import judged, ranks, tree
 from tropism.types import Algorithm, Group, GroupsRef, ModelRef, SamplingParams, TropismError
 
@@ -110,8 +110,7 @@ class Offline(Weights):
 def judged_tree(group: Group, judge: str, found: Tree) -> Tree:
     """The tree with the judge's scores as rewards and as ranks; a score that is not a number counts as none."""
     judgment = judged(group, judge)
-    numbers = tuple(None if s is None or s != s else s for s in judgment.scores)
-    judgment = dataclasses.replace(judgment, scores=numbers)
+    judgment = dataclasses.replace(judgment, scores=numbers(judgment))
     return dataclasses.replace(found, rank=ranks(judgment), reward=judgment.scores)
 
 

@@ -38,7 +38,12 @@ def experience(groups: Sequence[Group], words: PreTrainedTokenizerBase, model: P
 
 def scores(group: Group) -> tuple[float | None, ...]:
     """The scores of a group's newest judgment; one that is not a number counts as none."""
-    return tuple(None if s is None or s != s else s for s in group.judgments[-1].scores)
+    return numbers(group.judgments[-1])
+
+
+def numbers(judgment: Judgment) -> tuple[float | None, ...]:
+    """A judgment's scores; one that is not a number counts as none."""
+    return tuple(None if s is None or s != s else s for s in judgment.scores)
 
 
 @torch.no_grad()
