@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # the protocols name tensors and work; nothing here imports them at run time
+    from torch import Tensor
+
     from tropism.store.run import Work
     from tropism.tensors.batch import Batch, Prediction, Ratio
 
@@ -197,7 +199,9 @@ class Adaptive(Protocol):
 class Selective(Protocol):
     """An algorithm that some groups teach nothing: the rl stage samples others in their place."""
 
-    def teaches(self, scores: tuple[float | None, ...]) -> bool: ...
+    def teaches(self, batch: Batch) -> Tensor:
+        """(G,) True = a group whose rewards, as shaped, can change the policy."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,11 +187,9 @@ def test_groups_of_equal_reward_leave_loss_and_count(score: float, k: int):
 def test_only_unequal_scores_teach():
     grpo = GRPO()
     assert isinstance(grpo, Selective)
-    assert grpo.teaches((1.0, 1.0, 0.0))
-    assert not grpo.teaches((1.0, 1.0))
-    assert not grpo.teaches((1.0, None, 1.0))
-    assert not grpo.teaches((None, None))
-    assert GRPO(drop_equal=False).teaches((1.0, 1.0))
+    scores = ((1.0, 1.0, 0.0), (1.0, 1.0), (1.0, None, 1.0), (None, None))
+    assert [grpo.teaches(by_hand(*s)).tolist() for s in scores] == [[True], [False], [False], [False]]
+    assert GRPO(drop_equal=False).teaches(by_hand(1.0, 1.0)).all()
 
 
 def test_unscored_completions_get_no_gradient():

@@ -160,6 +160,7 @@ class Witness:
     """Scores by the letters, or with `flat` all completions of the first so many prompts alike; notes what it saw."""
 
     flat: int = 0
+    low: float = 0.0
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:
         judged = [Judgment("witness", tuple(self._score(g, i) for i in range(len(g.completions)))) for g in groups]
@@ -167,7 +168,7 @@ class Witness:
         return judged
 
     def _score(self, group: Group, i: int) -> float:
-        return 1.0 if int(group.id.split("/")[3]) < self.flat else float(i)
+        return 1.0 if int(group.id.split("/")[3]) < self.flat else self.low + i
 
 
 def calls(run: Run, stage: RL) -> tuple[Path, list[list[Group]]]:
@@ -242,6 +243,22 @@ def test_refills_are_bounded(run: Run, model_folder: str, refills: int) -> None:
     assert len(set(every)) > 0.95 * len(every)  # a prompt that is asked again gets samples of its own
     before, after = (AutoModelForCausalLM.from_pretrained(p).state_dict() for p in (model_folder, out))
     assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_what_teaches_is_asked_of_the_shaped_reward(run: Run, model_folder: str) -> None:
+    """Scores that differ may be clipped to the same reward; equal ones differ once answers that never stop pay."""
+    few = {"prompts": Phrasebook("prompts", count=4), "prompts_per_round": 4, "rounds": 1, "refills": 1}
+    clipped = Shaping(clip=1e-6, missing_stop=0.0)
+    _, seen = calls(run, rl(model_folder, judge=Witness(low=1.0), algorithm=GRPO(), shaping=clipped, **few))
+    assert [len(groups) for groups in seen] == [4, 4]
+    several = SamplingParams(n=32, max_tokens=8)
+    _, seen = calls(
+        run, rl(model_folder, judge=Witness(flat=4), algorithm=GRPO(), shaping=Shaping(), sampling=several, **few)
+    )
+    ends = [{c.finish_reason for c in g.completions} for groups in seen for g in groups]
+    assert len(seen[0]) == 4 and any(len(e) > 1 for e in ends)
+    differ = [len(e) > 1 for e in ends[:4]]
+    assert [len(groups) for groups in seen[1:]] == ([differ.count(False)] if not all(differ) else [])
 
 
 @pytest.mark.parametrize("algorithm", [GRPO(drop_equal=False), RLOO(), PPO()], ids=lambda a: type(a).__name__)

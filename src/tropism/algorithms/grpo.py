@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from tropism.tensors.batch import Batch, Prediction, Ratio, length_N
 from tropism.tensors.credit import group_differs, group_mean, kl_N, scored_only, spread
@@ -51,9 +52,10 @@ class GRPO:
         if (self.weight == "length") != (self.length > 0):
             raise TropismError(f'grpo.length = {self.length} goes with weight = "length" and is then above 0: set both')
 
-    def teaches(self, scores: tuple[float | None, ...]) -> bool:
-        """Whether a group with these scores can change the policy: the rl stage samples another for one that cannot."""
-        return not self.drop_equal or len({s for s in scores if s is not None}) > 1
+    def teaches(self, batch: Batch) -> Tensor:
+        """(G,) True = the group's rewards can change the policy: the rl stage samples another for one that cannot."""
+        differs_G = group_differs(batch.need("reward_N"), batch)
+        return differs_G if self.drop_equal else torch.ones_like(differs_G)
 
     def credit(self, batch: Batch) -> Batch:
         batch = scored_only(batch)
@@ -66,10 +68,8 @@ class GRPO:
             spread_N = (square_N * count_N / (count_N - 1).clamp(min=1)).sqrt()  # of a sample, as in TRL
             advantage_N = apart_N / (spread_N + 1e-4)
         batch = batch.replace(advantages_BT=spread(advantage_N, batch))
-        if self.drop_equal:
-            teaches_N = group_differs(batch.need("reward_N"), batch)
-            batch = batch.replace(loss_mask_BT=batch.loss_mask_BT & teaches_N[batch.completion_BT.clamp(min=0)])
-        return batch
+        teaches_N = self.teaches(batch)[batch.group_N]
+        return batch.replace(loss_mask_BT=batch.loss_mask_BT & teaches_N[batch.completion_BT.clamp(min=0)])
 
     def loss(self, batch: Batch, prediction: Prediction) -> tuple[Ratio, dict[str, Ratio]]:
         mask, advantage, logprobs = batch.loss_mask_BT, batch.need("advantages_BT"), prediction.need("logprobs_BT")

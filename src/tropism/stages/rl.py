@@ -28,7 +28,7 @@ from tropism.text import tokenizer
 from tropism.train.loop import Learner, NotFinite, values
 from tropism.train.optim import Optim
 from tropism.train.order import Order
-from tropism.train.rollouts import annotate, experience, judgments, rollouts, round_metrics, scores
+from tropism.train.rollouts import annotate, experience, judgments, rollouts, round_metrics
 from tropism.train.shaping import Moments, Shaping
 from tropism.types import Adaptive, Algorithm, Format, Group, Judge, ModelRef, SamplingParams, Selective, TropismError
 
@@ -119,7 +119,7 @@ class RL(Weights):
     ) -> tuple[dict[str, float], int]:
         """Samples, judges, gives credit, updates. Numbers of the round, and how many tokens were sampled."""
         policy = learner.models["policy"]
-        groups, before = self._sampled(work, state, asked, engine), state.generated
+        groups, before = self._sampled(work, state, asked, engine, policy), state.generated
         batch = experience(groups, state.words, policy, context_of(policy))
         if not batch.need("scored_N").any():
             raise TropismError(f"the judge scored no completion of round {state.round + 1}: name a judge that can")
@@ -153,7 +153,9 @@ class RL(Weights):
             numbers["kl_coefficient"] = state.algorithm.kl  # type: ignore[attr-defined]
         return numbers, state.generated - before
 
-    def _sampled(self, work: Work, state: _State, asked: list[Group], engine: LocalEngine) -> list[Group]:
+    def _sampled(
+        self, work: Work, state: _State, asked: list[Group], engine: LocalEngine, policy: PreTrainedModel
+    ) -> list[Group]:
         """The judged groups of a round; with a Selective algorithm only those that teach something, if there are any."""
         kept: list[Group] = []
         dull: list[Group] = []
@@ -163,12 +165,18 @@ class RL(Weights):
             groups = rollouts(taken, engine, self.judge, dataclasses.replace(self.sampling, seed=seed))
             state.completions += len(groups) * self.sampling.n
             state.generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
-            for group in groups:
-                picks = not isinstance(state.algorithm, Selective) or state.algorithm.teaches(scores(group))
-                (kept if picks else dull).append(group)
+            for group, teaches in zip(groups, self._teaching(state, groups, policy)):
+                (kept if teaches else dull).append(group)
             if len(kept) == self.prompts_per_round:
                 break
         return kept or dull
+
+    def _teaching(self, state: _State, groups: list[Group], policy: PreTrainedModel) -> list[bool]:
+        """For each group, whether its rewards, shaped as the update sees them, can change the policy."""
+        if not isinstance(state.algorithm, Selective):
+            return [True] * len(groups)
+        batch, _ = self.shaping(experience(groups, state.words, policy, context_of(policy)), state.seen)
+        return state.algorithm.teaches(batch).tolist()
 
     def _pieces(self, batch: Batch, rng: np.random.Generator) -> list[Batch]:
         """The rows of a round, shuffled anew for each epoch, in `minibatches` pieces."""

@@ -42,14 +42,14 @@ def group_mean(x_N: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def group_differs(x_N: Tensor, batch: Batch) -> Tensor:
-    """(N,), True where the scored completions of the group do not all have the same x."""
+    """(G,), True where the scored completions of the group do not all have the same x."""
     scored_N = batch.need("scored_N")
     zero_G = x_N.new_zeros(int(batch.group_N.max()) + 1)
     low_G, high_G = (
         zero_G.scatter_reduce(0, batch.group_N[scored_N], x_N[scored_N], end, include_self=False)
         for end in ("amin", "amax")
     )
-    return (low_G < high_G)[batch.group_N]
+    return low_G < high_G
 
 
 def by_critic(batch: Batch, kl: float, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
