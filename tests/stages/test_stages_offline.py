@@ -20,7 +20,7 @@ from tropism.judges.verifier import Verifier
 from tropism.models.store import load_lm, save
 from tropism.stages.collect import Collect
 from tropism.stages.label import Label
-from tropism.stages.offline import Offline, judged_tree, mismatched
+from tropism.stages.offline import Offline, judged_tree, mismatched, scored
 from tropism.store import groups as store
 from tropism.store.run import Run, done, read_metrics
 from tropism.tensors.batch import Tree
@@ -49,6 +49,14 @@ def test_a_judged_tree() -> None:
     group = Group("g", (), (Completion("a"),) * 5, (Judgment("j@2", (0.5, None, 2.0, 0.5, nan)),))
     found = judged_tree(group, "j", tree("g", 2, 1, 1, 1, 1, 1))
     assert found.rank == (2, 0, 1, 2, 0) and found.reward == (0.5, None, 2.0, 0.5, None)
+
+
+def test_what_a_judge_left_unscored_is_no_mismatched_answer() -> None:
+    a = tree("a", 2, 1, 2, 3, reward=(None, 0.0, None), rank=(0, 1, 0), logprobs=((0.0,), (1.0, 1.0), (2.0,) * 3))
+    assert scored(a) == Tree(
+        "a", (1, 1), ((3, 3),), ((True, True),), (True,), reward=(0.0,), rank=(1,), logprobs=((1.0, 1.0),)
+    )
+    assert scored(tree("b", 4, 3, reward=(None,), rank=(0,))).completions == ()
 
 
 def test_mismatched() -> None:

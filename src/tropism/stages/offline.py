@@ -59,8 +59,6 @@ class Offline(Weights):
         context = context_of(model)
         kept = fitting(groups, lambda g: judged_tree(g, self.judge, tree(g, words, context)), self.too_long, work)
         trees = [t for _, t in kept]
-        if "mismatched" in self.algorithm.needs:
-            trees = mismatched(trees, context)
         if "rank_N" in self.algorithm.needs and not any(len({r for r in t.rank or () if r}) > 1 for t in trees):
             raise TropismError(
                 f"no group orders any two completions by {self.judge!r}: name another judge, or an algorithm that needs "
@@ -68,6 +66,8 @@ class Offline(Weights):
             )
         if all(s is None for t in trees for s in t.reward or ()):
             raise TropismError(f"{self.judge!r} scored no completion of the training groups: name another judge")
+        if "mismatched" in self.algorithm.needs:
+            trees = mismatched([t for t in map(scored, trees) if t.completions], context)
         generated = sum(len(c.tokens or ()) for g, _ in kept for c in g.completions)
         steps = self._steps(trees, generated, work.seed)
         learner = Learner({"policy": model}, self.optim, steps, pass_tokens=self.pass_tokens)
@@ -112,6 +112,16 @@ def judged_tree(group: Group, judge: str, found: Tree) -> Tree:
     judgment = judged(group, judge)
     judgment = dataclasses.replace(judgment, scores=numbers(judgment))
     return dataclasses.replace(found, rank=ranks(judgment), reward=judgment.scores)
+
+
+def scored(found: Tree) -> Tree:
+    """The tree without the completions that its judge did not score."""
+    keep = [k for k, reward in enumerate(found.reward or ()) if reward is not None]
+    kept: dict[str, Any] = {
+        name: tuple(value[k] for k in keep) if (value := getattr(found, name)) is not None else None
+        for name in ("completions", "trained", "ended", "logprobs", "reward", "rank")
+    }
+    return dataclasses.replace(found, **kept)
 
 
 def mismatched(trees: list[Tree], context: int) -> list[Tree]:
