@@ -91,6 +91,29 @@ def test_an_override_changes_one_key_of_a_default_and_for_one_stage_only() -> No
     assert (stages["two"].optim.lr, stages["two"].optim.schedule) == (0.5, "constant")
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_override_of_a_default_reaches_all_stages_but_those_that_say_otherwise(order: int) -> None:
+    text = TOKENIZER + BASE + "[defaults.sft]\nmodel = 'base'\nsteps = 9\n"
+    text += "data = { kind = 'phrasebook', part = 'demonstrations' }\n"
+    text += "".join(f"[[stage]]\nid = '{id}'\nkind = 'sft'\n" for id in ("one", "two")) + "steps = 4\n"
+    overrides = ["defaults.sft.steps=3", "defaults.sft.optim.lr=0.25", "one.groups_per_step=5"][::order]
+    stages: Any = parsed(text, *overrides).stages
+    assert [(stages[id].steps, stages[id].optim.lr) for id in ("one", "two")] == [(3, 0.25), (4, 0.25)]
+    assert stages["one"].groups_per_step == 5 != stages["two"].groups_per_step
+    with pytest.raises(TropismError, match="there is no stage 'defaults'"):
+        parsed(TOKENIZER, "defaults.sft.steps=3")
+
+
+def test_an_override_of_the_rounds() -> None:
+    block = "[rounds]\ncount = 2\nstages = ['base']\n"
+    assert list(parsed(TOKENIZER + BASE + block, "rounds.count=3").stages) == [
+        "tokenizer",
+        "base-1",
+        "base-2",
+        "base-3",
+    ]
+
+
 # --- seeds ------------------------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,11 @@ app = typer.Typer(
 RecipeArg = Annotated[str, typer.Argument(help="A recipe file (.toml), or the name of one that ships in the package.")]
 SetOpt = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change one value of the recipe; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="STAGE.KEY=VALUE",
+        help="Change one value of the recipe; repeatable. Also seed=…, defaults.KIND.KEY=…, rounds.count=…",
+    ),
 ]
 OutOpt = Annotated[Path | None, typer.Option("--out", help="The run folder; runs/<recipe> by default.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and results.")]

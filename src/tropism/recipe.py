@@ -64,7 +64,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def parse(source: Mapping[str, Any], where: str, overrides: Sequence[str] = (), default_name: str = "run") -> Recipe:
-    """A recipe from its TOML table; `overrides` are `stage.key=value` (or `seed=1`) with TOML values or bare words."""
+    """A recipe from its TOML table; `overrides` are `stage.key=value` with TOML values or bare words, or `seed=1`, or
+    `defaults.kind.key=value`, or `rounds.count=3`."""
     table: dict[str, Any] = _copied(source)
     entries = table.get("stage", [])
     _refuse_unknown(table, ("name", "seed", "defaults", "rounds", "stage"), where)
@@ -80,8 +81,12 @@ def parse(source: Mapping[str, Any], where: str, overrides: Sequence[str] = (), 
         if entry["id"] in ids:
             raise TropismError(f"{where}: two stages have the id {entry['id']!r}: rename one")
         ids.append(entry["id"])
+    shared = {key: table[key] for key in ("defaults", "rounds") if isinstance(table.get(key), dict) and key not in ids}
+    early = [text for text in overrides if text.partition(".")[0].strip() in shared]
+    for override in early:
+        _override(table, shared, override)
     entries = [_copied(entry) for entry in completed(table.get("defaults", {}), entries, where)]
-    for override in overrides:
+    for override in (text for text in overrides if text not in early):
         _override(table, dict(zip(ids, entries)), override)
     stages: dict[str, Stage] = {}
     entries = expanded(table.get("rounds"), entries, where, functools.partial(_reference_keys, where=where))
