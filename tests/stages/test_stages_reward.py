@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from tropism.algorithms.kwise import KWise
 from tropism.formats.chat import Chat
 from tropism.judges.reward_model import RewardModel
-from tropism.models.store import load_scalar
+from tropism.models.adapters import Adapter
+from tropism.models.store import config_of, load_scalar, merge
 from tropism.stages.reward import HELD_OUT, Reward, ranked
 from tropism.stages.sft import SFT
 from tropism.store import groups as store
@@ -48,22 +49,33 @@ def written(groups: list[Group], folder: Path) -> str:
     return str(folder)
 
 
-def plain_score(folder: Path, group: Group) -> list[float]:
+def plain_score(folder: Path, group: Group, score: str) -> list[float]:
     """What transformers itself says of each completion, one conversation at a time."""
-    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    headed = score == "head"
+    model = (AutoModelForSequenceClassification if headed else AutoModelForCausalLM).from_pretrained(folder).eval()
     words = AutoTokenizer.from_pretrained(folder)
     asked = [{"role": m.role, "content": m.content} for m in group.prompt]
+    begin = len(words.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"])
     scores = []
     for completion in group.completions:
         turns = [*asked, {"role": "assistant", "content": completion.text}]
         ids = words.apply_chat_template(turns, return_tensors="pt", return_dict=True)["input_ids"]
         with torch.no_grad():
-            scores.append(model(ids).logits[0, 0].item())
+            logits = model(ids).logits[0]
+        if headed:
+            scores.append(logits[0].item())
+            continue
+        end = max(i for i, token in enumerate(ids[0].tolist()) if token == words.eos_token_id)
+        logprobs = [logits[i - 1].log_softmax(0)[ids[0, i]].item() for i in range(begin, end + 1)]
+        scores.append((sum(logprobs) / len(logprobs) - model.config.score_zero) / model.config.score_unit)
     return scores
 
 
-def test_it_learns_the_order_and_others_read_its_scores(run: Run, model_folder: str, tmp_path: Path) -> None:
-    out = run(Reward(model_folder, written(GROUPS, tmp_path / "groups"), "people", **FAST))
+@pytest.mark.parametrize("score", ["head", "likelihood"])
+def test_it_learns_the_order_and_others_read_its_scores(
+    run: Run, model_folder: str, tmp_path: Path, score: Any
+) -> None:
+    out = run(Reward(model_folder, written(GROUPS, tmp_path / "groups"), "people", score, **FAST))
     marked = list(store.read(out / HELD_OUT))
     assert [g.id for g in marked] == [g.id for g in GROUPS if g.meta["split"] == "test"]
     right = total = 0
@@ -77,20 +89,23 @@ def test_it_learns_the_order_and_others_read_its_scores(run: Run, model_folder: 
     assert total >= 20 and right / total > 0.9
     said = RewardModel(str(out)).judge(marked[:2])
     for group, judgment in zip(marked, said):
-        assert judgment.scores == pytest.approx(plain_score(out, group), abs=1e-4)
+        assert judgment.scores == pytest.approx(plain_score(out, group, score), abs=1e-4)
 
 
+@pytest.mark.parametrize("score", ["head", "likelihood"])
 def test_saved_scores_have_standard_deviation_one_and_held_out_scores_are_log_odds(
-    run: Run, model_folder: str, tmp_path: Path
+    run: Run, model_folder: str, tmp_path: Path, score: Any
 ) -> None:
-    out = run(Reward(model_folder, written(GROUPS, tmp_path / "groups"), "people", **FAST))
+    out = run(Reward(model_folder, written(GROUPS, tmp_path / "groups"), "people", score, **FAST))
     train = [g for g in GROUPS if g.meta["split"] == "train"]
     scores = [s for j in RewardModel(str(out)).judge(train) for s in j.scores]
     assert np.std(scores, ddof=1) == pytest.approx(1.0, abs=1e-3)
+    assert score == "head" or np.mean(scores) == pytest.approx(0.0, abs=1e-3)
     marked = list(store.read(out / HELD_OUT))
     saved = np.array([s for j in RewardModel(str(out)).judge(marked) for s in j.scores])
     trained = np.array([s for g in marked for s in g.judgments[-1].scores])
-    assert trained == pytest.approx(saved * (trained[0] / saved[0]), abs=1e-3)
+    scale = config_of(out).score_scale
+    assert trained - trained[0] == pytest.approx(scale * (saved - saved[0]), abs=1e-3)
     meta = done(out.parent)
     assert meta is not None
     # Plackett-Luce by hand, in the scale of the held-out scores
@@ -205,6 +220,32 @@ def test_without_held_out_groups_there_is_a_model_all_the_same(run: Run, model_f
     path = written([replace(g, meta={}) for g in GROUPS[:8]], tmp_path / "groups")
     out = run(Reward(model_folder, path, "people", passes=1.0))
     assert not (out / HELD_OUT).exists() and (out / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_likelihood_may_be_that_of_an_adapter(run: Run, model_folder: str, tmp_path: Path, merged: bool) -> None:
+    path = written(GROUPS, tmp_path / "groups")
+    out = run(Reward(model_folder, path, "people", "likelihood", adapter=Adapter(r=4), **FAST))
+    (marked, *_) = store.read(out / HELD_OUT)
+    scale = RewardModel(str(out)).judge([marked])[0].scores
+    if merged:
+        merge(out, tmp_path / "whole")
+        assert RewardModel(str(tmp_path / "whole")).judge([marked])[0].scores == pytest.approx(scale, abs=1e-4)
+    trained = np.array(marked.judgments[-1].scores)
+    note = json.loads((out / "base.json").read_text())
+    assert trained - trained[0] == pytest.approx(note["score_scale"] * (np.array(scale) - scale[0]), abs=1e-3)
+
+
+def test_a_likelihood_knows_before_training_which_answer_is_likely(run: Run, model_folder: str, tmp_path: Path) -> None:
+    """A head scores all alike before its first update."""
+    path = written(GROUPS, tmp_path / "groups")
+    little = {"passes": 0.2, "optim": Optim(lr=1e-30)}
+    out = run(Reward(model_folder, path, "people", "likelihood", **little))
+    with pytest.raises(TropismError, match="has not learned to score"):
+        RewardModel(model_folder).judge(GROUPS[:1])
+    for group, judgment in zip(GROUPS[:4], RewardModel(str(out)).judge(GROUPS[:4])):
+        assert judgment.scores == pytest.approx(plain_score(out, group, "likelihood"), abs=1e-4)
+        assert len(set(judgment.scores)) > 1
 
 
 @pytest.mark.parametrize("scores", [(None, None, None), (1.0, None, None), (2.0, 2.0, 2.0)])

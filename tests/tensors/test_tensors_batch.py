@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import random
 
@@ -18,6 +19,7 @@ from tropism.tensors.batch import (
     by_group,
     collate,
     length_N,
+    mean_so_far,
     pack,
     passes,
     sum_by_completion,
@@ -170,6 +172,19 @@ def test_by_completion_lists_trained_tokens_in_order(shared: bool):
     expected = [[x for x, keep in zip(c, kept) if keep] for t in trees for c, kept in zip(t.completions, t.trained)]
     assert rows == expected
     assert mask_NL.sum() == batch.loss_mask_BT.sum()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("row_tokens", [0, 30])
+def test_the_mean_so_far_is_that_of_the_trained_ancestors_in_the_completion(shared: bool, row_tokens: int):
+    batch = collate(forest(5), row_tokens, shared)
+    x_BT = torch.randn(batch.tokens_BT.shape, generator=torch.Generator().manual_seed(0))
+    found = mean_so_far(x_BT, batch)
+    for row, column in itertools.product(*map(range, x_BT.shape)):
+        own = [c for c in ancestors(batch, row, column) if batch.completion_BT[row, c] >= 0]
+        kept = [x_BT[row, c].item() for c in own if batch.loss_mask_BT[row, c]]
+        mean = sum(kept) / len(kept) if kept and batch.completion_BT[row, column] >= 0 else 0.0
+        assert found[row, column].item() == pytest.approx(mean, abs=1e-5)
 
 
 def test_by_group_by_hand():

@@ -1,4 +1,5 @@
-"""A judge that is a model: the score `AutoModelForSequenceClassification` gives the completion's last token.
+"""A judge that is a model: the score `AutoModelForSequenceClassification` gives the completion's last token, or of a
+reward model that is a causal LM the likelihood of the completion (`score = "likelihood"` of the reward stage).
 
 It sees the prompt and the completion, never the reference answer. K completions of a prompt share one pass over it.
 """
@@ -13,11 +14,11 @@ from typing import Any
 import torch
 
 from tropism.models.forward import predict_scores
-from tropism.models.store import context_of, frozen_scalar
+from tropism.models.store import context_of, frozen_scorer
 from tropism.text import tokenizer
 from tropism.train.layout import layout
 from tropism.train.trees import spans, tree
-from tropism.types import Group, Judgment, ModelRef, TropismError
+from tropism.types import Group, Judgment, ModelRef
 
 __all__ = ["RewardModel"]
 
@@ -43,7 +44,4 @@ class RewardModel:
 
 @functools.lru_cache(maxsize=8)  # as many as an ensemble has
 def _loaded(path: str) -> tuple[Any, Any]:
-    model = frozen_scalar(path)
-    if not model.get_submodule("score").get_parameter("weight").any():  # of a causal LM, which scores everything 0
-        raise TropismError(f"{path} has not learned to score: name what a `reward` stage made")
-    return model, tokenizer.load(path)
+    return frozen_scorer(path), tokenizer.load(path)

@@ -36,6 +36,7 @@ PLACE = "base.json"  # beside peft's files: what they have no key for
 NAME = "default"  # peft's name for the only adapter of a model
 PREFIX = "base_model.model."  # of a weight's name in a peft folder
 HEAD = "score"
+SCORE = ("score_scale", "score_zero", "score_unit")  # of a reward model's config: log-odds of a unit; nats a token
 
 
 @dataclass(frozen=True)
@@ -200,8 +201,7 @@ def write(model: PreTrainedModel, folder: Path) -> None:
     config.save_pretrained(str(folder))
     save_file(tensors, folder / SAFETENSORS_WEIGHTS_NAME, {"format": "pt"})
     note: dict[str, Any] = {"base": os.path.relpath(base.resolve(), folder.resolve())} if local else {}
-    if (scale := getattr(model.config, "score_scale", None)) is not None:
-        note["score_scale"] = scale
+    note |= {key: value for key in SCORE if (value := getattr(model.config, key, None)) is not None}
     (folder / PLACE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
 
 
@@ -247,8 +247,10 @@ def _fill(model: PreTrainedModel, folder: str | Path) -> None:
 def _recall(model: PreTrainedModel, folder: str | Path) -> None:
     """What the base's config cannot know of this adapter."""
     note = Path(folder) / PLACE
-    if note.exists() and (scale := _read(note).get("score_scale")) is not None:
-        model.config.score_scale = scale
+    found = _read(note) if note.exists() else {}
+    for key in SCORE:
+        if key in found:
+            setattr(model.config, key, found[key])
 
 
 def _config(folder: str | Path) -> Any:

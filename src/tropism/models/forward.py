@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from tropism.tensors.batch import Batch, Prediction, tree_mask
+from tropism.tensors.batch import Batch, Prediction, mean_so_far, tree_mask
 from tropism.tensors.maths import chosen_logprobs, entropy
 from tropism.types import SamplingParams
 
@@ -110,8 +110,26 @@ def predict_scores(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 def predict_running_scores(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """(B, T): the reward model's score of everything up to and including each token."""
-    return _score(model, hidden(model, batch)).view_as(batch.tokens_BT)
+    """(B, T): the reward model's score of everything up to and including each token.
+
+    Of a causal LM that is the mean log-probability of the tokens so far, in its own zero and unit (`set_units`).
+    """
+    if hasattr(model, "score"):
+        return _score(model, hidden(model, batch)).view_as(batch.tokens_BT)
+    mean_BT = mean_so_far(predict_tokens(model, batch).need("logprobs_BT"), batch)
+    return (mean_BT - getattr(model.config, "score_zero", 0.0)) / getattr(model.config, "score_unit", 1.0)
+
+
+@torch.no_grad()
+def set_units(model: PreTrainedModel, mean: float, std: float) -> None:
+    """Makes the reward model's scores, which have this mean and standard deviation, have 0 and 1. A head's zero is
+    learned: of a causal LM only."""
+    if hasattr(model, "score"):
+        model.get_submodule("score").get_parameter("weight").div_(std)
+        return
+    unit = getattr(model.config, "score_unit", 1.0)
+    model.config.score_zero = getattr(model.config, "score_zero", 0.0) + mean * unit  # nats a token
+    model.config.score_unit = unit * std
 
 
 def _score(model: PreTrainedModel, states_MD: Tensor) -> Tensor:

@@ -114,6 +114,20 @@ def frozen_scalar(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTr
     return _frozen(adapters.scalar_on(frozen_base(adapters.base_of(path), dtype)), path)
 
 
+def frozen_scorer(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A reward model that nobody trains: a causal LM if its scores are likelihoods, else with a head.
+
+    Raises TropismError if the model has not learned to score.
+    """
+    model = frozen_lm(path, dtype)
+    if hasattr(model.config, "score_unit") and not hasattr(model, adapters.HEAD):
+        return model
+    model = frozen_scalar(path, dtype)
+    if not model.get_submodule(adapters.HEAD).get_parameter("weight").any():  # of a mere causal LM
+        raise TropismError(f"{path} has not learned to score: name what a `reward` stage made")
+    return model
+
+
 def frozen_base(path: str, dtype: torch.dtype) -> PreTrainedModel:
     """The whole model of a folder or hub id, in memory once: do not write to its weights, put adapters on a `twin`.
 

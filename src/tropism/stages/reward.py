@@ -1,4 +1,8 @@
-"""Stage: a reward model from judged groups, as `AutoModelForSequenceClassification` with one label.
+"""Stage: a reward model from judged groups, as `AutoModelForSequenceClassification` with one label, or as a causal LM.
+
+With `score = "likelihood"` it has no head: it stays a causal LM, and a completion's score is the mean log-probability of
+its tokens (SimPO's reward, arXiv 2405.14734, on rankings of K). What the model knows of which tokens fit is then in its
+scores before the first update, where a head has to learn it from the order of whole answers.
 
 The held-out groups come back in `held_out.parquet` with the model's judgment added, for calibration and accuracy: in
 the scale of the likelihood, where a difference of scores is the log-odds of a preference. The saved model's scores have
@@ -17,6 +21,7 @@ import torch
 from transformers import PreTrainedModel
 
 from tropism.algorithms.kwise import KWise
+from tropism.models.forward import set_units
 from tropism.models.store import context_of, save
 from tropism.models.weights import Weights
 from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, measure, read_split
@@ -33,6 +38,7 @@ from tropism.types import Algorithm, Group, GroupsRef, Judgment, ModelRef, Tropi
 __all__ = ["Reward"]
 
 HELD_OUT = "held_out.parquet"
+UNIT_GROUPS = 256  # groups that set the unit in which a likelihood's training begins
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Reward(Weights):
     model: ModelRef
     groups: GroupsRef | tuple[GroupsRef, ...]
     judge: str
+    score: Literal["head", "likelihood"] = "head"
     passes: float = 3.0
     groups_per_step: int = 16
     too_long: Literal["stop", "skip"] = "stop"
@@ -64,7 +71,8 @@ class Reward(Weights):
                 f"the groups are chats and the tokenizer of reward.model {self.model} has no chat template: begin with a "
                 'model that has one, such as an sft stage with chat_template = "tropism" made from it'
             )
-        model = self.train_scalar(self.model, work.seed)
+        headless = self.score == "likelihood"
+        model = self.train_lm(self.model, work.seed) if headless else self.train_scalar(self.model, work.seed)
         context = context_of(model)
 
         def make(group: Group) -> Tree:
@@ -73,6 +81,8 @@ class Reward(Weights):
         trees = [t for _, t in fitting(train, make, self.too_long, work)]
         if not any(len({r for r in t.rank or () if r}) > 1 for t in trees):
             raise TropismError(f"no group orders any two completions by {self.judge!r}: sample more, or name a judge")
+        if headless and (spread := _scores(model, trees[:UNIT_GROUPS])).std() > 0:
+            set_units(model, float(spread.mean()), float(spread.std()))
         tested = fitting(test, make, self.too_long, work) if test else []
         steps = max(1, round(self.passes * len(trees) / self.groups_per_step))
         learner = Learner({"scorer": model}, self.optim, steps, pass_tokens=self.pass_tokens)
@@ -94,11 +104,10 @@ class Reward(Weights):
                 for g, _ in tested
             ]
             store.write(marked, work.out / HELD_OUT)
-        scale = _scores(model, trees).std()
-        if scale > 0:
-            model.config.score_scale = float(scale)  # what a difference of scores is multiplied by to be a log-odds
-            with torch.no_grad():
-                model.get_submodule("score").get_parameter("weight").div_(scale.to(model.device))
+        scores = _scores(model, trees)
+        if (scale := float(scores.std())) > 0:
+            model.config.score_scale = scale  # what a difference of scores is multiplied by to be a log-odds
+            set_units(model, float(scores.mean()), scale)
         save(model, words, work.out)
 
 

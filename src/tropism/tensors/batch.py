@@ -316,6 +316,26 @@ def running(x_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     return x_BT.flatten()[at_NL].T, length_N
 
 
+def mean_so_far(x_BT: Tensor, batch: Batch) -> Tensor:
+    """(B, T): at each of a completion's columns the mean of x over its trained tokens up to and including this one.
+
+    0 where there are none yet, and in every other column.
+    """
+    flat = torch.arange(x_BT.numel(), device=x_BT.device)
+    completion = batch.completion_BT.flatten()
+    inside = completion >= 0
+    first_N = flat.new_zeros(batch.n).scatter_reduce(0, completion[inside], flat[inside], "amin", include_self=False)
+    start_BT = first_N[batch.completion_BT.clamp(min=0)]
+
+    def since_start(y_BT: Tensor) -> Tensor:  # a completion's columns stand side by side in one row
+        sum_BT = y_BT.cumsum(1)
+        return sum_BT - (sum_BT - y_BT).flatten()[start_BT]
+
+    kept_BT = torch.where(batch.loss_mask_BT, x_BT, 0.0)
+    mean_BT = since_start(kept_BT) / since_start(batch.loss_mask_BT.long()).clamp(min=1)
+    return torch.where(batch.completion_BT >= 0, mean_BT, 0.0)
+
+
 def by_group(x_N: Tensor, group_N: Tensor) -> tuple[Tensor, Tensor]:
     """(G, K) values of each group's completions, 0 beyond its last, and the (G, K) mask of the real ones."""
     groups = int(group_N.max()) + 1
