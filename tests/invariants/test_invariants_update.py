@@ -131,6 +131,13 @@ def test_an_update_does_not_depend_on_how_it_was_computed(models: dict[str, PreT
         assert numbers == pytest.approx(metrics, rel=1e-4, abs=1e-5), name
 
 
+@pytest.mark.parametrize("algorithm", [KWise(running=0.5), KWise("all_pairs", "below")], ids=repr)
+def test_nor_does_that_of_a_reward_model_without_a_head(models: dict[str, PreTrainedModel], algorithm: Algorithm):
+    models["scorer"] = copy.deepcopy(models["policy"])
+    models["scorer"].config.score_zero, models["scorer"].config.score_unit = -5.0, 0.3
+    test_an_update_does_not_depend_on_how_it_was_computed(models, algorithm)
+
+
 def test_a_long_example_weighs_as_much_as_its_tokens(models: dict[str, PreTrainedModel]):
     """The loss of two trees is the token-weighted mean of their losses, not the mean of two means."""
     trees = [t for t in forest() if len(t.completions) == 1 or t.id == "g2"]

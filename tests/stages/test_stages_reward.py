@@ -23,6 +23,7 @@ from tropism.stages.sft import SFT
 from tropism.store import groups as store
 from tropism.store.run import Run, done
 from tropism.tensors.batch import Tree
+from tropism.train.loop import Learner
 from tropism.train.optim import Optim
 from tropism.types import Completion, Group, Judgment, Message, TropismError
 
@@ -246,6 +247,29 @@ def test_a_likelihood_knows_before_training_which_answer_is_likely(run: Run, mod
     for group, judgment in zip(GROUPS[:4], RewardModel(str(out)).judge(GROUPS[:4])):
         assert judgment.scores == pytest.approx(plain_score(out, group, "likelihood"), abs=1e-4)
         assert len(set(judgment.scores)) > 1
+
+
+def test_a_likelihood_that_was_cut_off_goes_on_to_the_same_weights_and_units(
+    model_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Reward(model_folder, written(GROUPS, tmp_path / "groups"), "people", "likelihood", **FAST)
+    with Run(tmp_path / "whole") as run:
+        whole = run(stage, "reward")
+    count, update = itertools.count(), Learner.update
+
+    def cut(*args: Any) -> Any:
+        if next(count) == 20:
+            raise KeyboardInterrupt
+        return update(*args)
+
+    monkeypatch.setattr(Learner, "update", cut)
+    with Run(tmp_path / "cut", checkpoint_s=0) as run, pytest.raises(KeyboardInterrupt):
+        run(stage, "reward")
+    with Run(tmp_path / "cut", checkpoint_s=0) as run:
+        again = run(stage, "reward")
+    assert next(count) < 40  # of 32 updates: it went on, it did not begin again
+    for name in ("model.safetensors", "config.json"):
+        assert (again / name).read_bytes() == (whole / name).read_bytes()
 
 
 @pytest.mark.parametrize("scores", [(None, None, None), (1.0, None, None), (2.0, 2.0, 2.0)])
