@@ -63,7 +63,7 @@ class RL(Weights):
     probe: Probe | None = None
     optim: Optim = field(default_factory=lambda: Optim(lr=2e-4, schedule="constant"))
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     makes: ClassVar[Literal["model"]] = "model"
 
     def __post_init__(self) -> None:
