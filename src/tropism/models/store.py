@@ -119,11 +119,14 @@ def frozen_scorer(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTr
 
     Raises TropismError if the model has not learned to score.
     """
-    model = frozen_lm(path, dtype)
-    if hasattr(model.config, "score_unit") and not hasattr(model, adapters.HEAD):
-        return model
-    model = frozen_scalar(path, dtype)
-    if not model.get_submodule(adapters.HEAD).get_parameter("weight").any():  # of a mere causal LM
+    headed = adapters.is_scalar(path) if adapters.is_adapter(path) else _is_scalar(config_of(path))
+    model = (frozen_scalar if headed else frozen_lm)(path, dtype)
+    learned = (
+        model.get_submodule(adapters.HEAD).get_parameter("weight").any()
+        if headed
+        else hasattr(model.config, "score_unit")
+    )
+    if not learned:
         raise TropismError(f"{path} has not learned to score: name what a `reward` stage made")
     return model
 

@@ -26,7 +26,7 @@ from tropism.train.loop import Learner
 from tropism.train.optim import Optim
 from tropism.train.order import Order
 from tropism.train.rollouts import annotate, numbers
-from tropism.train.trees import judged, ranks, tree
+from tropism.train.trees import judged, pick, ranks, tree
 from tropism.types import Algorithm, Group, GroupsRef, ModelRef, SamplingParams, TropismError
 
 __all__ = ["Offline"]
@@ -116,12 +116,7 @@ def judged_tree(group: Group, judge: str, found: Tree) -> Tree:
 
 def scored(found: Tree) -> Tree:
     """The tree without the completions that its judge did not score."""
-    keep = [k for k, reward in enumerate(found.reward or ()) if reward is not None]
-    kept: dict[str, Any] = {
-        name: tuple(value[k] for k in keep) if (value := getattr(found, name)) is not None else None
-        for name in ("completions", "trained", "ended", "logprobs", "reward", "rank")
-    }
-    return dataclasses.replace(found, **kept)
+    return pick(found, [k for k, reward in enumerate(found.reward or ()) if reward is not None])
 
 
 def mismatched(trees: list[Tree], context: int) -> list[Tree]:

@@ -45,7 +45,7 @@ from tropism.text import tokenizer
 from tropism.train.loop import Learner
 from tropism.train.optim import Optim
 from tropism.train.rollouts import judgments, rollouts, scores
-from tropism.train.trees import tree
+from tropism.train.trees import pick, tree
 from tropism.types import Algorithm, Format, Group, Judge, ModelRef, SamplingParams, TropismError, to_json
 
 __all__ = ["ReST"]
@@ -251,14 +251,7 @@ def filtered(group: Group, kept: Sequence[int], found: Tree, ranked: bool) -> Tr
             1 if i in kept else 0 if r is None or text in alike else 2 for i, (r, text) in enumerate(zip(reward, texts))
         )
         return dataclasses.replace(found, rank=rank, reward=reward, logprobs=None)
-    return dataclasses.replace(
-        found,
-        completions=tuple(found.completions[i] for i in kept),
-        trained=tuple(found.trained[i] for i in kept),
-        ended=tuple(found.ended[i] for i in kept),
-        reward=tuple(reward[i] for i in kept),
-        logprobs=None,
-    )
+    return pick(dataclasses.replace(found, reward=reward, logprobs=None), kept)
 
 
 def weights_of(model: PreTrainedModel) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -79,6 +81,15 @@ def ranks(judgment: Judgment) -> tuple[int, ...]:
     present = sorted({s for s in judgment.scores if s is not None}, reverse=True)
     place = {score: i + 1 for i, score in enumerate(present)}
     return tuple(0 if s is None else place[s] for s in judgment.scores)
+
+
+def pick(found: Tree, keep: Sequence[int]) -> Tree:
+    """The tree with these of its completions only."""
+    of_each = ("completions", "trained", "ended", "logprobs", "reward", "rank")
+    picked: dict[str, Any] = {
+        name: tuple(values[k] for k in keep) for name in of_each if (values := getattr(found, name)) is not None
+    }
+    return dataclasses.replace(found, **picked)
 
 
 def judged(group: Group, judge: str) -> Judgment:
