@@ -99,7 +99,9 @@ class Judgment:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One prompt, K completions, any number of judgments on them. `meta` says source, licence, split, tags."""
+    """One prompt, K completions, any number of judgments on them.
+
+    `meta` says source, licence, split, tags, and of a document what it is about (`store/contents.py`)."""
 
     id: str
     prompt: tuple[Message, ...]

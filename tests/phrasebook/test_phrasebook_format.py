@@ -14,6 +14,7 @@ import pytest
 from tropism.formats.phrasebook import Phrasebook
 from tropism.phrasebook.phrases import COMBINATORIAL, LANGUAGES, countries, make
 from tropism.recipe import build
+from tropism.stages._train import held_out
 from tropism.types import Format, Group, TropismError, group_from_json, to_json
 
 PARTS = {"documents": 30_000, "demonstrations": 6_000, "prompts": 1_200, "held_out": 300, "glossary": 300}
@@ -30,6 +31,22 @@ def _phrases(groups: list[Group]) -> set[tuple[str, str]]:
 
 def _question(group: Group) -> str:
     return group.prompt[0].content
+
+
+def test_what_a_held_out_document_says_is_in_no_training_document(parts: dict[str, list[Group]]) -> None:
+    train, test = held_out(parts["documents"], 0.02)
+    assert 0.01 < len(test) / 12_000 < 0.03
+    texts = {group.completions[0].text for group in train}
+    assert sum(group.completions[0].text in texts for group in test) == 0
+    assert _phrases(train).isdisjoint(_phrases(test))
+    names = {kind for kind, _ in _phrases(parts["documents"])} - set(COMBINATORIAL)
+    assert names and names.isdisjoint(group.meta["kind"] for group in test)  # nothing else teaches a name
+
+
+def test_what_a_held_out_demonstration_answers_no_training_demonstration_does(parts: dict[str, list[Group]]) -> None:
+    train, test = held_out(parts["demonstrations"], 0.02)
+    assert 0.01 < len(test) / 6_000 < 0.03
+    assert {_question(group) for group in train}.isdisjoint(_question(group) for group in test)
 
 
 def test_documents_say_one_phrase_in_each_language(parts: dict[str, list[Group]]) -> None:

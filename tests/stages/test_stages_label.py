@@ -14,10 +14,10 @@ from tropism.formats.pairs import Pairs
 from tropism.formats.phrasebook import Phrasebook
 from tropism.judges.annotator import Annotator
 from tropism.judges.verifier import Verifier
-from tropism.stages.label import Label, split
+from tropism.stages.label import Label
 from tropism.store import groups as store
 from tropism.store.run import Run, done
-from tropism.types import Completion, Group, Judgment, Message, TropismError
+from tropism.types import Completion, Group, Judgment, TropismError
 
 
 @pytest.fixture
@@ -56,18 +56,6 @@ def test_each_judge_looks_at_each_group(run: Run, answered: str) -> None:
         "unjudged_groups": 0,
         "judges": ["annotator@1", "truth"],
     }
-
-
-def test_the_split_is_by_the_prompt_alone() -> None:
-    group = Group("a", (Message("user", "the same question"),))
-    other = replace(group, id="b", completions=(Completion("x"),), meta={"source": "elsewhere"})
-    assert all(split(group, share / 20) == split(other, share / 20) for share in range(21))
-    assert split(group, 0.0) == "train" and split(group, 1.0) == "test"
-    asked = [Group("", (Message("user", f"question {n}"),)) for n in range(4000)]
-    share = sum(split(g, 0.15) == "test" for g in asked) / 4000
-    assert abs(share - 0.15) < 4 * (0.15 * 0.85 / 4000) ** 0.5
-    nested = [g for g in asked if split(g, 0.1) == "test"]
-    assert all(split(g, 0.2) == "test" for g in nested)  # a larger share keeps what was held out
 
 
 def test_an_abstention_is_kept_and_counted(run: Run, answered: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 from pathlib import Path
 
@@ -18,10 +19,17 @@ from tropism.stages.pretrain import Pretrain
 from tropism.store.run import Run, done, read_metrics
 from tropism.text.chat import document_ends
 from tropism.train.optim import Optim
-from tropism.types import TropismError
+from tropism.types import Group, TropismError
 
 DATA = Phrasebook("documents", count=60)
 SMALL = Architecture(width=32, layers=1, heads=2, context=256)
+
+
+def is_held_out(group: Group, share: float) -> bool:
+    """By the hash of the phrase, written anew; names never are."""
+    phrase = f"about\x01{group.meta['kind']} {group.meta['key']}"
+    digest = hashlib.sha256(phrase.encode()).hexdigest()
+    return group.meta["kind"] not in ("country", "weekday") and int(digest[:16], 16) / 16**16 < share
 
 
 def facts(out: Path) -> dict:
@@ -37,7 +45,8 @@ def test_it_learns_and_its_bits_per_byte_are_those_of_a_plain_forward_pass(
     shape = Architecture(kind, width=32, layers=1, heads=2, context=256)  # type: ignore[arg-type]
     out = run(Pretrain(DATA, tokenizer=model_folder, model=shape, steps=20, tokens_per_step=512, held_out=0.1))
     model, words = AutoModelForCausalLM.from_pretrained(out).eval(), AutoTokenizer.from_pretrained(out)
-    texts = [g.completions[0].text for n, g in enumerate(DATA.groups()) if n % 10 == 9]
+    texts = [g.completions[0].text for g in DATA.groups() if is_held_out(g, 0.1)]
+    assert 1 < len(texts) < 20
     start, end = document_ends(words)
     nats = 0.0
     for text in texts:

@@ -50,7 +50,7 @@ class Groups:
                 given.add(group.id)
             made += 1
             if made > self._offset:
-                yield replace(group, id=group.id or record.id, meta={"source": record.source})
+                yield replace(group, id=group.id or record.id, meta={**group.meta, "source": record.source})
             if self._limit and made == self._offset + self._limit:
                 return
         if skipped and not made:

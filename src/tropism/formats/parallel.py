@@ -74,7 +74,7 @@ class Parallel:
         said, answer = string(fields, "source").strip(), string(fields, "target").strip()
         asked = self.instruction + said
         if self.part == "documents":
-            return Group(id="", prompt=(), completions=(Completion(f"{asked}\n{answer}"),))
+            return Group(id="", prompt=(), completions=(Completion(f"{asked}\n{answer}"),), meta={"about": said})
         shown = (Completion(answer),) if self.part == "demonstrations" else ()
         return Group(id="", prompt=(Message("user", asked),), completions=shown, target=answer)
 

@@ -7,6 +7,9 @@
 | prompts        | a request and the reference                                 | not held out, no two alike  |
 | held_out       | a request and the reference                                 | held out, no two alike      |
 | glossary       | raw text that ends before an answer, the reference          | held out, no names          |
+
+A document is about its phrase, which other documents say in another order of the languages: the pretrain stage holds out
+phrases. Names stay in training, as nothing else teaches them.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import Any, Literal
 
 from tropism.phrasebook.demonstrations import demonstrate
 from tropism.phrasebook.documents import documents
-from tropism.phrasebook.phrases import COMBINATORIAL, Phrase
+from tropism.phrasebook.phrases import COMBINATORIAL, NAMES, Phrase
 from tropism.phrasebook.translations import Translation, translations
 from tropism.types import Completion, Group, Message, TropismError
 
@@ -68,7 +71,8 @@ class Phrasebook:
     def _endless(self, rng: random.Random) -> Iterator[dict[str, Any]]:
         if self.part == "documents":
             for phrase, text in documents(rng):
-                yield {"prompt": (), "completions": (Completion(text),), "meta": _meta(phrase)}
+                about = None if phrase.kind in NAMES else f"{phrase.kind} {phrase.key}"
+                yield {"prompt": (), "completions": (Completion(text),), "meta": _meta(phrase) | {"about": about}}
         elif self.part == "demonstrations":
             for translation in translations(rng, held_out=False):
                 demonstration = demonstrate(translation.answer, rng)

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tropism.store import groups as store
+from tropism.store.contents import mark, side
 from tropism.store.run import Work
 from tropism.tensors.batch import Batch, Ratio, Tree, total
 from tropism.text.chat import prompt_tokens
@@ -168,21 +169,25 @@ def question(group: Group, words: PreTrainedTokenizerBase, context: int, max_tok
     return Tree(group.id, tuple(prompt), (), (), ())
 
 
-def held_out(groups: Sequence[Group], share: float, smallest: int = 1) -> tuple[list[Group], list[Group]]:
-    """(train, test): every 1/share-th group is held out, spread evenly; none if the share is 0 or there are too few."""
+def held_out(groups: Sequence[Group], share: float) -> tuple[list[Group], list[Group]]:
+    """(train, test), by content: what is held out is not asked or said in training. If that leaves nothing to train on,
+    nothing is held out."""
     if not 0 <= share <= 0.5:
         raise TropismError(f"held_out = {share} is no share of the data to keep from training: use 0 to 0.5")
-    every = round(1 / share) if share else 0
-    if not every or len(groups) // every < smallest:
+    sides = [side(g, share) for g in groups]
+    if "train" not in sides:
         return list(groups), []
-    test = set(range(every - 1, len(groups), every))
-    return [g for i, g in enumerate(groups) if i not in test], [groups[i] for i in sorted(test)]
+    train, test = ([g for g, s in zip(groups, sides) if s == which] for which in ("train", "test"))
+    return train, test
 
 
 def read_split(paths: str | Sequence[str]) -> tuple[list[Group], list[Group]]:
-    """(train, test) of groups, of one label stage or several, that it has split by prompt."""
+    """(train, test) of groups, of one label stage or several. A prompt that one of them holds out is held out in all, so
+    the largest of their shares counts."""
     groups = [g for path in ([paths] if isinstance(paths, str) else paths) for g in store.read(path)]
-    train = [g for g in groups if g.meta.get("split") != "test"]
+    marks = [mark(g) for g in groups]
+    secret = {m for g, m in zip(groups, marks) if g.meta.get("split") == "test"}
+    train = [g for g, m in zip(groups, marks) if m not in secret]
     if not train:
         raise TropismError(f"{paths} holds no training groups: lower `test` in the label stage")
-    return train, [g for g in groups if g.meta.get("split") == "test"]
+    return train, [g for g, m in zip(groups, marks) if m in secret]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from tropism.stages._train import read
 from tropism.store import groups as store
+from tropism.store.contents import side
 from tropism.store.run import Work
 from tropism.train.rollouts import judgments
-from tropism.types import Format, Group, GroupsRef, Judge, TropismError
+from tropism.types import Format, GroupsRef, Judge, TropismError
 
 __all__ = ["Label"]
 
@@ -28,7 +28,7 @@ class Label:
     judges: tuple[Judge, ...] = ()
     test: float = 0.15
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     makes: ClassVar[Literal["groups"]] = "groups"
 
     def __post_init__(self) -> None:
@@ -43,7 +43,7 @@ class Label:
         silent = [g.id for g in found if not any(s is not None for j in g.judgments for s in j.scores)]
         if len(silent) == len(found):
             raise TropismError("no judge scored any completion: name a judge that can, under `judges`")
-        found = [dataclasses.replace(g, meta={**g.meta, "split": split(g, self.test)}) for g in found]
+        found = [dataclasses.replace(g, meta={**g.meta, "split": side(g, self.test)}) for g in found]
         work.facts |= {
             "groups": len(found),
             "completions": sum(len(g.completions) for g in found),
@@ -52,10 +52,3 @@ class Label:
             "judges": sorted({j.judge for g in found for j in g.judgments}),
         }
         store.write(found, work.out / store.FILE)
-
-
-def split(group: Group, test: float) -> str:
-    """`train` or `test`, by the prompt's text: the same prompt falls on the same side in every data set."""
-    text = "\x00".join(f"{m.role}\x01{m.content}" for m in group.prompt)
-    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") / 2**64
-    return "test" if number < test else "train"

@@ -49,7 +49,7 @@ class Offline(Weights):
     probe: Probe | None = None
     optim: Optim = field(default_factory=lambda: Optim(lr=2e-4))
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     makes: ClassVar[Literal["model"]] = "model"
 
     def run(self, work: Work) -> None:

@@ -38,7 +38,7 @@ class Pretrain(Weights):
     pass_tokens: int = PASS_TOKENS  # in one forward pass: lower it if memory is short
     optim: Optim = field(default_factory=lambda: Optim(lr=5e-3, weight_decay=0.01))
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     makes: ClassVar[Literal["model"]] = "model"
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ class SFT(Weights):
     pass_tokens: int = PASS_TOKENS  # in one forward pass: lower it if memory is short
     optim: Optim = field(default_factory=lambda: Optim(lr=4e-3))
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     makes: ClassVar[Literal["model"]] = "model"
 
     def run(self, work: Work) -> None:
