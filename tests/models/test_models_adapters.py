@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from tropism.engines.local import LocalEngine
 from tropism.models import adapters, store
 from tropism.models.adapters import Adapter, base_of, load_trained, trained_state
-from tropism.models.forward import predict_scores, predict_tokens, predict_values, takes_trees
+from tropism.models.forward import predict_scores, predict_tokens, predict_values
+from tropism.models.masks import takes_trees
 from tropism.models.store import config_of, frozen_base, frozen_lm, frozen_scalar, load_lm, load_scalar, save
 from tropism.models.weights import Weights
 from tropism.tensors.batch import Tree, collate

@@ -10,7 +10,8 @@ import torch
 from transformers import PreTrainedModel
 
 from tropism.models import forward
-from tropism.models.forward import predict_tokens, takes_trees
+from tropism.models.forward import predict_tokens
+from tropism.models.masks import takes_trees
 from tropism.tensors.batch import Batch, Prediction, Tree, collate
 from tropism.types import SamplingParams
 
@@ -67,15 +68,17 @@ def test_temperature_is_that_of_the_sampling(llama: PreTrainedModel):
     assert_close(by_sequence(batch, found), plainly(llama, sampling))
 
 
+@pytest.mark.parametrize("shared", [True, False])
 @torch.no_grad()
-def test_a_sliding_window_keeps_its_own_attention(sliding: PreTrainedModel):
-    assert not takes_trees(sliding)
+def test_a_sliding_window_keeps_its_own_attention(sliding: PreTrainedModel, shared: bool):
+    assert takes_trees(sliding)
     trees = [dataclasses.replace(t, prompt=t.prompt * 9) for t in TREES]  # most are longer than the window
-    batch = collate(trees, shared=False)
+    batch = collate(trees, shared=shared)
     found = by_sequence(batch, predict_tokens(sliding, batch).need("logprobs_BT"), trees)
     assert_close(found, plainly(sliding, trees=trees))
     sliding.config.sliding_window = None
-    assert takes_trees(sliding)
+    wider = plainly(sliding, trees=trees)
+    assert any(found[key] != pytest.approx(wider[key], abs=1e-2) for key in found)  # the window is seen in the numbers
 
 
 @torch.no_grad()

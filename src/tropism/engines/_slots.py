@@ -1,6 +1,7 @@
 """A KV cache of slots: each row writes at its own position, so samples of any age decode in one batch.
 
-It needs no model code: a `CacheLayerMixin` that stores by (row, position), plus an explicit mask and `position_ids`.
+It needs no model code: a `CacheLayerMixin` that stores by (row, position), plus an explicit mask and `position_ids`. All
+keys are kept, those a sliding window no longer reaches too: the mask hides them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+from tropism.models.halves import backbone, logits
+from tropism.models.masks import masks
 
 
 class SlotLayer(CacheLayerMixin):
@@ -82,6 +87,59 @@ class SlotCache(Cache):
     def keep(self, rows: Tensor) -> None:
         for layer in self.slots:
             layer.keep(rows)
+
+
+class Slots:
+    """Decodes rows of any age: a prompt is run once for its samples, which may join at any time."""
+
+    joins = True
+
+    def __init__(self, model: PreTrainedModel, rows: int, length: int) -> None:
+        self.model, self.rows, self.length = model, rows, length
+        self.cache: SlotCache | None = None
+        self.at = torch.zeros(0, dtype=torch.long, device=model.device)  # where each row writes next
+
+    def admit(self, prompts: Sequence[Sequence[int]], owner: Sequence[int]) -> Tensor:
+        """New rows after those there are, row i of prompt `owner[i]`: their first (rows, V) logits."""
+        device = self.model.device
+        lengths = torch.tensor([len(p) for p in prompts], device=device)
+        width = int(lengths.max())
+        tokens = torch.tensor([[*p, *[0] * (width - len(p))] for p in prompts], device=device)
+        mask = (torch.arange(width, device=device) < lengths[:, None]).long()
+        prefilled = DynamicCache()  # without a config it keeps all keys
+        states = backbone(self.model)(
+            input_ids=tokens, attention_mask=mask, past_key_values=prefilled, use_cache=True
+        ).last_hidden_state
+        if self.cache is None:
+            self.cache = SlotCache(len(prefilled.layers), self.rows, self.length)
+        prompt, first = torch.tensor(owner, device=device), len(self.at)
+        self.cache.admit(torch.arange(first, first + len(owner), device=device), prefilled, prompt)
+        self.at = torch.cat([self.at, lengths[prompt]])
+        last = states[torch.arange(len(prompts), device=device), lengths - 1]
+        return logits(self.model, last)[prompt]
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """(rows, V) logits after one more token in every row."""
+        assert self.cache is not None
+        used = int(self.at.max()) + 1
+        self.cache.write_at(self.at, used)
+        columns = torch.arange(used, device=self.at.device)
+        sees = columns <= self.at[:, None]
+        states = backbone(self.model)(
+            input_ids=tokens[:, None],
+            attention_mask=masks(self.model, sees[:, None, None], self.at[:, None], columns[None]),
+            position_ids=self.at[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state
+        self.at = self.at + 1
+        return logits(self.model, states[:, 0])
+
+    def keep(self, rows: Tensor) -> None:
+        """Row i becomes what row `rows[i]` was, as `close_ranks` orders them."""
+        assert self.cache is not None
+        self.cache.keep(rows)
+        self.at = self.at[rows]
 
 
 def close_ranks(stays: Sequence[bool]) -> list[int]:

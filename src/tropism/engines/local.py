@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tropism.engines._slots import SlotCache, close_ranks
-from tropism.models.forward import logits, window_of
+from tropism.engines._slots import close_ranks
+from tropism.engines._ways import WAYS, way_of
+from tropism.models.halves import check_ids
 from tropism.models.store import context_of
 from tropism.tensors.maths import shaped
 from tropism.text.chat import prompt_tokens, stop_tokens, text_of
@@ -107,18 +108,24 @@ class LocalEngine:
         waiting.reverse()
         length = max(map(len, prompts), default=0) + params.max_tokens
         rows = min(self.rows, sum(map(len, waiting)))
-        cache = SlotCache(self.model.config.num_hidden_layers, rows, length)
+        way = WAYS[way_of(self.model)](self.model, rows, length)
+        if not way.joins:
+            waiting.sort(key=lambda chunk: len(prompts[chunk[0].prompt]), reverse=True)
         stops = self._stops.to(device)
         live: list[_Sample] = []
-        at = torch.zeros(0, dtype=torch.long, device=device)  # where each live sample writes next
-        scores = torch.zeros(0, self.model.config.vocab_size, device=device)
+        scores = torch.zeros(0)
         while live or waiting:
-            if waiting and (not live or rows - len(live) >= max(len(waiting[-1]), rows // 4)):
+            if waiting and (not live or (way.joins and rows - len(live) >= max(len(waiting[-1]), rows // 4))):
                 batch: list[_Sample] = []
                 while waiting and len(live) + len(batch) + len(waiting[-1]) <= rows:
+                    if batch and not way.joins and len(prompts[waiting[-1][0].prompt]) != len(prompts[batch[0].prompt]):
+                        break
                     batch += waiting.pop()
-                new_at, new_scores = self._prefill(batch, prompts, cache, len(live))
-                live, at, scores = live + batch, torch.cat([at, new_at]), torch.cat([scores, new_scores])
+                order = sorted({s.prompt for s in batch})
+                number = {p: i for i, p in enumerate(order)}
+                new = way.admit([prompts[p] for p in order], [number[s.prompt] for s in batch])
+                scores = torch.cat([scores, new]) if live else new
+                live = live + batch
             tokens = self._choose(scores, live, params, stops)
             if self.on_tokens:
                 self.on_tokens(len(live))
@@ -127,11 +134,10 @@ class LocalEngine:
                 rows_kept = close_ranks([not s.finished for s in live])
                 live = [live[i] for i in rows_kept]
                 kept = torch.tensor(rows_kept, dtype=torch.long, device=device)
-                cache.keep(kept)
-                at, tokens = at[kept], tokens[kept]
+                way.keep(kept)
+                tokens = tokens[kept]
             yield live, finished
-            scores = self._decode(tokens, at, cache) if live else scores[:0]
-            at = at + 1
+            scores = way.step(tokens) if live else scores[:0]
 
     def _samples(self, prompt: int, tokens: list[int], params: SamplingParams, before: int) -> Iterator[list[_Sample]]:
         """The samples of one prompt, in chunks that fit the rows; `before` were drawn for the same prompt already."""
@@ -148,43 +154,6 @@ class LocalEngine:
             made.append(_Sample(prompt, number, draws))
         for i in range(0, len(made), self.rows):
             yield made[i : i + self.rows]
-
-    def _prefill(
-        self, batch: list[_Sample], prompts: Sequence[list[int]], cache: SlotCache, first: int
-    ) -> tuple[Tensor, Tensor]:
-        """Runs each prompt of the batch once and copies it to its samples' slots; their positions and first logits."""
-        device = self.model.device
-        order = sorted({s.prompt for s in batch})
-        lengths = torch.tensor([len(prompts[p]) for p in order], device=device)
-        width = int(lengths.max())
-        tokens = torch.tensor([prompts[p] + [0] * (width - len(prompts[p])) for p in order], device=device)
-        mask = (torch.arange(width, device=device) < lengths[:, None]).long()
-        prefilled = DynamicCache(config=self.model.config)
-        states = self.model.base_model(
-            input_ids=tokens, attention_mask=mask, past_key_values=prefilled, use_cache=True
-        ).last_hidden_state
-        number = {p: i for i, p in enumerate(order)}
-        prompt = torch.tensor([number[s.prompt] for s in batch], device=device)
-        cache.admit(torch.arange(first, first + len(batch), device=device), prefilled, prompt)
-        last = states[torch.arange(len(order), device=device), lengths - 1]
-        return lengths[prompt], logits(self.model, last)[prompt]
-
-    def _decode(self, tokens: Tensor, at: Tensor, cache: SlotCache) -> Tensor:
-        """(live, V) logits after one more token in every live row."""
-        used = int(at.max()) + 1
-        cache.write_at(at, used)
-        seen = torch.arange(used, device=at.device) <= at[:, None]
-        dtype = next(self.model.parameters()).dtype
-        mask = torch.zeros(len(at), 1, 1, used, dtype=dtype, device=at.device)
-        mask = mask.masked_fill_(~seen[:, None, None], torch.finfo(dtype).min)
-        states = self.model.base_model(
-            input_ids=tokens[:, None],
-            attention_mask=mask,
-            position_ids=at[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
-        return logits(self.model, states[:, 0])
 
     def _choose(self, scores: Tensor, live: list[_Sample], params: SamplingParams, stops: Tensor) -> Tensor:
         """Takes the next token of every live sample, and marks those that end with it."""
@@ -227,8 +196,8 @@ class LocalEngine:
         )
 
     def _check_length(self, prompts: Sequence[list[int]], params: SamplingParams) -> None:
-        window = window_of(self.model)  # the cache keeps every token in sight of every layer
-        context = min(context_of(self.model), window or 10**9)
+        context = context_of(self.model)
+        check_ids(self.model, max((max(tokens, default=0) for tokens in prompts), default=0))
         longest = max(map(len, prompts), default=0)
         if longest + params.max_tokens > context:
             raise TropismError(

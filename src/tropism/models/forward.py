@@ -1,7 +1,7 @@
 """What models say of a Batch: log-probabilities, values, scores. Works on unmodified Hugging Face models.
 
 Only trained tokens go through the LM head, in chunks, so B x T x V logits never exist. A model that cannot take a tree
-mask (sliding windows, linear attention) gets padded rows: `takes_trees` says which, `collate(shared=…)` obeys.
+mask (linear attention, for one) gets padded rows: `masks.takes_trees` says which, `collate(shared=…)` obeys.
 """
 
 from __future__ import annotations
@@ -13,42 +13,31 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from tropism.models.halves import check_ids, logits, states_of, vocabulary_of
+from tropism.models.masks import masks, takes_trees
 from tropism.tensors.batch import Batch, Prediction, mean_so_far, tree_mask
 from tropism.tensors.maths import chosen_logprobs, entropy
-from tropism.types import SamplingParams
+from tropism.types import SamplingParams, TropismError
 
 CHUNK = 1 << 24  # logits held at once: 64 MiB of float32
 
 
-def takes_trees(model: PreTrainedModel) -> bool:
-    """Whether every layer is full attention, so that a (B, 1, T, T) mask means what it says."""
-    config = model.config
-    kinds = getattr(config, "layer_types", None) or ["full_attention"]
-    heads = getattr(config, "num_attention_heads", 0)
-    plain = not window_of(model) and not getattr(config, "alibi", False)
-    return bool(heads) and set(kinds) == {"full_attention"} and plain
-
-
-def window_of(model: PreTrainedModel) -> int:
-    """How many tokens a sliding-window layer looks back over; 0 if the model has none."""
-    on = getattr(model.config, "use_sliding_window", True)
-    return int(getattr(model.config, "sliding_window", None) or 0) if on else 0
-
-
 def hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
     """(B * T, width) last hidden states."""
-    dtype = next(model.parameters()).dtype
+    check_ids(model, int(batch.tokens_BT.max()))
     options: dict[str, Any] = {}
     if batch.shared:
-        mask = tree_mask(batch)
-        floor = torch.finfo(dtype).min
-        options["attention_mask"] = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, floor)
+        if not takes_trees(model):  # another model of the stage chose the layout
+            raise TropismError(
+                f"{type(model).__name__} takes no rows that completions share, and another model of the "
+                "stage does: take both from one family"
+            )
+        options["attention_mask"] = masks(model, tree_mask(batch), batch.position_BT, batch.position_BT)
         options["position_ids"] = batch.position_BT
     else:  # one sequence a row: a plain padding mask, so that the model's own attention pattern applies
         real = (batch.position_BT > 0) | (torch.arange(batch.tokens_BT.shape[1], device=batch.tokens_BT.device) == 0)
         options["attention_mask"] = real.long()
-    out = model.base_model(input_ids=batch.tokens_BT, use_cache=False, **options)
-    return out.last_hidden_state.flatten(0, 1)
+    return states_of(model, batch.tokens_BT, **options).flatten(0, 1)
 
 
 def parents(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -56,17 +45,6 @@ def parents(batch: Batch) -> tuple[Tensor, Tensor]:
     width = batch.tokens_BT.shape[1]
     flat_M = batch.loss_mask_BT.flatten().nonzero()[:, 0]
     return flat_M, flat_M // width * width + batch.parent_BT.flatten()[flat_M]
-
-
-def logits(model: PreTrainedModel, states_MD: Tensor) -> Tensor:
-    """(M, V) next-token logits, in float32, of last hidden states."""
-    head: Any = model.get_output_embeddings()
-    scores_MV = head(states_MD).float()
-    config = model.config
-    scale = getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
-    scores_MV = scores_MV if scale == 1.0 else scores_MV * scale
-    softcap = getattr(config, "final_logit_softcapping", None)
-    return torch.tanh(scores_MV / softcap) * softcap if softcap else scores_MV
 
 
 def predict_tokens(
@@ -85,7 +63,7 @@ def predict_tokens(
         with torch.no_grad():
             return logprobs_M, entropy(kept_MV) if entropies else torch.zeros_like(logprobs_M)
 
-    step = max(1, CHUNK // model.config.vocab_size)
+    step = max(1, CHUNK // vocabulary_of(model))
     parts = []
     for i in range(0, max(len(flat_M), 1), step):
         inputs = (states_MD[i : i + step], tokens_M[i : i + step])

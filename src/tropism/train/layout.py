@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel
 
-from tropism.models.forward import takes_trees
+from tropism.models.masks import takes_trees
 from tropism.tensors.batch import Batch, Tree, collate
 
 ROW_TOKENS = 128  # short rows: a dense mask costs their square, and a CPU gains nothing from long ones

@@ -1,0 +1,139 @@
+"""The two halves of a model: from tokens to last hidden states, and from those to logits.
+
+The first half is a part of the model, its backbone. The second half is the model's own code (`forward`), run with the
+given states in the backbone's place: whatever a family does to its logits (a multiplier, a cap, a bias, a transform) is
+done here too, and only the states that are asked for go through the head. Which part is the backbone is found by trying,
+against one plain call of the model; a model that cannot be taken in halves is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from tropism.types import TropismError
+
+HEAD = "score"  # of a model with one number for every token
+FOUND = "_backbone"  # where a model keeps the name of its backbone
+
+
+def text_config(model: PreTrainedModel) -> Any:
+    """The config of the language model: of a model of pictures and text it is nested."""
+    return model.config.get_text_config(decoder=True)
+
+
+def vocabulary_of(model: PreTrainedModel) -> int:
+    """How many ids the model knows: the rows of its embeddings."""
+    return model.get_input_embeddings().get_parameter("weight").shape[0]
+
+
+def backbone(model: PreTrainedModel) -> Any:
+    """The part of a model that makes its last hidden states.
+
+    Raises TropismError if no part does, or if a token's logits change with tokens that come after it.
+    """
+    if hasattr(model, HEAD):
+        return model.base_model
+    if FOUND not in model.__dict__:
+        model.__dict__[FOUND] = _search(model)
+    return model.get_submodule(model.__dict__[FOUND])
+
+
+def check_ids(model: PreTrainedModel, largest: int) -> None:
+    """Raises TropismError if the model has no embedding for the largest id of some tokens."""
+    if largest >= (rows := vocabulary_of(model)):
+        raise TropismError(
+            f"the text has the token {largest} and {model.name_or_path or type(model).__name__} knows {rows} tokens: its "
+            "tokenizer is of another model, or the embeddings were not resized after tokens were added"
+        )
+
+
+def states_of(model: PreTrainedModel, tokens_BT: Tensor, **options: Any) -> Tensor:
+    """(B, T, width) last hidden states."""
+    return backbone(model)(input_ids=tokens_BT, use_cache=False, **options).last_hidden_state
+
+
+def logits(model: PreTrainedModel, states_MD: Tensor) -> Tensor:
+    """(M, V) next-token logits, in float32, of last hidden states. Ids that no text has are never likely: -inf."""
+    scores_MV = _own_way(model, backbone(model), states_MD)
+    absent_V = model.__dict__.get("absent_V")
+    return scores_MV if absent_V is None else scores_MV.masked_fill(absent_V.to(scores_MV.device), float("-inf"))
+
+
+def _own_way(model: PreTrainedModel, part: nn.Module, states_MD: Tensor) -> Tensor:
+    blank = torch.zeros(len(states_MD), 1, dtype=torch.long, device=states_MD.device)
+    with _in_place_of(part, states_MD.to(model.dtype)[:, None]):
+        return model(input_ids=blank, use_cache=False).logits[:, 0].float()
+
+
+class _Given(BaseModelOutputWithPast):
+    """Last hidden states, and None for whatever else a family's output has."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+@contextlib.contextmanager
+def _in_place_of(part: nn.Module, states: Tensor) -> Iterator[None]:
+    before = part.__dict__.get("forward")
+    part.forward = lambda *_args, **_options: _Given(last_hidden_state=states)
+    try:
+        yield
+    finally:
+        del part.forward
+        if before is not None:
+            part.forward = before
+
+
+@torch.no_grad()
+def _search(model: PreTrainedModel) -> str:
+    """The name of the part whose states give the logits of a plain call."""
+    names = {id(part): name for name, part in model.named_modules()}
+    parts = [p for p in (_decoder(model), model.base_model) if p is not model and id(p) in names]
+    tokens = probe_tokens(model, 6)[None]
+    expected = model(input_ids=tokens, use_cache=False).logits[0].float()
+    for part in parts:
+        try:
+            states = part(input_ids=tokens, use_cache=False).last_hidden_state[0]
+            found = _own_way(model, part, states)
+        except Exception:  # any that a family's code may raise when it is used in a way it was not made for
+            continue
+        if alike(found, expected):
+            break
+    else:
+        raise TropismError(
+            f"{type(model).__name__} does not make its logits of one part's last hidden states: take a decoder-only model"
+        )
+    if not alike(model(input_ids=tokens[:, :3], use_cache=False).logits[0].float(), expected[:3]):
+        raise TropismError(
+            f"{type(model).__name__} looks at tokens that come later, so it cannot continue a text: take a causal "
+            "language model (of an encoder the config says is_decoder = true)"
+        )
+    return names[id(part)]
+
+
+def _decoder(model: PreTrainedModel) -> Any:
+    try:
+        return model.get_decoder()
+    except (AttributeError, NotImplementedError):
+        return model.base_model
+
+
+def probe_tokens(model: PreTrainedModel, count: int) -> Tensor:
+    """Different ids from the middle of the vocabulary, where plain text stands."""
+    size = vocabulary_of(model)
+    return (torch.arange(count, device=model.device) * 3 + size // 2) % size
+
+
+def alike(found: Tensor, expected: Tensor) -> bool:
+    """Whether two computations of the same are as near as rounding brings them."""
+    share = 1e-4 if expected.dtype == torch.float32 else 0.1
+    spread = float(expected.float().std())
+    return bool((found.float() - expected.float()).abs().max() <= share * spread + 1e-7)

@@ -1,0 +1,90 @@
+"""Which attention masks a model takes, and the mask that says what may be looked at.
+
+A row that several completions share needs a mask of its own, as does an engine whose rows are of any age. A model takes
+one if its layers are attention over everything or over a sliding window and nothing else (what its config says), and if
+a small forest of tokens then gives the states of one plain row a sequence (what is tried, once a model).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import get_layer_types_and_kwargs
+
+from tropism.models.halves import alike, probe_tokens, states_of, text_config
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+NARROW = (  # keys of a config that narrow what its layers look at without saying so in the words of transformers
+    "attention_chunk_size",
+    "attention_window_size",
+    "attn_layers",
+    "block_size",
+    "index_topk",
+    "keep_window_size",
+    "local_attention_window_len",
+    "sliding_window_size",
+    "window_size",
+)
+TREES = "_takes_trees"  # where a model keeps what was found
+
+
+def layer_kinds(model: PreTrainedModel) -> set[str]:
+    """What the layers are, in the words of transformers; {"unknown"} where the config does not say."""
+    config = text_config(model)
+    if any(getattr(config, name, None) for name in NARROW) or getattr(config, "alibi", False):
+        return {"unknown"}
+    try:
+        return set(getattr(config, "layer_types", None) or get_layer_types_and_kwargs(config)[0])
+    except Exception:  # a config that does not follow the words of transformers
+        return {"unknown"}
+
+
+def masks(model: PreTrainedModel, sees: Tensor, query_BQ: Tensor, key_BK: Tensor) -> Any:
+    """The additive mask of a model, or one for each kind of its layers.
+
+    `sees` (B, 1, queries, keys) is True where a query may look at a key; the others are the positions of both.
+    """
+    kinds = layer_kinds(model)
+    made = {FULL: _additive(sees, model.dtype)}
+    if SLIDING in kinds:
+        near = query_BQ[:, None, :, None] - key_BK[:, None, None] < text_config(model).sliding_window
+        made[SLIDING] = _additive(sees & near, model.dtype)
+    return made if len(kinds) > 1 else made[kinds.pop()]
+
+
+def takes_masks(model: PreTrainedModel) -> bool:
+    """Whether every layer is attention over everything or over one sliding window."""
+    kinds = layer_kinds(model)
+    return kinds <= {FULL, SLIDING} and (kinds == {FULL} or bool(getattr(text_config(model), "sliding_window", 0)))
+
+
+def takes_trees(model: PreTrainedModel) -> bool:
+    """Whether the completions of a prompt may share a row."""
+    if TREES not in model.__dict__:
+        model.__dict__[TREES] = takes_masks(model) and _try_trees(model)
+    return model.__dict__[TREES]
+
+
+@torch.no_grad()
+def _try_trees(model: PreTrainedModel) -> bool:
+    """Two groups in a row, the first of a prompt of three tokens and two answers of two, against a row a sequence."""
+    ids = probe_tokens(model, 10)
+    position = torch.tensor([[0, 1, 2, 3, 4, 3, 4, 0, 1, 2]], device=ids.device)
+    paths = [[0, 1, 2, 3, 4], [0, 1, 2, 5, 6], [7, 8, 9]]
+    sees = torch.zeros(10, 10, dtype=torch.bool, device=ids.device)
+    for path in paths:
+        for i, query in enumerate(path):
+            sees[query, path[: i + 1]] = True
+    try:
+        mask = masks(model, sees[None, None], position, position)
+        found = states_of(model, ids[None], attention_mask=mask, position_ids=position)[0]
+    except Exception:  # any that a family's code may raise when it is used in a way it was not made for
+        return False
+    return all(alike(found[path], states_of(model, ids[path][None])[0]) for path in paths)
+
+
+def _additive(sees: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros_like(sees, dtype=dtype).masked_fill_(~sees, torch.finfo(dtype).min)
