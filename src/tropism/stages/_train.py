@@ -69,7 +69,7 @@ def resumed(work: Work, learner: Learner) -> Place:
     """Where the newest checkpoint was, with the learner put back to it; the beginning if there is none."""
     found = work.restore()
     saved = learner.restore(found[1]) if found else {}
-    return Place(saved.get("position", 0), saved.get("tokens", 0))
+    return Place(saved.pop("position", 0), saved.pop("tokens", 0), more=saved)
 
 
 def train(
@@ -80,8 +80,9 @@ def train(
     place: Place,
     prepare: Callable[[Batch], Batch] = lambda batch: batch,
     watch: Callable[[int, int], dict[str, Any]] = lambda before, after: {},
+    enough: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Updates until the learner has done `data.steps`, from `place` on.
+    """Updates until the learner has done `data.steps`, or it is `enough`, from `place` on.
 
     `prepare` fills a batch with what the algorithm needs. `watch` is told the tokens trained on before and after an
     update, and returns what else to log of it; with nothing to add, as many lines are logged as there is room for.
@@ -90,7 +91,7 @@ def train(
     order = Order(len(data.trees), work.seed, place.position)
     with work.progress("training", data.steps) as bar:
         bar.advance(learner.done, rated=0)
-        while learner.done < data.steps:
+        while learner.done < data.steps and not enough():
             batch = prepare(layout(data.take(order), model, algorithm.predicts))
             try:
                 numbers = values(learner.update(algorithm, algorithm.credit(batch)))
@@ -103,7 +104,7 @@ def train(
             more = watch(place.tokens - fresh, place.tokens)
             if more or learner.done % max(data.steps // 200, 1) == 0 or learner.done == data.steps:
                 work.log(step=place.before + learner.done, **numbers, **more)
-            if work.due() and learner.done < data.steps:
+            if work.due() and learner.done < data.steps and not enough():
                 place.save(work, learner)
 
 

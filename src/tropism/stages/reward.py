@@ -4,7 +4,11 @@ With `score = "likelihood"` it has no head: it stays a causal LM, and a completi
 its tokens (SimPO's reward, arXiv 2405.14734, on rankings of K). What the model knows of which tokens fit is then in its
 scores before the first update, where a head has to learn it from the order of whole answers.
 
-The held-out groups come back in `held_out.parquet` with the model's judgment added, for calibration and accuracy: in
+Training goes on until held-out groups stop getting likelier, for `passes` passes at most, and the weights of the best
+moment are kept: small models learn what sets answers apart late and all at once, after a number of updates that nobody
+knows before.
+
+The test groups come back in `held_out.parquet` with the model's judgment added, for calibration and accuracy: in
 the scale of the likelihood, where a difference of scores is the log-odds of a preference. The saved model's scores have
 standard deviation 1 on the training completions, so that a KL coefficient keeps its meaning.
 
@@ -24,7 +28,8 @@ from tropism.algorithms.kwise import KWise
 from tropism.models.forward import set_units
 from tropism.models.store import context_of, save
 from tropism.models.weights import Weights
-from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, measure, read_split
+from tropism.stages._plateau import fit_to_plateau
+from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, held_out, measure, read_split
 from tropism.store import groups as store
 from tropism.store.run import Work
 from tropism.tensors.batch import Tree
@@ -38,12 +43,15 @@ from tropism.types import Algorithm, Group, GroupsRef, Judgment, ModelRef, Tropi
 __all__ = ["Reward"]
 
 HELD_OUT = "held_out.parquet"
+FEWEST = 16  # groups to look at: with fewer the best look is chosen by luck
 UNIT_GROUPS = 256  # groups that set the unit in which a likelihood's training begins
 
 
 @dataclass(frozen=True)
 class Reward(Weights):
-    """`judge` names whose judgments are learned; `passes` over the training groups are made.
+    """`judge` names whose judgments are learned. At most `passes` over the training groups are made, less the share
+    `validation` of them, which is looked at `looks` times; after `patience` looks that were no better than an earlier
+    one the training ends. With `validation = 0` all passes are made.
 
     `model` is where the weights begin: the policy that sampled (sft), or the pretrained model (base) it came from. Chats
     need a tokenizer with a chat template.
@@ -54,13 +62,16 @@ class Reward(Weights):
     judge: str
     score: Literal["head", "likelihood"] = "head"
     passes: float = 3.0
+    validation: float = 0.05
+    looks: int = 12
+    patience: int = 4
     groups_per_step: int = 16
     too_long: Literal["stop", "skip"] = "stop"
     algorithm: Algorithm = KWise()
     pass_tokens: int = PASS_TOKENS  # in one forward pass: lower it if memory is short
     optim: Optim = field(default_factory=lambda: Optim(lr=1e-3))
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     makes: ClassVar[Literal["model"]] = "model"
 
     def run(self, work: Work) -> None:
@@ -78,16 +89,27 @@ class Reward(Weights):
         def make(group: Group) -> Tree:
             return ranked(group, self.judge, tree(group, words, context))
 
-        trees = [t for _, t in fitting(train, make, self.too_long, work)]
-        if not any(len({r for r in t.rank or () if r}) > 1 for t in trees):
+        fitted = fitting(train, make, self.too_long, work)
+        trees = [t for _, t in fitted]
+        if not any(map(orders, trees)):
             raise TropismError(f"no group orders any two completions by {self.judge!r}: sample more, or name a judge")
         if headless and (spread := _scores(model, trees[:UNIT_GROUPS])).std() > 0:
             set_units(model, float(spread.mean()), float(spread.std()))
         tested = fitting(test, make, self.too_long, work) if test else []
-        steps = max(1, round(self.passes * len(trees) / self.groups_per_step))
+        learned, unseen = self._unseen(fitted)
+        steps = max(1, round(self.passes * len(learned) / self.groups_per_step))
         learner = Learner({"scorer": model}, self.optim, steps, pass_tokens=self.pass_tokens)
-        fit(work, learner, self.algorithm, Data(trees, steps, groups=self.groups_per_step))
-        work.facts |= {"groups": len(trees), "test_groups": len(tested), "steps": steps}
+        data = Data(learned, steps, groups=self.groups_per_step)
+        if unseen:
+            fit_to_plateau(work, learner, self.algorithm, data, unseen, self.looks, self.patience)
+        else:
+            fit(work, learner, self.algorithm, data)
+        work.facts |= {
+            "groups": len(learned),
+            "validation_groups": len(unseen),
+            "test_groups": len(tested),
+            "steps": learner.done,
+        }
         if tested:
             test_trees = [t for _, t in tested]
             numbers = measure({"scorer": model}, self.algorithm, test_trees)
@@ -109,6 +131,18 @@ class Reward(Weights):
             model.config.score_scale = scale  # what a difference of scores is multiplied by to be a log-odds
             set_units(model, float(scores.mean()), scale)
         save(model, words, work.out)
+
+    def _unseen(self, fitted: list[tuple[Group, Tree]]) -> tuple[list[Tree], list[Tree]]:
+        """The trees to train on and those to look at, of which some order two completions; none of those if too few do."""
+        trees = {g.id: t for g, t in fitted}
+        kept, aside = held_out([g for g, _ in fitted], self.validation)
+        looked = [t for g in aside if orders(t := trees[g.id])]
+        return ([trees[g.id] for g in kept], looked) if len(looked) >= FEWEST else (list(trees.values()), [])
+
+
+def orders(found: Tree) -> bool:
+    """Whether the tree ranks one completion above another."""
+    return len({r for r in found.rank or () if r}) > 1
 
 
 def ranked(group: Group, judge: str, found: Tree) -> Tree:

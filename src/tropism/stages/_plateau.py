@@ -1,0 +1,58 @@
+"""When to stop: a stage looks at held-out trees while it trains, and keeps the weights of the best look.
+
+A look is the loss of trees that no update has seen. Training ends after `patience` looks in a row that were no better than
+the best one before them, or with the last update. What is left in the model are the weights of the best look, so that a
+stage may be given more updates than it turns out to need, and none that spoil it. The looks, and the best weights so far,
+are part of every checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tropism.models.adapters import load_trained, trained_state
+from tropism.stages._train import Data, measure, resumed, train
+from tropism.store.run import Work
+from tropism.tensors.batch import Tree
+from tropism.train.loop import Learner
+from tropism.types import Algorithm
+
+
+def fit_to_plateau(
+    work: Work,
+    learner: Learner,
+    algorithm: Algorithm,
+    data: Data,
+    unseen: Sequence[Tree],
+    looks: int,
+    patience: int,
+) -> None:
+    """Trains the learner's one model with at most `data.steps` updates, and leaves the weights of the best of its looks:
+    one before the first update, `looks` on the way, evenly spread."""
+    ((role, model),) = learner.models.items()
+    place = resumed(work, learner)
+    due = {round(data.steps * (i + 1) / looks) for i in range(looks)}
+
+    def look() -> dict[str, Any]:
+        loss = measure({role: model}, algorithm, unseen)["loss"].value
+        if not loss >= place.more.get("best_loss", math.inf):
+            best: dict[str, Tensor] = {name: value.clone() for name, value in trained_state(model).items()}
+            place.more |= {"best_loss": loss, "best_step": learner.done, "best": best, "worse": 0}
+        else:
+            place.more["worse"] += 1
+        return {"validation_loss": loss}
+
+    def watch(before: int, after: int) -> dict[str, Any]:
+        return look() if learner.done in due else {}
+
+    if "best" not in place.more:
+        work.log(step=0, **look())
+    train(work, learner, algorithm, data, place, watch=watch, enough=lambda: place.more["worse"] >= patience)
+    with torch.no_grad():
+        load_trained(model, place.more["best"])
+    work.facts |= {"tokens_trained": place.tokens, "steps": learner.done, "best_step": place.more["best_step"]}
