@@ -32,11 +32,11 @@ def fit_to_plateau(
     looks: int,
     patience: int,
 ) -> None:
-    """Trains the learner's one model with at most `data.steps` updates, and leaves the weights of the best of its looks:
-    one before the first update, `looks` on the way, evenly spread."""
+    """Trains the learner's one model with at most `data.steps` updates, and leaves the weights of the best of `looks`
+    looks, evenly spread."""
     ((role, model),) = learner.models.items()
     place = resumed(work, learner)
-    due = {round(data.steps * (i + 1) / looks) for i in range(looks)}
+    due = {math.ceil(data.steps * (i + 1) / looks) for i in range(looks)}
 
     def look() -> dict[str, Any]:
         loss = measure({role: model}, algorithm, unseen)["loss"].value
@@ -50,9 +50,10 @@ def fit_to_plateau(
     def watch(before: int, after: int) -> dict[str, Any]:
         return look() if learner.done in due else {}
 
-    if "best" not in place.more:
-        work.log(step=0, **look())
-    train(work, learner, algorithm, data, place, watch=watch, enough=lambda: place.more["worse"] >= patience)
+    def enough() -> bool:
+        return place.more.get("worse", 0) >= patience
+
+    train(work, learner, algorithm, data, place, watch=watch, enough=enough)
     with torch.no_grad():
         load_trained(model, place.more["best"])
     work.facts |= {"tokens_trained": place.tokens, "steps": learner.done, "best_step": place.more["best_step"]}
