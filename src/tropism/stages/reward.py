@@ -29,8 +29,9 @@ from tropism.models.forward import set_units
 from tropism.models.store import context_of, save
 from tropism.models.weights import Weights
 from tropism.stages._plateau import fit_to_plateau
-from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, held_out, measure, read_split
+from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, measure, read_split
 from tropism.store import groups as store
+from tropism.store.contents import mark
 from tropism.store.run import Work
 from tropism.tensors.batch import Tree
 from tropism.text import tokenizer
@@ -62,7 +63,7 @@ class Reward(Weights):
     judge: str
     score: Literal["head", "likelihood"] = "head"
     passes: float = 3.0
-    validation: float = 0.05
+    validation: float = 0.05  # share of the prompts
     looks: int = 12
     patience: int = 4
     groups_per_step: int = 16
@@ -133,11 +134,14 @@ class Reward(Weights):
         save(model, words, work.out)
 
     def _unseen(self, fitted: list[tuple[Group, Tree]]) -> tuple[list[Tree], list[Tree]]:
-        """The trees to train on and those to look at, of which some order two completions; none of those if too few do."""
-        trees = {g.id: t for g, t in fitted}
-        kept, aside = held_out([g for g, _ in fitted], self.validation)
-        looked = [t for g in aside if orders(t := trees[g.id])]
-        return ([trees[g.id] for g in kept], looked) if len(looked) >= FEWEST else (list(trees.values()), [])
+        """The trees to train on, and those to look at: no prompt is among both. None to look at if too few order two
+        completions."""
+        marks = [mark(g) for g, _ in fitted]
+        end = sorted(marks)[round(self.validation * len(marks))]
+        looked = [t for (_, t), m in zip(fitted, marks) if m < end and orders(t)]
+        if len(looked) < FEWEST:
+            return [t for _, t in fitted], []
+        return [t for (_, t), m in zip(fitted, marks) if m >= end], looked
 
 
 def orders(found: Tree) -> bool:
