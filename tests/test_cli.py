@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tiny_recipe import BASE, CIRCLE, SFT, TOKENIZER, tropism
 from tropism.recipe import FOLDERS, names
 from tropism.store import groups as store
 from tropism.store.run import latest
+from tropism.types import Message
 
 COMMANDS = ("run", "demo", "plan", "show", "chat", "generate", "list")
 
@@ -86,7 +88,8 @@ def test_run_ends_with_a_summary_and_the_place_of_the_report(circle: Path) -> No
 def test_run_again_skips_and_says_so(circle: Path) -> None:
     said = tropism("run", circle / "circle.toml", "--out", circle / "done")
     assert said.code == 0
-    assert said.err.splitlines() == [f"{id}: done before, skipped" for id in latest(circle / "done")]
+    skipped = [f"{id}: done before, skipped" for id in latest(circle / "done")]
+    assert said.err.splitlines() == [f"tropism: reading {circle / 'circle.toml'} …", *skipped]
     quiet = tropism("run", circle / "circle.toml", "--out", circle / "done", "--quiet")
     assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
 
@@ -228,9 +231,49 @@ def test_generate_with_a_run_folder_uses_its_last_policy(circle: Path, tmp_path:
     made = []
     for model in (circle / "done", latest(circle / "done")["ppo"] / "out", latest(circle / "done")["sft"] / "out"):
         out = tmp_path / "x.jsonl"
-        tropism("generate", model, "--prompts", tmp_path / "asked.txt", "--out", out, "--max-tokens", 9, "-q")
+        words = ("generate", model, "--prompts", tmp_path / "asked.txt", "--out", out, "--max-tokens", 9, "-q")
+        assert tropism(*words, "--force").code == 0
         made.append([c["logprobs"] for c in json.loads(out.read_text("utf-8"))["completions"]])
     assert made[0] == made[1] != made[2]
+
+
+def test_generate_replaces_a_file_only_by_force(circle: Path, tmp_path: Path) -> None:
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text('{"prompt": "three days"}\n')
+    words = ("generate", circle / "done", "--prompts", asked, "--max-tokens", 3, "-q")
+    said = tropism(*words, "--out", asked)  # the slip of the hand that cost a file of prompts
+    assert said.code == 2 and said.err == f"tropism: {asked} exists: give another --out, or --force to replace it\n"
+    assert asked.read_text() == '{"prompt": "three days"}\n' and os.listdir(tmp_path) == ["asked.jsonl"]
+    (tmp_path / "file").write_text("x")
+    said = tropism(*words, "--out", tmp_path / "file" / "x.jsonl")
+    assert said.code == 2 and "x.jsonl cannot be written (" in said.err and said.err.count("\n") == 1
+    assert tropism(*words, "--out", asked, "--force").code == 0
+    assert len(json.loads(asked.read_text())["completions"]) == 1 and sorted(os.listdir(tmp_path)) == [
+        "asked.jsonl",
+        "file",
+    ]
+
+
+def test_a_models_control_characters_reach_no_terminal(circle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tropism.engines.local import LocalEngine
+
+    heard: list[list[str]] = []
+
+    def stream(self: object, prompt: list[Message], params: object) -> Iterator[str]:
+        heard.append([m.content for m in prompt])
+        yield from ("\x1b]0;title\x07\x1b[", "31mred\r\x9b2J", " é\n\tnext\u202egnorw\x7f")
+
+    monkeypatch.setattr(LocalEngine, "stream", stream)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\ntwo\n"))
+    said = tropism("chat", circle / "done")
+    assert said.out == "]0;title[31mred2J é\n\tnextgnorw\n" * 2
+    assert heard[1][1] == "\x1b]0;title\x07\x1b[31mred\r\x9b2J é\n\tnext\u202egnorw\x7f"  # what it goes on from
+
+
+def test_a_key_that_is_no_utf8_ends_no_chat(circle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"3 jours \xe9\n"), encoding="utf-8"))
+    said = tropism("chat", circle / "done", "--max-tokens", 2)
+    assert (said.code, said.err) == (0, "") and said.out.endswith("\n")
 
 
 @pytest.mark.parametrize("folder", [*sorted(FOLDERS.values()), "recipes"])
@@ -250,7 +293,7 @@ def test_list_offers_every_kind_with_its_keys(folder: str) -> None:
     ("words", "says"),
     [
         (("list", "stagges"), "there is no folder 'stagges': choose one of algorithms, engines"),
-        (("run", "quikstart"), "there is no recipe quikstart: give a .toml file or one of"),
+        (("run", "quikstart", "-q"), "there is no recipe quikstart: give a .toml file or one of"),
         (("show", "."), "is not a run folder: give one that `tropism run` has made"),
         (("chat", "./nowhere"), "./nowhere"),
         (
@@ -258,6 +301,7 @@ def test_list_offers_every_kind_with_its_keys(folder: str) -> None:
             "y.txt ends in neither .jsonl nor .parquet",
         ),
         (("generate", "./nowhere", "--prompts", "x.txt", "--out", "y.jsonl"), "there is no file x.txt"),
+        (("generate", "./nowhere", "--prompts", "x.txt", "--out", "."), ". is a folder: name a file in it that ends"),
     ],
 )
 def test_a_mistake_is_one_sentence_on_standard_error_and_status_2(

@@ -13,14 +13,14 @@ import tropism
 
 ROOT = Path(tropism.__file__).parent
 LAYERS = (
-    ("types", "expand", "recipe"),
+    ("types", "outside", "expand", "recipe"),
     ("text", "store", "search"),
     ("formats", "phrasebook", "tensors"),
     ("models", "algorithms"),
     ("engines", "train"),
     ("judges",),
     ("stages", "report"),
-    ("plan", "promote", "talk"),
+    ("plan", "promote", "talk", "ending"),
     ("cli",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,9 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from tropism import __version__
+from tropism.ending import Commands
 from tropism.types import TropismError
 
 app = typer.Typer(
+    cls=Commands,
     help="Grows a language model toward what people prefer: raw text to an aligned, evaluated assistant.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -62,6 +65,7 @@ def demo(out: OutOpt = None, set_: SetOpt = None, checkpoint_s: EveryOpt = 15.0,
 @app.command()
 def plan(recipe: RecipeArg, set_: SetOpt = None, out: OutOpt = None, as_json: JsonOpt = False) -> None:
     """Before anything runs: stages, parameters, tokens, updates, memory, time, and what is already done."""
+    _begin(f"reading {recipe}")
     from tropism import plan as planning
 
     loaded, folder = _load(recipe, set_ or [], out)
@@ -90,6 +94,7 @@ def chat(
     forget: Annotated[bool, typer.Option("--forget", help="Each line is a conversation of its own.")] = False,
 ) -> None:
     """Talk to a model; answers stream. An empty line or Ctrl-D ends it."""
+    _begin(f"loading {model}")
     from tropism import talk
 
     talk.chat(_model(model), system, temperature, seed, max_tokens, forget)
@@ -110,9 +115,11 @@ def generate(
         int | None, typer.Option(min=1, help="Sample this many and keep the one that --judge scores highest.")
     ] = None,
     judge: Annotated[str | None, typer.Option(help="A reward model for --best-of: a folder or a hub id.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file --out if it exists.")] = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Answer a file of prompts."""
+    _begin(f"loading {model}", quiet)
     from tropism import talk
     from tropism.judges.reward_model import RewardModel
     from tropism.search.best_of_n import BestOfN
@@ -125,7 +132,7 @@ def generate(
         raise TropismError(f"-n {n} keeps {n} completions and --best-of keeps one: leave one of them out")
     sampling = SamplingParams(n, max_tokens, temperature, top_k, top_p, seed)
     search = (BestOfN(best_of), RewardModel(judge)) if best_of and judge else None
-    count = talk.generate(_model(model), prompts, out, sampling, Reporter(quiet), search)
+    count = talk.generate(_model(model), prompts, out, sampling, Reporter(quiet), search, force)
     if not quiet:
         print(f"{count} prompts answered in {out}")
 
@@ -140,6 +147,7 @@ def compare(
     as_json: JsonOpt = False,
 ) -> None:
     """Compare the methods of a recipe at equal KL and equal compute. A recipe is run first, or continued."""
+    _begin(f"reading {what}", quiet or as_json)
     from tropism.report import build
     from tropism.report.summary import compared
 
@@ -180,6 +188,7 @@ def merge(
     out: Annotated[Path, typer.Option(help="Where to write the plain model.")],
 ) -> None:
     """Write the plain model that a base and its adapter amount to."""
+    _begin(f"loading {adapter}")
     from tropism.models import store
 
     store.merge(adapter, out)
@@ -191,6 +200,7 @@ def list_(
     folder: Annotated[str, typer.Argument(help="formats, algorithms, engines, judges, stages or recipes.")],
 ) -> None:
     """What a folder of the package offers, with its keys."""
+    _begin(f"reading {folder}")
     from tropism import plan as planning
 
     print(planning.catalogue(folder))
@@ -206,15 +216,14 @@ def _root(
 
 
 def main() -> None:
-    """The entry point: a mistake that a person can mend is one sentence and exit status 2."""
-    try:
-        app()
-    except TropismError as error:
-        print(f"tropism: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("tropism: stopped; the same command continues from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+    """The entry point."""
+    app()
+
+
+def _begin(what: str, quiet: bool = False, log: bool = False) -> None:
+    """Says what is being done before the imports that take seconds: on a terminal, or in the log of a run."""
+    if not quiet and (log or sys.stderr.isatty()) and os.environ.get("RANK", "0") == "0":
+        print(f"tropism: {what} …", file=sys.stderr, flush=True)
 
 
 def _load(recipe: str, overrides: list[str], out: Path | None) -> tuple[Any, Path]:
@@ -225,6 +234,7 @@ def _load(recipe: str, overrides: list[str], out: Path | None) -> tuple[Any, Pat
 
 
 def _run(recipe: str, overrides: list[str], out: Path | None, checkpoint_s: float, quiet: bool) -> Path:
+    _begin(f"reading {recipe}", quiet, log=True)
     from tropism import plan as planning
     from tropism.report import build
     from tropism.report.summary import summary

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from tropism.engines.local import LocalEngine
 from tropism.formats.prompts import Prompts
 from tropism.models.store import context_of, load_lm
+from tropism.outside import plain
 from tropism.search._drive import drive
 from tropism.stages._train import question
 from tropism.store import files
@@ -30,6 +32,8 @@ def chat(model: str, system: str, temperature: float, seed: int, max_tokens: int
     opening = [Message("system", system)] if system else []
     turns: list[Message] = []
     prompting = sys.stdin.isatty()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # a key that is no UTF-8 ends no chat
     while True:
         if prompting:
             print("you> ", end="", flush=True)
@@ -43,7 +47,7 @@ def chat(model: str, system: str, temperature: float, seed: int, max_tokens: int
         params = SamplingParams(max_tokens=longest, temperature=temperature, seed=seed + len(turns))
         answer = ""
         for piece in engine.stream([*opening, *turns], params):
-            print(piece, end="", flush=True)
+            print(plain(piece), end="", flush=True)
             answer += piece
         print(flush=True)
         turns = [] if forget else [*turns, Message("assistant", answer)]
@@ -56,16 +60,40 @@ def generate(
     sampling: SamplingParams,
     reporter: Reporter,
     search: tuple[Search, Judge] | None = None,
+    force: bool = False,
 ) -> int:
     """Answers the prompts of a file; groups as JSON lines or Parquet, written whole or not at all.
 
+    A file that exists is replaced only by `force`.
+
     With a `search` and the judge it asks, each with the one completion that it finds, and the judge's score of it.
     """
+    if out.is_dir():
+        raise TropismError(f"{out} is a folder: name a file in it that ends in .jsonl or .parquet")
     if out.suffix not in (".jsonl", ".parquet"):
         raise TropismError(f"{out} ends in neither .jsonl nor .parquet: name such a file")
+    if out.exists() and not force:
+        raise TropismError(f"{out} exists: give another --out, or --force to replace it")
     asked = list(Prompts(path=str(prompts)).groups())
     if search:
         search[1].judge([])  # a model that cannot be loaded shows before anything is sampled
+    with files.explained(out):  # what cannot be written shows before it is sampled
+        out.parent.mkdir(parents=True, exist_ok=True)
+        files.part(out).touch()
+        files.part(out).unlink()
+    done = _answered(model, asked, sampling, reporter, search)
+    with files.whole(out) as file:
+        if out.suffix == ".parquet":
+            store.write(done, file)
+        else:
+            lines = (json.dumps(to_json(g), ensure_ascii=False) + "\n" for g in done)
+            file.write_text("".join(lines), encoding="utf-8")
+    return len(done)
+
+
+def _answered(
+    model: str, asked: list[Group], sampling: SamplingParams, reporter: Reporter, search: tuple[Search, Judge] | None
+) -> list[Group]:
     engine = LocalEngine(load_lm(model), tokenizer.load(model), model)
     for group in asked:
         question(group, engine.tokenizer, context_of(engine.model), sampling.max_tokens)
@@ -82,17 +110,4 @@ def generate(
                 done += [dataclasses.replace(g, completions=a) for g, a in zip(batch, answers)]
                 tokens = sum(len(c.tokens or ()) for a in answers for c in a)
             bar.advance(len(batch), rated=tokens)
-    with files.explained(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".jsonl":
-        lines = (json.dumps(to_json(g), ensure_ascii=False) + "\n" for g in done)
-        files.write_bytes(out, "".join(lines).encode())
-    else:
-        temporary = out.with_name(f".{out.name}.part")
-        try:
-            with files.explained(out):
-                store.write(done, temporary)
-                temporary.replace(out)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return len(done)
+    return done

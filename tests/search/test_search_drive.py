@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tropism.judges.verifier import Verifier
+from tropism.search._asked import asked
 from tropism.search._drive import Found, drive
 from tropism.search.best_of_n import BestOfN
 from tropism.types import (
@@ -158,3 +159,31 @@ def test_a_search_that_breaks_its_protocol_is_named() -> None:
         drive(Odd(), GROUPS, Counting(), judge, PARAMS)
     with pytest.raises(TropismError, match="the search Empty returned None: it must return a Completion"):
         drive(Empty(), GROUPS, Counting(), judge, PARAMS)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A judge from outside the package, written by somebody in a hurry."""
+
+    error: BaseException | None = None
+
+    def judge(self, groups: Sequence[Group]) -> list[Judgment]:
+        if self.error:
+            raise self.error
+        return None  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ZeroDivisionError("by zero"), r"the judge Broken raised ZeroDivisionError \(by zero\) for 4 groups"),
+        (SystemExit(0), r"the judge Broken raised SystemExit \(0\) for 4 groups"),
+        (None, r"the judge Broken raised TypeError \('NoneType' object is not iterable\)"),
+    ],
+)
+def test_an_outside_judge_that_raises_is_named_with_its_lines(error: BaseException | None, says: str) -> None:
+    with pytest.raises(TropismError, match=says) as caught:
+        asked(Broken(error), GROUPS)
+    first, *lines = str(caught.value).splitlines()
+    assert "of which the first has the prompt '0': mend its `judge`" in first
+    assert bool(error) == any("raise self.error" in line for line in lines)

@@ -9,8 +9,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -19,7 +19,7 @@ import pytest
 from tropism.recipe import Recipe
 from tropism.store.progress import Reporter
 from tropism.store.run import Run, Work, done, latest, read_metrics, run_recipe, stage_seed, status
-from tropism.types import ModelRef, TropismError
+from tropism.types import Group, Judge, Judgment, ModelRef, TropismError
 
 
 class Stopped(Exception):
@@ -353,3 +353,44 @@ def test_seconds_count_the_tries_before(tmp_path: Path, monkeypatch: pytest.Monk
     began = time.monotonic()
     meta = done(once(tmp_path, Chain()))
     assert meta is not None and 1000 <= meta["seconds"] <= 1000.1 + time.monotonic() - began
+
+
+@dataclass(frozen=True)
+class Unsure:
+    """A judge that fails on every other thing it is asked, and says so."""
+
+    skipped: list[str] = field(init=False, repr=False, compare=False, default_factory=list)
+
+    def judge(self, groups: Sequence[Group]) -> list[Judgment]:
+        self.skipped.append("\x1b[31mred")
+        return []
+
+
+@dataclass(frozen=True)
+class Asking(Chain):
+    judges: tuple[Judge, ...] = (Unsure(),)
+
+    def run(self, work: Work) -> None:
+        found = work.restore()
+        for step in range(found[0] + 1 if found else 1, 7):
+            self.judges[0].judge(())
+            work.log(step=step)
+            work.save(step, lambda folder: None)
+            if step == Chain.stop_at:
+                raise Stopped
+
+
+def test_what_judges_fail_on_is_counted_once_also_after_a_kill(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def facts(folder: Path, *stops: int) -> dict[str, object]:
+        for stop in stops:
+            once(folder, Asking(judges=(Unsure(),)), stop)
+        with Run(folder, checkpoint_s=0) as run:
+            run(Asking(judges=(Unsure(),)), "chain")
+        return (done(next(folder.glob("chain-*"))) or {})["facts"]
+
+    whole = facts(tmp_path / "whole")
+    assert whole == {"judge_errors": 6}
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "chain: a completion is left without a score: [31mred"  # and no red
+    assert said[1] == "chain: 6 completions have no score, as the judge failed on them"
+    assert facts(tmp_path / "cut", 2, 5) == whole

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tropism.outside import frames, raised, shortened
 from tropism.types import Group, Judge, Judgment, TropismError
 
 
 def asked(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
-    """What a judge says of the groups. Raises unless it is one judgment a group and one score a completion."""
-    said = judge.judge(groups)
-    if [len(j.scores) for j in said] != [len(g.completions) for g in groups]:
+    """What a judge says of the groups. Raises unless it is one judgment a group and one score a completion.
+
+    What a judge from outside the package raises is said with its own lines of code.
+    """
+    try:
+        said = judge.judge(groups)
+        whole = [len(j.scores) for j in said] == [len(g.completions) for g in groups]
+    except TropismError:
+        raise
+    except (Exception, SystemExit) as error:
+        if type(judge).__module__.startswith("tropism."):
+            raise
+        prompt = groups[0].prompt[-1].content if groups and groups[0].prompt else ""
+        raise TropismError(
+            f"the judge {type(judge).__name__} raised {raised(error)} for {len(groups)} groups, of which the first has "
+            f"the prompt {shortened(prompt)!r}: mend its `judge`\n{frames(error)}".rstrip()
+        ) from error
+    if not whole:
         raise TropismError(
             f"the judge {type(judge).__name__} did not give each of {len(groups)} groups a judgment with one score for "
             "each completion: mend its `judge`"

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +23,36 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def part(path: Path) -> Path:
+    """Beside `path`, where a file or folder is written before it is whole."""
+    return path.with_name(f".{path.name}.part")
+
+
 def write_bytes(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.part")
+    with whole(path) as file:
+        file.write_bytes(data)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Gives a file to write, which becomes `path` once the block has ended well; else nothing is left of it."""
+    temporary = part(path)
     try:
         with explained(path):
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
+            yield temporary
+            with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
             sync_folder(path.parent)
     except BaseException:
-        temporary.unlink(missing_ok=True)  # what a full disk needs most
+        with contextlib.suppress(OSError):
+            temporary.unlink()  # what a full disk needs most
         raise
 
 
 def write_folder(path: Path, fill: Callable[[Path], None], meta: dict[str, Any]) -> None:
     """Lets `fill` write files into a temporary folder, adds a manifest of their checksums, and renames it to `path`."""
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = part(path)
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         with explained(path):
@@ -58,7 +70,7 @@ def write_folder(path: Path, fill: Callable[[Path], None], meta: dict[str, Any])
 
 def seal(folder: Path, meta: dict[str, Any], name: str = MANIFEST, leave_out: str = "") -> None:
     """Syncs every file below `folder`, the subfolder `leave_out` apart, and writes the manifest that makes it whole."""
-    unfinished = f".{name}.part"  # of a writer that was killed
+    unfinished = part(Path(name)).name  # of a writer that was killed
     files: dict[str, list[int]] = {}
     for path in sorted(folder.rglob("*")):
         if path.relative_to(folder).parts[0] in (leave_out, name, unfinished):
@@ -96,7 +108,7 @@ def content_hash(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Any:
+def explained(path: Path) -> Iterator[None]:
     """Turns a full disk or a forbidden folder into one sentence."""
     try:
         yield
@@ -108,7 +120,7 @@ def explained(path: Path) -> Any:
                 f"the disk is full while writing {path}: free some space and run the same command again, "
                 "it continues from the last checkpoint"
             ) from error
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if isinstance(error, OSError) and (error.errno in _FORBIDDEN or _in_the_way(error, path)):
             raise TropismError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
         raise
 
@@ -119,6 +131,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+_FORBIDDEN = (errno.EACCES, errno.EROFS, errno.EPERM)
+_IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG)
+
+
+def _in_the_way(error: OSError, path: Path) -> bool:
+    """Whether a file stands where a folder should, or the other way round, or a folder has gone, at `path` or beside."""
+    if error.errno not in _IN_THE_WAY or not isinstance(error.filename, (str, Path)):
+        return False
+    named = Path(error.filename)
+    return named.is_relative_to(path) or path.is_relative_to(named) or named == part(path)
 
 
 def _full(error: BaseException | None) -> bool:

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from tropism.outside import plain
+
 
 class Progress:
     """One bar. `advance` is cheap to call often; `show` puts a few numbers beside the bar."""
@@ -40,7 +42,7 @@ class Reporter:
         self.console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
 
     def line(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(plain(text), markup=False)
 
     @contextlib.contextmanager
     def progress(self, what: str, total: float, unit: str) -> Iterator[Progress]:

@@ -13,6 +13,7 @@ go to a folder that is thrown away.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -20,7 +21,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from tropism.store import files
 from tropism.store.fingerprint import describe, fingerprint
 from tropism.store.peers import Peers
 from tropism.store.progress import Progress, Reporter
-from tropism.types import Artifact, Stage, TropismError
+from tropism.types import Artifact, Judge, Stage, TropismError
 
 DONE = "DONE"
 RECIPE = "recipe.json"
@@ -51,10 +52,13 @@ class Work:
         checkpoint_s: float,
         reporter: Reporter,
         peers: Peers,
+        judges: Sequence[Judge] = (),
     ) -> None:
         self.folder, self.out, self.id, self.fingerprint, self.seed = folder, out, id, mark, seed
         self.reporter, self.peers = reporter, peers
         self.facts: dict[str, Any] = {}  # numbers about the whole stage, kept in DONE
+        self._judges = judges
+        self._unscored_before = -len(self._unscored())
         self._checkpoint_s = checkpoint_s
         self._began = self._saved = time.monotonic()
         self._before_s = 0.0
@@ -77,6 +81,7 @@ class Work:
         """One line of metrics.jsonl."""
         if not self.peers.leads:
             return
+        self.count_unscored()
         with files.explained(self._metrics), open(self._metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(metrics, ensure_ascii=False) + "\n")
 
@@ -93,6 +98,7 @@ class Work:
             with open(self._metrics, "rb") as file:
                 size = file.seek(0, os.SEEK_END)
                 os.fsync(file.fileno())
+        self.count_unscored()
         meta = {"step": step, "metrics_bytes": size, "seconds": self.seconds, "facts": self.facts}
         path = self.folder / "checkpoints" / f"{step:08d}"
         path.parent.mkdir(exist_ok=True)
@@ -108,6 +114,7 @@ class Work:
             return None
         path, meta = found
         self._before_s, self.facts = meta["seconds"], meta["facts"]
+        self._unscored_before = self.facts.get("judge_errors", 0) - len(self._unscored())
         self.note(f"continues from step {meta['step']}")
         return meta["step"], path
 
@@ -122,6 +129,26 @@ class Work:
             shutil.rmtree(path)
         self._cut_metrics(0)
         return None
+
+    def finish(self) -> dict[str, Any]:
+        """What DONE says of the stage."""
+        if count := self.count_unscored():
+            self.note(f"{count} completions have no score, as the judge failed on them")
+        return {"seconds": round(self.seconds, 2), "facts": self.facts}
+
+    def _unscored(self) -> list[str]:
+        """What the judges of this stage have left without a score because of an error, and why."""
+        return [why for judge in self._judges for why in getattr(judge, "skipped", ())]
+
+    def count_unscored(self) -> int:
+        """Counts what the judges failed on among the facts; the first of it is shown at once."""
+        found = self._unscored()
+        count = self._unscored_before + len(found)
+        if count:
+            if "judge_errors" not in self.facts:
+                self.note(f"a completion is left without a score: {found[-1]}")
+            self.facts["judge_errors"] = count
+        return count
 
     def last_checkpoint(self) -> str:
         """For messages: the newest checkpoint's path."""
@@ -221,9 +248,13 @@ class Run:
         bound = bind(stage, lambda ref: str(self.artifacts[ref].path) if ref in self.artifacts else ref)
         leads = self.peers.leads
         with contextlib.nullcontext(folder / "out") if leads else tempfile.TemporaryDirectory() as out:
-            work = Work(folder, Path(out), id, mark, seed, self.checkpoint_s, self.reporter, self.peers)
+            judges = _judges(bound)
+            work = Work(folder, Path(out), id, mark, seed, self.checkpoint_s, self.reporter, self.peers, judges)
             with files.explained(folder):
-                bound.run(work)
+                try:
+                    bound.run(work)
+                finally:
+                    work.count_unscored()  # also where it stops because of them
                 meta = self.peers.once(lambda: self._seal(work))
         self.reporter.line(f"{id}: done in {meta['seconds']:.0f} s")
         return meta
@@ -250,7 +281,7 @@ class Run:
 
     def _seal(self, work: Work) -> dict[str, Any]:
         """Marks the stage as done; returns what DONE says."""
-        meta = {"seconds": round(work.seconds, 2), "facts": work.facts}
+        meta = work.finish()
         files.seal(work.folder, meta, DONE, leave_out="checkpoints")
         shutil.rmtree(work.folder / "checkpoints", ignore_errors=True)
         return meta
@@ -306,6 +337,18 @@ def read_metrics(folder: Path) -> list[Mapping[str, Any]]:
     """The lines of a stage folder's metrics.jsonl."""
     path = folder / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def _judges(value: Any) -> list[Judge]:
+    """Every judge plugged in anywhere in a stage, those of a panel included."""
+    if isinstance(value, Mapping):
+        return [judge for item in value.values() for judge in _judges(item)]
+    if isinstance(value, tuple):
+        return [judge for item in value for judge in _judges(item)]
+    here = [value] if isinstance(value, Judge) else []
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return here
+    return here + [judge for f in dataclasses.fields(value) if f.init for judge in _judges(getattr(value, f.name))]
 
 
 def _lock(folder: Path) -> Any:

@@ -1,0 +1,87 @@
+"""How a command ends: 0, or one sentence on standard error and another status. Only a bug of ours shows a traceback.
+
+    2      a mistake that a person can mend, or a machine that is full, locked or offline
+    130    Ctrl-C          143  SIGTERM          141  whoever read the output has closed it (said by nothing but the status)
+
+Code from outside the package never ends a command with status 0: `sys.exit` in it is a mistake like another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from tropism.outside import frames, plain, raised, sentence
+from tropism.types import TropismError
+
+CONTINUES = ("run", "demo", "compare")  # commands that the same words go on with
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: like Ctrl-C, whoever cleans up after that one cleans up after this one too."""
+
+
+class Commands(TyperGroup):
+    """Every command, with the endings above."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with _sigterm():
+            try:
+                found = super().invoke(ctx)
+                sys.stdout.flush()
+                return found
+            except KeyboardInterrupt as stop:
+                for number in (signal.SIGINT, signal.SIGTERM):  # torchrun sends the second after the first
+                    _on(number, signal.SIG_IGN)
+                again = "; the same command continues from the last checkpoint"
+                if os.environ.get("RANK", "0") == "0":
+                    _say(f"stopped{again if ctx.invoked_subcommand in CONTINUES else ''}")
+                raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+                raise typer.Exit(141) from None
+            except TropismError as error:
+                _say(str(error))
+                raise typer.Exit(2) from None
+            except SystemExit as end:
+                _say(f"code from outside the package raised {raised(end)}: let it raise an error\n{frames(end)}")
+                raise typer.Exit(2) from None
+            except Exception as error:
+                if (said := sentence(error)) is None:
+                    raise
+                _say(said)
+                raise typer.Exit(2) from None
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        print(f"tropism: {plain(text)}".rstrip(), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[None]:
+    """Ctrl-C and SIGTERM stop the block in the same way; what they did before is put back."""
+
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    _on(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            _on(number, handler)
+
+
+def _on(number: int, handler: Any) -> None:
+    if threading.current_thread() is threading.main_thread():  # signals arrive there alone
+        signal.signal(number, handler)

@@ -1,0 +1,68 @@
+"""What is not this package's own doing, said in a sentence: code plugged in from outside, and the machine around it."""
+
+from __future__ import annotations
+
+import errno
+import sysconfig
+import traceback
+from pathlib import Path
+
+PACKAGE = str(Path(__file__).parent)
+LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+FRAMES = 6
+REMOTE = ("httpx", "httpcore", "huggingface_hub", "requests", "urllib3", "aiohttp", "fsspec", "datasets")
+
+
+def raised(error: BaseException) -> str:
+    """`ValueError (the text)`, on one line."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # an error whose own text raises
+        text = ""
+    return f"{type(error).__name__}{f' ({shortened(text, 200)})' if text else ''}"
+
+
+def frames(error: BaseException) -> str:
+    """The lines of code an error came through, innermost last: those of its author, without libraries and this package.
+
+    Where there are none (a function of a library) the library's last ones.
+    """
+    found = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((PACKAGE, "<frozen"))]
+    own = [f for f in found if not f.filename.startswith(LIBRARIES)] or found
+    return "".join(traceback.format_list(own[-FRAMES:])).rstrip()
+
+
+def shortened(text: str, width: int = 80) -> str:
+    """One line of at most `width` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def plain(text: str) -> str:
+    """Without what a terminal would obey: control characters, and marks that turn the direction of writing."""
+    return "".join(c for c in text if c in "\n\t" or not (c < " " or "\x7f" <= c <= "\x9f" or c in _TURNS))
+
+
+_TURNS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def sentence(error: BaseException) -> str | None:
+    """What a person can do about an error of the machine or the network; None if it is something else."""
+    name, text = type(error).__name__, str(error)
+    if name == "OutOfMemoryError" or isinstance(error, MemoryError) or "DefaultCPUAllocator" in text:
+        return (
+            "the memory is full: lower pass_tokens, sampling.max_tokens or the size of the model; the same command "
+            "continues from the last checkpoint"
+        )
+    if type(error).__module__.partition(".")[0] in REMOTE or isinstance(error, ConnectionError):
+        return (
+            f"the hub or another server gave no answer ({raised(error)}): check network and name, or give a local path"
+        )
+    if not isinstance(error, OSError):
+        return None
+    where = error.filename if isinstance(error.filename, str) else "a file"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"the disk is full at {where}: free some space and run the same command again"
+    if error.errno is None:
+        return None
+    return f"{where} cannot be used ({error.strerror}): mend its place or its rights, or name another"
