@@ -309,12 +309,14 @@ def _shape(ref: str, shapes: Mapping[str, Shape | None]) -> Shape | None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from tropism.models.store import config_of
+    from tropism.models.halves import vocabulary_of
+    from tropism.models.store import check_taken
 
-    config = config_of(ref)
+    config = check_taken(ref, scalar=True)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    return Shape(model.num_parameters(), config.vocab_size, config.hidden_size, config.num_hidden_layers)
+    text = config.get_text_config(decoder=True)
+    return Shape(model.num_parameters(), vocabulary_of(model), text.hidden_size, text.num_hidden_layers)
 
 
 def _vocabulary(ref: str, shapes: Mapping[str, Shape | None], vocabularies: Mapping[str, int]) -> int | None:

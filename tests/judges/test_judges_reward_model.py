@@ -95,12 +95,6 @@ def test_an_answer_of_another_tokenizer_is_read_as_text(folder: str) -> None:
     assert judgment.scores[:2] == pytest.approx([judgment.scores[2]] * 2, abs=1e-4)
 
 
-def test_what_does_not_fit_its_context_is_named(folder: str) -> None:
-    long = replace(GROUPS[1], completions=(Completion("x" * 400),))
-    with pytest.raises(TropismError, match="group g1 needs .* tokens and the model's context is 128"):
-        RewardModel(folder).judge([long])
-
-
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(TropismError, match="no model is at .*: give a Hugging Face folder or id"):
         RewardModel(str(tmp_path)).judge(GROUPS)
@@ -110,3 +104,15 @@ def test_a_causal_lm_has_not_learned_to_score(folder: str) -> None:
     """Its head is zero: every score would be 0, and whoever chooses by it would keep the first."""
     with pytest.raises(TropismError, match=r"has not learned to score: name what a `reward` stage made"):
         RewardModel(str(Path(folder).parent / "lm")).judge([group(1)])
+
+
+def test_what_does_not_fit_the_reward_model_has_no_score(folder: str):
+    """The policy's context may be the longer one: its longest answers are left unscored, the run goes on."""
+    long = Completion("1 " * 200)
+    short, other = Completion("7 days"), Completion("8 days")
+    asked = Group("g", (Message("user", "7 jours"),), (short, long, other))
+    beyond = Group("h", (Message("user", "7 jours " * 90),), (short, other))
+    found = RewardModel(folder).judge([asked, beyond])
+    (alone,) = RewardModel(folder).judge([replace(asked, completions=(short, other))])
+    assert found[0].scores == (pytest.approx(alone.scores[0]), None, pytest.approx(alone.scores[1]))
+    assert found[1].scores == (None, None)

@@ -23,6 +23,7 @@ from tropism.engines._slots import close_ranks
 from tropism.engines._ways import WAYS, way_of
 from tropism.models.halves import check_ids
 from tropism.models.store import context_of
+from tropism.models.vocabulary import know
 from tropism.tensors.maths import shaped
 from tropism.text.chat import prompt_tokens, stop_tokens, text_of
 from tropism.types import Completion, Message, SamplingParams, TropismError
@@ -58,7 +59,9 @@ class LocalEngine:
     ) -> None:
         self.model, self.tokenizer, self.policy, self.rows = model, tokenizer, policy, rows
         self.on_tokens = on_tokens
-        self._stops = torch.tensor(sorted(stop_tokens(tokenizer)))
+        if "absent_V" not in model.__dict__:
+            know(model, tokenizer)
+        self._stops = torch.tensor(sorted(stop_tokens(tokenizer) | _model_stops(model)))
 
     def load(self, weights: Any, policy: str) -> None:
         """Takes a state dict (None: the shared model's weights have changed in place) under a new policy name."""
@@ -204,3 +207,9 @@ class LocalEngine:
                 f"a prompt of {longest} tokens and max_tokens = {params.max_tokens} exceed the model's context of "
                 f"{context} tokens: shorten the prompt or lower sampling.max_tokens"
             )
+
+
+def _model_stops(model: PreTrainedModel) -> set[int]:
+    """The ids that a model's generation_config.json ends a completion with."""
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return {end for end in (ends if isinstance(ends, list) else [ends]) if end is not None}

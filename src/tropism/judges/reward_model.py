@@ -6,6 +6,8 @@ It sees the prompt and the completion, never the reference answer. K completions
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,31 +17,49 @@ import torch
 
 from tropism.models.forward import predict_scores
 from tropism.models.store import context_of, frozen_scorer
+from tropism.tensors.batch import Tree
 from tropism.text import tokenizer
 from tropism.train.layout import layout
-from tropism.train.trees import spans, tree
-from tropism.types import Group, Judgment, ModelRef
+from tropism.train.trees import TooLong, spans, tree
+from tropism.types import Completion, Group, Judgment, ModelRef
 
 __all__ = ["RewardModel"]
 
 
 @dataclass(frozen=True)
 class RewardModel:
-    """`pass_tokens` bounds the tokens of one forward pass."""
+    """`pass_tokens` bounds the tokens of one forward pass. A completion that does not fit the reward model's context has
+    no score: None, as of any judge that cannot tell."""
 
     model: ModelRef
     pass_tokens: int = 8192
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:
         model, words = _loaded(self.model)
-        trees = [tree(g, words, context_of(model)) for g in groups]
+        context = context_of(model)
+        found = [_read(g, words, context) for g in groups]
+        trees = [t for t, _ in found if t]
         scores: list[float] = []
         with torch.inference_mode():
             for piece in spans(trees, self.pass_tokens):
                 batch = layout(piece, model, ("scores_N",))
                 scores += predict_scores(model, batch).tolist()
         rest = iter(scores)
-        return [Judgment("reward_model@1", tuple(next(rest) for _ in group.completions)) for group in groups]
+        return [Judgment("reward_model@1", tuple(next(rest) if f else None for f in fits)) for _, fits in found]
+
+
+def _read(group: Group, words: Any, context: int) -> tuple[Tree | None, list[bool]]:
+    """The completions of a group that fit, as a tree, and which those are."""
+
+    def read(completions: tuple[Completion, ...]) -> Tree | None:
+        with contextlib.suppress(TooLong):
+            return tree(dataclasses.replace(group, completions=completions), words, context)
+
+    if whole := read(group.completions):
+        return whole, [True] * len(group.completions)
+    fits = [read((c,)) is not None for c in group.completions]
+    kept = tuple(c for c, fit in zip(group.completions, fits) if fit)
+    return read(kept) if kept else None, fits
 
 
 @functools.lru_cache(maxsize=8)  # as many as an ensemble has

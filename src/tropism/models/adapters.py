@@ -27,15 +27,16 @@ from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from tropism.models.halves import HEAD
+from tropism.models.scalar import scalar_class
 from tropism.types import TropismError
 
 PLACE = "base.json"  # beside peft's files: what they have no key for
 NAME = "default"  # peft's name for the only adapter of a model
 PREFIX = "base_model.model."  # of a weight's name in a peft folder
-HEAD = "score"
 SCORE = ("score_scale", "score_zero", "score_unit")  # of a reward model's config: log-odds of a unit; nats a token
 
 
@@ -107,10 +108,9 @@ def scalar_on(model: PreTrainedModel) -> PreTrainedModel:
         made = twin(model)
         head = copy.deepcopy(model.get_submodule(HEAD))
     else:
-        config = copy.deepcopy(model.config)
-        config.num_labels = 1
+        kind, config = scalar_class(copy.deepcopy(model.config))
         with torch.device("meta"):
-            made = AutoModelForSequenceClassification.from_config(config)
+            made = kind(config)
         setattr(made, made.base_model_prefix, twin(model.base_model))
         head = made.get_submodule(HEAD).to_empty(device=model.device)
         nn.init.zeros_(head.weight)

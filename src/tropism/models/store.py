@@ -9,6 +9,7 @@ Dropout stays off everywhere (models are in eval mode, training included): a rat
 from __future__ import annotations
 
 import contextlib
+import copy
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     LlamaConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -28,8 +28,12 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from tropism.models import adapters
+from tropism.models import adapters, strict
+from tropism.models.halves import text_config, vocabulary_of
+from tropism.models.scalar import language_class, scalar_class
+from tropism.models.vocabulary import know
 from tropism.text import tokenizer as tokenizers
+from tropism.text.chat import PAD
 from tropism.types import TropismError
 
 
@@ -87,25 +91,26 @@ def create(architecture: Architecture, tokenizer: PreTrainedTokenizerBase, seed:
     _point_at(config, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(config)
     return _placed(model)
 
 
 def load_lm(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A causal LM from a folder or hub id, in eval mode on this machine's device."""
-    return _load(AutoModelForCausalLM, path, dtype)
+    return _load(path, dtype, scalar=False)
 
 
 def load_scalar(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A model with one number for every token: a reward model or critic, `AutoModelForSequenceClassification`.
+    """A model with one number for every token: a reward model or critic, as in `models/scalar.py`.
 
     From a causal LM's folder its backbone is taken and the head starts at zero, so that its first values are 0.
     """
-    return _load(AutoModelForSequenceClassification, path, dtype)
+    return _load(path, dtype, scalar=True)
 
 
 def frozen_lm(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A causal LM that nobody trains."""
+    check_taken(path)
     return _frozen(adapters.twin(frozen_base(adapters.base_of(path), dtype)), path)
 
 
@@ -139,22 +144,43 @@ def frozen_base(path: str, dtype: torch.dtype) -> PreTrainedModel:
     files = sorted(Path(path).glob("*.safetensors"))
     key = (str(Path(path).resolve()) if files else path, dtype, tuple((f.name, f.stat().st_mtime_ns) for f in files))
     if (found := _BASES.get(key)) is None:
-        kind = AutoModelForSequenceClassification if _is_scalar(config_of(path)) else AutoModelForCausalLM
-        found = _BASES[key] = _load(kind, path, dtype).requires_grad_(False)
+        found = _BASES[key] = _load(path, dtype, scalar=_is_scalar(config_of(path))).requires_grad_(False)
     return found
 
 
 _BASES: weakref.WeakValueDictionary[tuple[Any, ...], PreTrainedModel] = weakref.WeakValueDictionary()
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """A Hugging Face folder: safetensors, config, tokenizer with its chat template. Of an adapted model the adapter."""
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: str = "float32") -> None:
+    """A Hugging Face folder: safetensors in `dtype`, config, tokenizer with its chat template. Of an adapted model the
+    adapter, whose weights stay float32."""
     with _quiet():
         if adapters.is_adapted(model):
             adapters.write(model, folder)
         else:
-            model.save_pretrained(folder)
+            tokenizer = _padded(model, tokenizer)
+            kind = getattr(torch, dtype)
+            cast = {id(t): t.to(kind) for t in model.parameters()}  # tied weights stay one
+            state = {n: cast.get(id(t), t) for n, t in model.state_dict(keep_vars=True).items()}
+            model.save_pretrained(folder, state_dict=state)
+            config = copy.deepcopy(model.config)
+            config.dtype = kind
+            config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _padded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer, with a padding token if a score head needs one: transformers finds the last token of a row by it,
+    so it must be no token that an answer ends with. The model's config gets its id."""
+    if hasattr(model, adapters.HEAD) and tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.add_special_tokens({"pad_token": PAD})
+        if len(tokenizer) > vocabulary_of(model):
+            model.resize_token_embeddings(len(tokenizer))
+    for config in (model.config, text_config(model)):
+        if tokenizer.pad_token_id is not None:
+            config.pad_token_id = tokenizer.pad_token_id
+    return tokenizer
 
 
 def merge(adapter: Path, out: Path) -> None:
@@ -170,34 +196,68 @@ def merge(adapter: Path, out: Path) -> None:
 
 
 def context_of(model: PreTrainedModel) -> int:
-    """The longest sequence the model was made for, in tokens."""
-    return int(getattr(model.config, "max_position_embeddings", 0) or 10**9)
+    """The longest sequence the model was made for, in tokens; a great number where it has no such limit."""
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
+    found = [int(n) for name in names if (n := getattr(text_config(model), name, None))]
+    for name, part in model.named_modules():  # some tables of positions begin after the padding id
+        if (
+            name.endswith("position_embeddings")
+            and isinstance(part, torch.nn.Embedding)
+            and part.padding_idx is not None
+        ):
+            found.append(part.num_embeddings - part.padding_idx - 1)
+    return min(found, default=10**9)
 
 
 def config_of(path: str | Path) -> Any:
     """The config of a model, of an adapter that of its base."""
     try:
-        return AutoConfig.from_pretrained(adapters.base_of(path))
+        return AutoConfig.from_pretrained(adapters.base_of(path), trust_remote_code=False)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise TropismError(f"no model is at {path} ({first}): give a Hugging Face folder or id") from None
 
 
-def _load(kind: Any, path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
-    scalar = kind is AutoModelForSequenceClassification
+def check_taken(path: str | Path, scalar: bool = False) -> Any:
+    """The config of a model that can be taken as a language model, or with `scalar` as a reward model or critic.
+
+    Raises TropismError for what cannot, as far as its config tells.
+    """
     config = config_of(path)
-    if scalar and _is_scalar(config) and config.num_labels != 1:
+    language_class(config)
+    headed = adapters.is_scalar(path) if adapters.is_adapter(path) else _is_scalar(config)
+    if headed and not scalar:
+        raise TropismError(f"{path} is a reward model, which has a score in place of an LM head: name a language model")
+    if _is_scalar(config) and config.num_labels != 1:
         raise TropismError(f"{path} classifies into {config.num_labels} labels: a reward model or critic has one label")
-    options: dict[str, Any] = {"num_labels": 1} if scalar else {}
+    return config
+
+
+def _load(path: str | Path, dtype: torch.dtype, scalar: bool) -> PreTrainedModel:
+    config = check_taken(path, scalar)
+    kind, config = scalar_class(config) if scalar else language_class(config)
+    options: dict[str, Any] = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    base = adapters.base_of(path)
     try:
         with _quiet():
-            model = kind.from_pretrained(adapters.base_of(path), dtype=dtype, attn_implementation="sdpa", **options)
-    except (OSError, ValueError, SafetensorError) as error:
+            model, info = kind.from_pretrained(base, config=config, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         raise TropismError(f"no model can be loaded from {path} ({first}): give a Hugging Face folder or id") from None
-    if scalar and not _is_scalar(config):
-        torch.nn.init.zeros_(model.get_submodule("score").get_parameter("weight"))
-    return _placed(adapters.merged(model, path) if adapters.is_adapter(path) else model)
+    new_head = scalar and not _is_scalar(config_of(path))
+    strict.check(model, info, base, new_head)
+    strict.check_finite(model, path)
+    if new_head:
+        torch.nn.init.zeros_(model.get_submodule(adapters.HEAD).get_parameter("weight"))
+    model = _placed(adapters.merged(model, path) if adapters.is_adapter(path) else model)
+    if not scalar and _has_tokenizer(path):
+        know(model, tokenizers.load(path))
+    return model
+
+
+def _has_tokenizer(path: str | Path) -> bool:
+    """A folder may be without one; of a hub id it is looked for."""
+    return not Path(path).is_dir() or any(Path(path).glob("*token*"))
 
 
 def _frozen(model: PreTrainedModel, path: str | Path) -> PreTrainedModel:

@@ -19,23 +19,27 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tropism.models.adapters import Adapter, attach, base_of, is_adapter, scalar_on, start_from, twin
-from tropism.models.store import device, frozen_base, frozen_lm, load_lm, load_scalar
+from tropism.models.halves import backbone
+from tropism.models.store import check_taken, device, frozen_base, frozen_lm, load_lm, load_scalar
 from tropism.types import TropismError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
     """`adapter` trains low-rank matrices on a frozen base instead of the weights themselves; `checkpointing` computes
-    each layer again in the backward pass instead of keeping what is in it."""
+    each layer again in the backward pass instead of keeping what is in it; `save_dtype` is what the stage leaves its
+    weights in, for those who load them (a later stage trains in float32 again)."""
 
     adapter: Adapter = Adapter()
     checkpointing: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
+    save_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
     def train_lm(self, path: str, seed: int) -> PreTrainedModel:
         """The causal LM of a folder, to be trained. A new adapter is drawn from `seed`; an adapter's folder goes on."""
         if not self.adapter.r:
             return self.ready(load_lm(path))
+        check_taken(path)
         return self._adapted(twin(frozen_base(base_of(path), self._frozen_dtype())), path, seed)
 
     def train_scalar(self, path: str, seed: int) -> PreTrainedModel:
@@ -55,7 +59,8 @@ class Weights:
         if self.checkpointing:
             recompute(model)
         if self._frozen_dtype() == torch.bfloat16 and not self.adapter.r:
-            model.base_model.forward = functools.partial(_in_bfloat16, model.base_model.forward)
+            part = backbone(model)
+            part.forward = functools.partial(_in_bfloat16, part.forward)
         return model
 
     def _adapted(self, model: PreTrainedModel, path: str, seed: int) -> PreTrainedModel:

@@ -88,7 +88,7 @@ class Offline(Weights):
             "tokens_generated": generated,
             "tokens_trained": place.tokens,
         }
-        save(model, words, work.out)
+        save(model, words, work.out, self.save_dtype)
 
     def _steps(self, trees: list[Tree], generated: int, seed: int) -> int:
         """How many updates `passes` make, or how many of them `budget` pays for."""

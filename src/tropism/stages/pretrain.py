@@ -73,4 +73,4 @@ class Pretrain(Weights):
                 "gzip_bits_per_byte": round(8 * len(gzip.compress(text, 9, mtime=0)) / len(text), 4),
                 "held_out_bytes": len(text),
             }
-        save(model, words, work.out)
+        save(model, words, work.out, self.save_dtype)

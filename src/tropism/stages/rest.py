@@ -124,7 +124,7 @@ class ReST(Weights):
                 groups = self._grow(work, policy, words, asked, grow, place)
             self._improve(work, learner, groups, grow, number, place, (policy, reference, words))
         work.facts |= {"tokens_generated": place.more["generated"], "tokens_trained": place.tokens}
-        save(policy, words, work.out)
+        save(policy, words, work.out, self.save_dtype)
 
     def _grow(
         self,

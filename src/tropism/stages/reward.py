@@ -131,7 +131,7 @@ class Reward(Weights):
         if (scale := float(scores.std())) > 0:
             model.config.score_scale = scale  # what a difference of scores is multiplied by to be a log-odds
             set_units(model, float(scores.mean()), scale)
-        save(model, words, work.out)
+        save(model, words, work.out, self.save_dtype)
 
     def _unseen(self, fitted: list[tuple[Group, Tree]]) -> tuple[list[Tree], list[Tree]]:
         """The trees to train on, and those to look at: no prompt is among both. None to look at if too few order two

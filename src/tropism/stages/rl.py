@@ -109,7 +109,7 @@ class RL(Weights):
             "tokens_generated": state.generated,
             "tokens_trained": state.trained,
         }
-        save(models["policy"], words, work.out)
+        save(models["policy"], words, work.out, self.save_dtype)
 
     def _over(self, state: _State) -> bool:
         return state.round >= self.rounds or (self.budget > 0 and state.spent >= self.budget)

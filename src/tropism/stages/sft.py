@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from tropism.algorithms.nll import NLL
+from tropism.models.halves import vocabulary_of
 from tropism.models.store import context_of, save
+from tropism.models.vocabulary import know
 from tropism.models.weights import Weights
 from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, held_out, measure, read
 from tropism.store.run import Work
@@ -44,13 +46,14 @@ class SFT(Weights):
         model = self.train_lm(self.model, work.seed)
         if self.chat_template:
             adopt(words, self.chat_template)
-            if len(words) > model.config.vocab_size:
+            if len(words) > vocabulary_of(model):
                 if self.adapter.r:
                     raise TropismError(
                         f"chat_template = {self.chat_template!r} adds tokens to {self.model}, and an adapter trains no "
                         "embeddings: run one sft stage without `adapter` first"
                     )
                 model.resize_token_embeddings(len(words))
+            know(model, words)
             model.config.eos_token_id, model.config.pad_token_id = words.eos_token_id, words.pad_token_id
         context = context_of(model)
         kept = fitting(groups, lambda g: demonstration(g, words, context), self.too_long, work)
@@ -70,7 +73,7 @@ class SFT(Weights):
                 "held_out_loss": round(after.value, 4),
                 "held_out_tokens": int(after.count),
             }
-        save(model, words, work.out)
+        save(model, words, work.out, self.save_dtype)
 
 
 def adopt(words: object, template: str) -> None:

@@ -1,0 +1,78 @@
+"""The class of a model with one number for every token: transformers' `…ForSequenceClassification` where its head reads
+every token (`score`), else one like it, made from the family's causal LM: the same backbone under the same names.
+
+What such a class saves is a Hugging Face folder too, but `AutoModelForSequenceClassification` knows the class only where
+transformers has one.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers.modeling_layers import GenericForSequenceClassification
+from transformers.models.auto.auto_factory import _get_model_class
+
+from tropism.models.halves import HEAD
+from tropism.types import TropismError
+
+
+def language_class(config: Any) -> tuple[Any, Any]:
+    """The causal LM class of a config, and the config it takes: of some nested ones the part for text.
+
+    Raises TropismError if the architecture is no causal LM.
+    """
+    families = AutoModelForCausalLM._model_mapping
+    if type(config) not in families:
+        what = "an encoder-decoder model" if config.is_encoder_decoder else "no causal language model"
+        raise TropismError(
+            f"{config.name_or_path or 'the model'} is {what} ({config.model_type}): take a decoder-only one"
+        )
+    made = _get_model_class(config, families)
+    inner = config.sub_configs.get("text_config")
+    return made, config.get_text_config() if inner is not None and made.config_class is inner else config
+
+
+def scalar_class(config: Any) -> tuple[Any, Any]:
+    """The class with one number for every token of a config, and the config it takes, with one label."""
+    language, config = language_class(config)
+    config.num_labels = 1
+    known = AutoModelForSequenceClassification._model_mapping
+    if type(config) in known and _reads_every_token(found := _get_model_class(config, known), config):
+        return found, config
+    return _like(language), config
+
+
+_READS: dict[Any, bool] = {}
+
+
+def _reads_every_token(kind: Any, config: Any) -> bool:
+    if kind not in _READS:
+        with torch.device("meta"):
+            _READS[kind] = hasattr(kind(config), HEAD)
+    return _READS[kind]
+
+
+@functools.lru_cache
+def _like(language: Any) -> Any:
+    """A class with the backbone of a causal LM and a score head."""
+    family = [c for c in language.__mro__ if issubclass(c, PreTrainedModel) and c is not PreTrainedModel][-1]
+    prefix = language.base_model_prefix
+
+    def build(self: Any, config: Any) -> None:
+        family.__init__(self, config)
+        self.num_labels = config.num_labels
+        setattr(self, prefix, language(config).base_model)
+        self.score = nn.Linear(config.get_text_config(decoder=True).hidden_size, self.num_labels, bias=False)
+        self.post_init()
+
+    parts = {
+        "__init__": build,
+        "base_model_prefix": prefix,
+        "_keys_to_ignore_on_load_unexpected": getattr(language, "_keys_to_ignore_on_load_unexpected", None),
+    }
+    name = language.__name__.split("For")[0].removesuffix("LMHeadModel").removesuffix("Decoder")
+    return type(f"{name}ForSequenceClassification", (GenericForSequenceClassification, family), parts)

@@ -1,0 +1,32 @@
+"""Which ids of a model stand for a token: embeddings are often padded past the tokenizer, and some vocabularies have holes.
+
+An id that no text has is never sampled, and the probabilities of the others are among themselves: in the engine and in
+the trainer alike, since both ask `halves.logits`.
+"""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tropism.models.halves import vocabulary_of
+from tropism.types import TropismError
+
+
+def know(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Tells a language model which of its ids the tokenizer has.
+
+    Raises TropismError if plain text of the tokenizer has ids that the model has no embedding for.
+    """
+    rows, head = vocabulary_of(model), model.get_output_embeddings()
+    ids = tokenizer.get_vocab().values()
+    special = set(tokenizer.added_tokens_decoder)
+    if (beyond := max((i for i in ids if i not in special), default=0)) >= rows:
+        raise TropismError(
+            f"the tokenizer has the token {beyond} and the model {model.name_or_path or type(model).__name__} knows "
+            f"{rows} tokens: take the tokenizer that belongs to the model"
+        )
+    size = head.get_parameter("weight").shape[0] if head is not None else rows
+    absent_V = torch.ones(size, dtype=torch.bool, device=model.device)
+    absent_V[torch.tensor([i for i in ids if i < size], dtype=torch.long, device=model.device)] = False
+    model.__dict__["absent_V"] = absent_V if absent_V.any() else None
