@@ -13,7 +13,7 @@ import tropism
 
 ROOT = Path(tropism.__file__).parent
 LAYERS = (
-    ("types", "outside", "expand", "recipe"),
+    ("types", "ranges", "outside", "expand", "recipe"),
     ("text", "store", "search"),
     ("formats", "phrasebook", "tensors"),
     ("models", "algorithms"),
@@ -28,6 +28,7 @@ SIDEWAYS = {
     ("expand", "types"),
     ("recipe", "types"),
     ("recipe", "expand"),
+    ("recipe", "ranges"),
     ("formats", "phrasebook"),
 }  # who may import a part of its own layer
 TORCHLESS = [part for layer in LAYERS[:2] for part in layer]

@@ -83,7 +83,7 @@ def test_the_table_given_is_not_changed() -> None:
         (tokenizer(vocab_size=True), "words.vocab_size = True must be a whole number"),
         (tokenizer(data={"kind": "phrasebook", "part": "all"}), "words.data.part = 'all' is not one of 'documents'"),
         (tokenizer(data={"kind": "phrasebook"}), "words.data needs the key 'part': add it"),
-        (tokenizer(data={**BOOK, "count": -1}), "words.data: count = -1 is negative"),
+        (tokenizer(data={**BOOK, "count": -1}), "words.data.count = -1 must be a whole number of 0 or more"),
         ({"id": "words", "kind": "tokenizer"}, "words needs the key 'data': add it"),
     ],
 )

@@ -10,14 +10,16 @@ import dataclasses
 import inspect
 import itertools
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from rich.console import Console
 from rich.table import Table
 
+from tropism.ranges import ranges
 from tropism.recipe import FOLDERS, Recipe, names, resolve
 from tropism.stages.best_of_n import BestOfN
 from tropism.stages.collect import Collect
@@ -104,7 +106,7 @@ def table(made: Mapping[str, Any]) -> str:
 
 
 def catalogue(folder: str) -> str:
-    """The kinds in a folder, with their keys and defaults."""
+    """The kinds in a folder, with their keys, defaults and ranges."""
     known = [*sorted(set(FOLDERS.values())), "recipes"]
     if folder not in known:
         raise TropismError(f"there is no folder {folder!r}: choose one of {', '.join(known)}")
@@ -118,12 +120,17 @@ def catalogue(folder: str) -> str:
         lines.append(f"{name}: {about[0]}" if about else name)
         if not dataclasses.is_dataclass(thing):
             continue
+        hints = get_type_hints(thing, include_extras=True)
         for field in dataclasses.fields(thing):
             if not field.init:
                 continue
             made = field.default_factory
             default = field.default if made is dataclasses.MISSING else made()
-            lines.append(f"    {field.name}: {field.type}{'' if default is dataclasses.MISSING else f' = {default!r}'}")
+            plain = re.sub(r"Annotated\[(int|float), [^]]*]", r"\1", str(field.type))
+            range_ = "".join(f" ({text})" for text in sorted(set(ranges(hints[field.name]))) if text)
+            lines.append(
+                f"    {field.name}: {plain}{'' if default is dataclasses.MISSING else f' = {default!r}'}{range_}"
+            )
     return "\n".join(lines)
 
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tropism import ranges
 from tropism.expand import completed, expanded
 from tropism.types import Algorithm, Engine, Format, Judge, Ref, Search, Stage, TropismError
 
@@ -128,7 +129,8 @@ def build(hint: Any, value: Any, where: str) -> Any:
     """`value` (TOML) as the type `hint`; every mistake names `where`."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
-        return build(args[0], value, where)
+        hint, limits = args[0], ranges.bounds(hint.__metadata__)
+        return _number(hint, value, where, limits) if hint in (int, float) else build(hint, value, where)
     if hint is Any:
         return value
     if origin in (typing.Union, types.UnionType):
@@ -161,12 +163,12 @@ def build(hint: Any, value: Any, where: str) -> Any:
         return {str(k): build(args[1], v, f"{where}.{k}") for k, v in value.items()}
     if dataclasses.is_dataclass(hint):
         if isinstance(value, typing.cast(type, hint)):
-            return value
+            return _checked(value, where)
         return _dataclass(typing.cast(type, hint), value, where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint in (int, float, str, bool):
-        if type(value) is not hint:
+    if hint in (int, float):
+        return _number(hint, value, where, ())
+    if hint in (str, bool):
+        if not isinstance(value, (str, Path) if hint is str else bool):
             raise TropismError(f"{where} = {value!r} must be {_WORD[hint]}")
         return value
     if hint is Path and isinstance(value, str):
@@ -175,6 +177,25 @@ def build(hint: Any, value: Any, where: str) -> Any:
 
 
 _WORD = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+
+
+def _number(hint: type, value: Any, where: str, limits: Sequence[ranges.Bound]) -> Any:
+    """A number of a field, in its range and finite."""
+    if hint is float and type(value) is int:
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, hint) or not ranges.inside(value, limits):
+        word = "a finite number" if isinstance(value, float) and not limits else _WORD[hint]
+        raise TropismError(f"{where} = {value!r} must be {word}{ranges.said(limits)}")
+    return value
+
+
+def _checked(value: Any, where: str) -> Any:
+    """A dataclass made from Python, with the same demands on its fields as on a recipe's."""
+    if dataclasses.is_dataclass(value):
+        hints = _hints(type(value))
+        for field in dataclasses.fields(value):
+            build(hints[field.name], getattr(value, field.name), f"{where}.{field.name}")
+    return value
 
 
 def refs(value: Any, prefix: str = "") -> list[tuple[str, Ref, str]]:
@@ -233,7 +254,7 @@ def _reference_keys(entry: Mapping[str, Any], where: str) -> set[str]:
 def _plug(protocol: type, value: Any, where: str) -> Any:
     folder = FOLDERS[protocol]
     if isinstance(value, protocol):
-        return value  # already an object, from Python
+        return _checked(value, where)  # already an object, from Python
     if not isinstance(value, (Mapping, str)):
         raise TropismError(f"{where} = {value!r} must be a table with a kind")
     table = {"kind": value} if isinstance(value, str) else dict(value)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
+from annotated_types import Ge, Interval
+
 if TYPE_CHECKING:  # the protocols name tensors and work; nothing here imports them at run time
     from torch import Tensor
 
@@ -42,27 +44,13 @@ class SamplingParams:
     weights, the prompt's tokens, `seed` and its number among the n: not of what else is sampled beside it.
     """
 
-    n: int = 1
-    max_tokens: int = 128
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
+    n: Annotated[int, Ge(1)] = 1
+    max_tokens: Annotated[int, Ge(1)] = 128
+    temperature: Annotated[float, Ge(0)] = 1.0
+    top_k: Annotated[int, Ge(0)] = 0
+    top_p: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    seed: Annotated[int, Interval()] = 0
     stop: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name, bad in (
-            ("n", self.n < 1),
-            ("max_tokens", self.max_tokens < 1),
-            ("temperature", self.temperature < 0),
-            ("top_k", self.top_k < 0),
-            ("top_p", not 0 < self.top_p <= 1),
-        ):
-            if bad:
-                raise TropismError(
-                    f"sampling.{name} = {getattr(self, name)} is out of range: use n and max_tokens "
-                    "≥ 1, temperature and top_k ≥ 0, 0 < top_p ≤ 1"
-                )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from algorithms_forest import compare, forest, off_trained
 
 from tropism.algorithms.awr import AWR
 from tropism.tensors.batch import Prediction, Tree, collate
-from tropism.types import TropismError
 
 
 def equation_of(awr: AWR, told: dict[str, float]):
@@ -65,8 +64,3 @@ def test_each_token_counts():
     )
     loss, _ = AWR(temperature=2.0).loss(AWR(temperature=2.0).credit(batch), Prediction(-torch.ones(1, 5)))
     assert (loss.total.item(), loss.count.item()) == (pytest.approx(math.exp(-0.5) + 2 * math.exp(0.5)), 3)
-
-
-def test_the_temperature_is_above_0():
-    with pytest.raises(TropismError, match="awr.temperature"):
-        AWR(temperature=0.0)

@@ -173,9 +173,7 @@ def test_the_unranked_stay_out():
         assert loss(fewer, dpo) == pytest.approx(loss(trees, dpo))
 
 
-@pytest.mark.parametrize(
-    "fields", [{"beta": 0.0}, {"label_smoothing": 0.1}, {"likelihood": "ipo", "label_smoothing": 0.1}]
-)
+@pytest.mark.parametrize("fields", [{"label_smoothing": 0.1}, {"likelihood": "ipo", "label_smoothing": 0.1}])
 def test_knobs_that_cannot_be(fields: dict):
     with pytest.raises(TropismError, match="dpo"):
         DPO(**fields)

@@ -11,7 +11,6 @@ from algorithms_forest import answers, compare, filled, forest, on_trained
 
 from tropism.algorithms.kto import KTO
 from tropism.tensors.batch import Batch, Prediction, Tree, collate
-from tropism.types import TropismError
 
 
 def sigmoid(x):
@@ -110,8 +109,3 @@ def test_z_is_of_the_whole_update():
     z = batch.need("baseline_N")
     assert float(z.max()) == float(z.min()) > 0
     assert len(z) == sum(len(group) for group in answers(forest(5)))
-
-
-def test_beta_is_above_0():
-    with pytest.raises(TropismError, match="kto.beta"):
-        KTO(beta=0.0)

@@ -115,7 +115,6 @@ def test_margins_equal_the_loop_over_pairs(margin: float):
     ("wrong", "says"),
     [
         ({"margin": 0.1}, "margin = 0.1 is asked of pairs"),
-        ({"likelihood": "all_pairs", "margin": -1.0}, "margin = -1.0 would ask the better one to score less"),
         ({"likelihood": "all_pairs", "margin": 0.1, "unranked": "below"}, 'set unranked = "out"'),
     ],
 )

@@ -11,7 +11,6 @@ from algorithms_forest import compare, filled, forest, off_trained
 
 from tropism.algorithms.vmpo import VMPO, temperature
 from tropism.tensors.batch import Prediction, Tree, collate
-from tropism.types import TropismError
 
 
 def dual(eta: float, advantages: list[float], epsilon: float) -> float:
@@ -138,8 +137,3 @@ def test_the_count_is_that_of_the_better_half():
     loss, _ = VMPO().loss(after, Prediction(-torch.ones_like(batch.need("old_logprobs_BT"))))
     assert loss.count == after.loss_mask_BT.sum()
     assert loss.total.item() == pytest.approx(sum(map(sum, rows)))
-
-
-def test_epsilon_is_above_0():
-    with pytest.raises(TropismError, match="vmpo.epsilon"):
-        VMPO(epsilon=0.0)

@@ -57,7 +57,7 @@ def test_offset_and_limit_count_pairs(tmp_path: Path) -> None:
     source = pair(tmp_path, part="prompts", offset=1, limit=1)
     assert [g.id for g in source.groups()] == ["x.en:2"]
     assert source.files() == [tmp_path / "x.en", tmp_path / "x.fr"]
-    with pytest.raises(TropismError, match=r"data: offset = -1 is negative"):
+    with pytest.raises(TropismError, match=r"data.offset = -1 must be a whole number of 0 or more"):
         pair(tmp_path, part="prompts", offset=-1)
 
 

@@ -321,7 +321,7 @@ def test_parquet_is_not_held_as_a_whole(rows: int) -> None:
         ({"kind": "text"}, "data: give one of the keys path and hub"),
         ({"kind": "text", "path": "a", "hub": "b"}, "data: give one of the keys path and hub"),
         ({"kind": "text", "path": "a", "split": "test"}, "data: subset and split belong to hub"),
-        ({"kind": "text", "path": "a", "limit": -1}, "data: limit = -1 is negative"),
+        ({"kind": "text", "path": "a", "limit": -1}, "data.limit = -1 must be a whole number of 0 or more"),
         ({"kind": "text", "path": "a", "on_error": "skp"}, "data.on_error = 'skp' is not one of 'stop', 'skip'"),
         ({"kind": "text", "pth": "a"}, "data has no key 'pth': did you mean 'path'?"),
         ({"kind": "chats", "path": "a"}, "data: there is no kind 'chats' among the formats: did you mean 'chat'?"),

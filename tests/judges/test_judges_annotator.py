@@ -13,7 +13,7 @@ from tropism.judges.annotator import Annotator
 from tropism.phrasebook.demonstrations import demonstrate, mistype
 from tropism.phrasebook.quality import quality
 from tropism.recipe import build
-from tropism.types import Completion, Group, Judge, TropismError
+from tropism.types import Completion, Group, Judge
 
 
 def _group(texts: list[str], target: str | None = "26 jours", identity: str = "g") -> Group:
@@ -134,5 +134,3 @@ def test_in_a_recipe() -> None:
     judge = build(Judge, {"kind": "annotator", "noise": 0.2}, "label.judge")
     assert judge == Annotator(noise=0.2)
     assert isinstance(judge, Judge)
-    with pytest.raises(TropismError, match="tie_margin = -1"):
-        Annotator(tie_margin=-1)

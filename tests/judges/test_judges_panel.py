@@ -143,9 +143,9 @@ def test_a_member_without_a_scale_is_named(samples: str, function: Any, says: st
     ("table", "says"),
     [
         ({"members": []}, "a panel has no members"),
-        ({"pessimism": -1}, "pessimism = -1.0 would pay for disagreement"),
-        ({"calibration_groups": 0}, "calibration_groups = 0 measures nothing"),
-        ({"members": [{"judge": "annotator", "weight": 0}]}, r"x.members\[0\]: weight = 0.0 is not above 0"),
+        ({"pessimism": -1}, "x.pessimism = -1.0 must be a number of 0 or more"),
+        ({"calibration_groups": 0}, "calibration_groups = 0 must be a whole number of 1 or more"),
+        ({"members": [{"judge": "annotator", "weight": 0}]}, r"x.members\[0\].weight = 0.0 must be a number above 0"),
         ({"members": [{"judge": "annotator", "wieght": 1}]}, r"x.members\[0\] has no key 'wieght': did you mean 'wei"),
         ({"members": [{"judge": "annotater"}]}, "there is no kind 'annotater' among the judges: did you mean"),
     ],

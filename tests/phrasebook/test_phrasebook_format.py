@@ -171,5 +171,3 @@ def test_in_a_recipe() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(TropismError, match=r"'promts' .* use documents"):
         Phrasebook("promts")  # type: ignore[arg-type]
-    with pytest.raises(TropismError, match="count = -1"):
-        Phrasebook("prompts", count=-1)

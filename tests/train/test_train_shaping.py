@@ -14,7 +14,6 @@ from tropism.algorithms.ppo import PPO
 from tropism.algorithms.rloo import RLOO
 from tropism.tensors.batch import Batch, Tree, collate
 from tropism.train.shaping import Moments, Shaping
-from tropism.types import TropismError
 
 PLAIN = Shaping(missing_stop=0.0)
 
@@ -126,9 +125,3 @@ def test_what_has_no_score_stays_out_of_every_method(algorithm):
     assert last.any()
     assert not after.loss_mask_BT[last].any()
     assert not after.need("advantages_BT")[last].any()
-
-
-@pytest.mark.parametrize("name", ["clip", "missing_stop", "length_cost", "length_free"])
-def test_no_knob_is_negative(name: str):
-    with pytest.raises(TropismError, match=f"shaping.{name}"):
-        Shaping(**{name: -1})

@@ -16,7 +16,9 @@ here A keeps the reward's units. Left out: AWR, the paper's other baseline (`alg
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Interval
 
 from tropism.tensors.batch import Batch, Prediction, Ratio
 from tropism.tensors.credit import by_critic, scored_only
@@ -26,12 +28,12 @@ __all__ = ["APA"]
 
 @dataclass(frozen=True)
 class APA:
-    kl: float = 0.1  # reward units per nat: lambda in the paper
+    kl: Annotated[float, Gt(0)] = 0.1  # reward units per nat: lambda in the paper
     anchor: Literal["initial", "round"] = "initial"
-    limit: float = 10.0  # nats: a target log-ratio beyond it is cut
-    gamma: float = 1.0
-    lam: float = 0.95
-    value_weight: float = 0.5
+    limit: Annotated[float, Gt(0)] = 10.0  # nats: a target log-ratio beyond it is cut
+    gamma: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    lam: Annotated[float, Interval(ge=0, le=1)] = 0.95
+    value_weight: Annotated[float, Ge(0)] = 0.5
 
     needs: ClassVar[tuple[str, ...]] = ("old_logprobs_BT", "ref_logprobs_BT", "values_BT")
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT", "values_BT")

@@ -9,26 +9,23 @@ For exact weights its optimum is pi_samples exp(A/temperature) / Z: the KL-regul
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from annotated_types import Gt
 
 from tropism.tensors.batch import Batch, Prediction, Ratio
 from tropism.tensors.credit import group_mean, scored_only, spread
-from tropism.types import TropismError
 
 __all__ = ["AWR"]
 
 
 @dataclass(frozen=True)
 class AWR:
-    temperature: float = 1.0  # reward units
-    limit: float = 20.0  # largest weight
+    temperature: Annotated[float, Gt(0)] = 1.0  # reward units
+    limit: Annotated[float, Gt(0)] = 20.0  # largest weight
 
     needs: ClassVar[tuple[str, ...]] = ("reward_N",)
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT",)
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise TropismError(f"awr.temperature = {self.temperature} must be above 0")
 
     def credit(self, batch: Batch) -> Batch:
         batch = scored_only(batch)

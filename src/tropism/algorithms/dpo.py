@@ -14,9 +14,10 @@ log-probabilities may fall together: `best_logprob` shows that. Ties as in `algo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -29,17 +30,15 @@ __all__ = ["DPO"]
 
 @dataclass(frozen=True)
 class DPO:
-    beta: float = 0.1  # reward units per nat
+    beta: Annotated[float, Gt(0)] = 0.1  # reward units per nat
     likelihood: Literal["plackett_luce", "sigmoid", "ipo"] = "plackett_luce"
-    label_smoothing: float = 0.0
-    sft: float = 0.0
+    label_smoothing: Annotated[float, Interval(ge=0, lt=0.5)] = 0.0
+    sft: Annotated[float, Ge(0)] = 0.0
 
     needs: ClassVar[tuple[str, ...]] = ("rank_N", "ref_logprobs_BT")
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT",)
 
     def __post_init__(self) -> None:
-        if self.beta <= 0:
-            raise TropismError(f"dpo.beta = {self.beta} must be above 0")
         if self.label_smoothing and self.likelihood != "sigmoid":
             raise TropismError('dpo.label_smoothing is about pairs: set likelihood = "sigmoid" with it')
 

@@ -10,7 +10,9 @@ delta reward: each given completion is worth 1, which suits completions that wer
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from annotated_types import Interval
 
 from tropism.tensors.batch import Batch, Prediction, Ratio
 
@@ -19,7 +21,7 @@ __all__ = ["GOLD"]
 
 @dataclass(frozen=True)
 class GOLD:
-    floor: float = 0.1  # smallest weight of a token
+    floor: Annotated[float, Interval(ge=0, le=1)] = 0.1  # smallest weight of a token
 
     needs: ClassVar[tuple[str, ...]] = ()
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT",)

@@ -21,9 +21,10 @@ p_ref = ½ there is none below kl = 1.51: the policy goes on until its groups ag
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from tropism.tensors.batch import Batch, Prediction, Ratio, length_N
@@ -36,13 +37,13 @@ __all__ = ["GRPO"]
 
 @dataclass(frozen=True)
 class GRPO:
-    clip: float = 0.2
-    clip_high: float = 0.2
-    kl: float = 0.05  # reward units per nat; with scale = "std" standard deviations per nat
+    clip: Annotated[float, Gt(0)] = 0.2
+    clip_high: Annotated[float, Gt(0)] = 0.2
+    kl: Annotated[float, Ge(0)] = 0.05  # reward units per nat; with scale = "std" standard deviations per nat
     kl_in: Literal["loss", "reward"] = "loss"
     scale: Literal["std", "none"] = "std"
     weight: Literal["token", "completion", "length"] = "token"
-    length: int = 0  # tokens, for weight = "length"
+    length: Annotated[int, Ge(0)] = 0  # tokens, for weight = "length"
     drop_equal: bool = True
 
     needs: ClassVar[tuple[str, ...]] = ("old_logprobs_BT", "ref_logprobs_BT")

@@ -12,30 +12,26 @@ does not depend on how it was cut into passes. The paper's weights: good * n_goo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge, Gt, Interval
 
 from tropism.tensors.batch import Batch, Prediction, Ratio, length_N, sum_by_completion
 from tropism.tensors.credit import kl_N, scored_only
-from tropism.types import TropismError
 
 __all__ = ["KTO"]
 
 
 @dataclass(frozen=True)
 class KTO:
-    beta: float = 0.1  # reward units per nat
-    threshold: float = 0.5  # judge's units: a thumb up is a score above it
-    good: float = 1.0
-    bad: float = 1.0
+    beta: Annotated[float, Gt(0)] = 0.1  # reward units per nat
+    threshold: Annotated[float, Interval()] = 0.5  # judge's units: a thumb up is a score above it
+    good: Annotated[float, Ge(0)] = 1.0
+    bad: Annotated[float, Ge(0)] = 1.0
 
     needs: ClassVar[tuple[str, ...]] = ("mismatched", "reward_N", "old_logprobs_BT", "ref_logprobs_BT")
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT",)
-
-    def __post_init__(self) -> None:
-        if self.beta <= 0:
-            raise TropismError(f"kto.beta = {self.beta} must be above 0")
 
     def credit(self, batch: Batch) -> Batch:
         strange_N = ~batch.need("scored_N") & (length_N(batch) > 0)

@@ -22,9 +22,10 @@ at once, so that a small model finds a single wrong digit. The score that counts
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from annotated_types import Ge, Interval
 from torch import Tensor
 
 from tropism.tensors.batch import Batch, Prediction, Ratio, by_group, running
@@ -38,9 +39,9 @@ __all__ = ["KWise"]
 class KWise:
     likelihood: Literal["plackett_luce", "all_pairs", "top_1"] = "plackett_luce"
     unranked: Literal["out", "below"] = "out"  # a completion without a rank: says nothing, or is worse than all ranked
-    margin: float = 0.0  # log-odds per unit of the judge's score, or per rank
-    running: float = 0.0  # share of the loss that is taken along the way
-    centre: float = 0.01
+    margin: Annotated[float, Ge(0)] = 0.0  # log-odds per unit of the judge's score, or per rank
+    running: Annotated[float, Interval(ge=0, le=1)] = 0.0  # share of the loss that is taken along the way
+    centre: Annotated[float, Ge(0)] = 0.01
 
     needs: ClassVar[tuple[str, ...]] = ("rank_N",)
     predicts: ClassVar[tuple[str, ...]] = ("scores_N", "scores_BT")
@@ -50,8 +51,6 @@ class KWise:
             raise TropismError(
                 f'margin = {self.margin} is asked of pairs: set likelihood = "all_pairs", or leave it out'
             )
-        if self.margin < 0:
-            raise TropismError(f"margin = {self.margin} would ask the better one to score less: use 0 or more")
         if self.margin and self.unranked == "below":
             raise TropismError(f'margin = {self.margin} has no score of the unranked to go by: set unranked = "out"')
 

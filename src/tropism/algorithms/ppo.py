@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge, Gt, Interval
 
 from tropism.tensors.batch import Batch, Prediction, Ratio
 from tropism.tensors.credit import by_critic, scored_only
@@ -28,14 +29,14 @@ __all__ = ["PPO"]
 
 @dataclass(frozen=True)
 class PPO:
-    clip: float = 0.2
-    kl: float = 0.05  # reward units per nat
-    kl_target: float = 0.0  # nats per completion; 0 = fixed kl
-    kl_horizon: int = 10_000  # completions
-    gamma: float = 1.0
-    lam: float = 0.95
-    value_clip: float = 0.2
-    value_weight: float = 0.5
+    clip: Annotated[float, Gt(0)] = 0.2
+    kl: Annotated[float, Ge(0)] = 0.05  # reward units per nat
+    kl_target: Annotated[float, Ge(0)] = 0.0  # nats per completion; 0 = fixed kl
+    kl_horizon: Annotated[int, Ge(1)] = 10_000  # completions
+    gamma: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    lam: Annotated[float, Interval(ge=0, le=1)] = 0.95
+    value_clip: Annotated[float, Gt(0)] = 0.2
+    value_weight: Annotated[float, Ge(0)] = 0.5
 
     needs: ClassVar[tuple[str, ...]] = ("old_logprobs_BT", "ref_logprobs_BT", "values_BT")
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT", "values_BT")

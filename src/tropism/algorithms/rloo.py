@@ -11,9 +11,10 @@ minibatches of a round. A group with one scored completion has no baseline: it l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge, Gt
 
 from tropism.tensors.batch import Batch, Prediction, Ratio, length_N, sum_by_completion
 from tropism.tensors.credit import group_mean, kl_N, scored_only, spread
@@ -23,8 +24,8 @@ __all__ = ["RLOO"]
 
 @dataclass(frozen=True)
 class RLOO:
-    kl: float = 0.05  # reward units per nat
-    clip: float = 0.2
+    kl: Annotated[float, Ge(0)] = 0.05  # reward units per nat
+    clip: Annotated[float, Gt(0)] = 0.2
 
     needs: ClassVar[tuple[str, ...]] = ("old_logprobs_BT", "ref_logprobs_BT")
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT")

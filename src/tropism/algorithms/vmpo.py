@@ -13,28 +13,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Gt
 from torch import Tensor
 
 from tropism.tensors.batch import Batch, Prediction, Ratio
 from tropism.tensors.credit import group_mean, scored_only, spread
-from tropism.types import TropismError
 
 __all__ = ["VMPO"]
 
 
 @dataclass(frozen=True)
 class VMPO:
-    epsilon: float = 0.1  # nats
+    epsilon: Annotated[float, Gt(0)] = 0.1  # nats
 
     needs: ClassVar[tuple[str, ...]] = ("reward_N",)
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT",)
-
-    def __post_init__(self) -> None:
-        if self.epsilon <= 0:
-            raise TropismError(f"vmpo.epsilon = {self.epsilon} must be above 0")
 
     def credit(self, batch: Batch) -> Batch:
         batch = scored_only(batch)

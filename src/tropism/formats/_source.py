@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge
 
 from tropism.formats._read import BrokenRecord, Fields, Record, Txt, fields_of, find, read_files, read_hub
 from tropism.types import Group, TropismError
@@ -73,8 +75,8 @@ class Source:
     hub: str = ""
     subset: str = ""
     split: str = "train"
-    offset: int = 0
-    limit: int = 0
+    offset: Annotated[int, Ge(0)] = 0
+    limit: Annotated[int, Ge(0)] = 0
     on_error: Literal["stop", "skip"] = "stop"
 
     _txt: ClassVar[Txt | None] = None
@@ -85,9 +87,6 @@ class Source:
             raise TropismError(f"give one of the keys {' and '.join(self._where)}: what is to be read")
         if not self.hub and (self.subset or self.split != "train"):
             raise TropismError("subset and split belong to hub: leave them out without it")
-        for key in ("offset", "limit"):
-            if getattr(self, key) < 0:
-                raise TropismError(f"{key} = {getattr(self, key)} is negative: give a number of groups, or 0")
 
     def groups(self) -> Groups:
         """The groups, read as they are iterated over."""

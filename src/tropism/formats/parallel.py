@@ -17,7 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge
 
 from tropism.formats._messages import string
 from tropism.formats._read import BrokenRecord, Fields, Lines, Record, _lines, _open, _whole, decode, find
@@ -38,14 +40,9 @@ class Parallel:
     target: str
     part: Literal["prompts", "demonstrations", "documents"]
     instruction: str = ""
-    offset: int = 0
-    limit: int = 0
+    offset: Annotated[int, Ge(0)] = 0
+    limit: Annotated[int, Ge(0)] = 0
     on_error: Literal["stop", "skip"] = "stop"
-
-    def __post_init__(self) -> None:
-        for key in ("offset", "limit"):
-            if getattr(self, key) < 0:
-                raise TropismError(f"{key} = {getattr(self, key)} is negative: give a number of pairs, or 0")
 
     def groups(self) -> Groups:
         """The groups, read as they are iterated over."""

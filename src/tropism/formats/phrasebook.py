@@ -19,7 +19,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Interval
 
 from tropism.phrasebook.demonstrations import demonstrate
 from tropism.phrasebook.documents import documents
@@ -49,14 +51,12 @@ class Phrasebook:
     """
 
     part: Literal["documents", "demonstrations", "prompts", "held_out", "glossary"]
-    count: int = 0
-    seed: int = 0
+    count: Annotated[int, Ge(0)] = 0
+    seed: Annotated[int, Interval()] = 0
 
     def __post_init__(self) -> None:
         if self.part not in _COUNTS:
             raise TropismError(f"part = {self.part!r} is no part of the phrasebook: use {', '.join(_COUNTS)}")
-        if self.count < 0:
-            raise TropismError(f"count = {self.count} is negative: use 0 for the part's own number, or more")
 
     def groups(self) -> Iterator[Group]:
         """The groups, the same ones at every call."""

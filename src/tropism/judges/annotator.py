@@ -14,9 +14,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Interval
 
 from tropism.phrasebook.quality import quality
-from tropism.types import Group, Judgment, TropismError
+from tropism.types import Group, Judgment
 
 __all__ = ["Annotator"]
 
@@ -30,15 +33,10 @@ class Annotator:
     With the defaults they order about 19 in 20 pairs of different quality as the truth does.
     """
 
-    noise: float = 0.15
-    tie_margin: float = 0.03
-    position_bias: float = 0.04
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("noise", "tie_margin", "position_bias"):
-            if getattr(self, name) < 0:
-                raise TropismError(f"{name} = {getattr(self, name)} is negative: use 0 or more")
+    noise: Annotated[float, Ge(0)] = 0.15
+    tie_margin: Annotated[float, Ge(0)] = 0.03
+    position_bias: Annotated[float, Ge(0)] = 0.04
+    seed: Annotated[int, Interval()] = 0
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:
         """One ordinal judgment a group; without a target, or for a failed completion, a score is None."""

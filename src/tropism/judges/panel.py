@@ -20,6 +20,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated
+
+from annotated_types import Ge, Gt
 
 from tropism.search._asked import asked
 from tropism.store import groups as store
@@ -33,13 +36,7 @@ class Member:
     """A judge and what its voice counts beside the others'."""
 
     judge: Judge
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise TropismError(
-                f"weight = {self.weight} is not above 0: leave the judge out, or turn the sign inside it"
-            )
+    weight: Annotated[float, Gt(0)] = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,16 +46,12 @@ class Panel:
 
     members: tuple[Member, ...]
     calibrated_on: GroupsRef
-    pessimism: float = 0.0
-    calibration_groups: int = 256
+    pessimism: Annotated[float, Ge(0)] = 0.0
+    calibration_groups: Annotated[int, Ge(1)] = 256
 
     def __post_init__(self) -> None:
         if not self.members:
             raise TropismError("a panel has no members: give members = [{ judge = { kind = … } }, …]")
-        if self.pessimism < 0:
-            raise TropismError(f"pessimism = {self.pessimism} would pay for disagreement: use 0 or more")
-        if self.calibration_groups < 1:
-            raise TropismError(f"calibration_groups = {self.calibration_groups} measures nothing: use 1 or more")
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:
         scales = self._scales

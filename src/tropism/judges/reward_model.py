@@ -11,9 +11,10 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 
 from tropism.models.forward import predict_scores
 from tropism.models.store import context_of, frozen_scorer
@@ -32,7 +33,7 @@ class RewardModel:
     no score: None, as of any judge that cannot tell."""
 
     model: ModelRef
-    pass_tokens: int = 8192
+    pass_tokens: Annotated[int, Ge(1)] = 8192
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:
         model, words = _loaded(self.model)

@@ -19,9 +19,10 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Gt
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError
@@ -44,13 +45,11 @@ SCORE = ("score_scale", "score_zero", "score_unit")  # of a reward model's confi
 class Adapter:
     """Rank `r` (0: no adapter), scale `alpha / r`, `targets`: names of linear layers (none: all of the backbone)."""
 
-    r: int = 0
-    alpha: float = 16.0
+    r: Annotated[int, Ge(0)] = 0
+    alpha: Annotated[float, Gt(0)] = 16.0
     targets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.r < 0 or self.alpha <= 0:
-            raise TropismError(f"adapter.r = {self.r} must be 0 or more and adapter.alpha = {self.alpha} above 0")
         if self.targets and not self.r:
             raise TropismError("adapter.targets without adapter.r adapts nothing: set adapter.r, such as 8")
 

@@ -14,9 +14,10 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -42,14 +43,14 @@ class Architecture:
     """A new causal LM. `feed_forward` 0 is 8/3 of the width, rounded up to 32; `context` in tokens."""
 
     kind: Literal["llama", "qwen3"] = "llama"
-    width: int = 128
-    layers: int = 3
-    heads: int = 4
-    feed_forward: int = 0
-    context: int = 1024
+    width: Annotated[int, Ge(1)] = 128
+    layers: Annotated[int, Ge(1)] = 3
+    heads: Annotated[int, Ge(1)] = 4
+    feed_forward: Annotated[int, Ge(0)] = 0
+    context: Annotated[int, Ge(1)] = 1024
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
+        if self.heads and self.width % self.heads:
             raise TropismError(
                 f"model.width = {self.width} is not a multiple of model.heads = {self.heads}: change one"
             )

@@ -12,7 +12,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge
 
 from tropism.search._best import best
 from tropism.types import Completion, Group, Judgment, Rate, Sample, SamplingParams, TropismError
@@ -24,11 +26,7 @@ __all__ = ["BestOfN"]
 class BestOfN:
     """`n` completions are sampled; `n` of the sampling parameters is not looked at."""
 
-    n: int = 16
-
-    def __post_init__(self) -> None:
-        if self.n < 1:
-            raise TropismError(f"n = {self.n} is no number of completions to choose from: use 1 or more")
+    n: Annotated[int, Ge(1)] = 16
 
     def search(self, group: Group, params: SamplingParams) -> Generator[Sample | Rate, Any, Completion]:
         if self.n > 1 and params.temperature == 0:

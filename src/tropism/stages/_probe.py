@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tropism.engines.local import LocalEngine
@@ -33,12 +34,10 @@ class Probe:
     prompts: Format
     judge: Judge
     truth: Judge | None = None
-    every: int = 100_000  # tokens
+    every: Annotated[int, Ge(1)] = 100_000  # tokens
     sampling: SamplingParams = field(default_factory=lambda: SamplingParams(n=4, max_tokens=48))
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise TropismError(f"probe.every = {self.every} must be 1 or more")
         if self.sampling.temperature == 0:
             raise TropismError("probe.sampling.temperature = 0 is greedy, which has no KL: use a number above 0")
 

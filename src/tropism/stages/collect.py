@@ -6,7 +6,9 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge
 
 from tropism.engines.local import LocalEngine
 from tropism.models.store import context_of, load_lm
@@ -28,7 +30,7 @@ class Collect:
     prompts: Format
     sampling: SamplingParams = SamplingParams(n=7, max_tokens=48)
     too_long: Literal["stop", "skip"] = "stop"
-    prompts_at_once: int = 128
+    prompts_at_once: Annotated[int, Ge(1)] = 128
 
     version: ClassVar[int] = 1
     makes: ClassVar[Literal["groups"]] = "groups"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Interval
 
 from tropism.stages._train import read
 from tropism.store import groups as store
@@ -26,7 +28,7 @@ class Label:
     groups: GroupsRef | None = None
     data: Format | None = None
     judges: tuple[Judge, ...] = ()
-    test: float = 0.15
+    test: Annotated[float, Interval(ge=0, lt=1)] = 0.15
 
     version: ClassVar[int] = 2
     makes: ClassVar[Literal["groups"]] = "groups"

@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from annotated_types import Ge, Gt
 from transformers import PreTrainedModel
 
 from tropism.algorithms.dpo import DPO
@@ -41,11 +42,11 @@ class Offline(Weights):
     groups: GroupsRef | tuple[GroupsRef, ...]
     judge: str
     algorithm: Algorithm = DPO()
-    passes: float = 1.0
-    groups_per_step: int = 16
-    budget: int = 0
+    passes: Annotated[float, Gt(0)] = 1.0
+    groups_per_step: Annotated[int, Ge(1)] = 16
+    budget: Annotated[int, Ge(0)] = 0
     too_long: Literal["stop", "skip"] = "stop"
-    pass_tokens: int = PASS_TOKENS  # in one forward pass: lower it if memory is short
+    pass_tokens: Annotated[int, Ge(0)] = PASS_TOKENS  # in one forward pass: lower it if memory is short
     probe: Probe | None = None
     optim: Optim = field(default_factory=lambda: Optim(lr=2e-4))
 

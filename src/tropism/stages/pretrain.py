@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Interval
 
 from tropism.algorithms.nll import NLL
 from tropism.models.store import Architecture, context_of, create, save
@@ -31,11 +33,11 @@ class Pretrain(Weights):
     tokenizer: TokenizerRef | None = None
     model: Architecture = Architecture()
     init: ModelRef | None = None
-    steps: int = 2000
-    tokens_per_step: int = 1024
-    row_tokens: int = 256
-    held_out: float = 0.01
-    pass_tokens: int = PASS_TOKENS  # in one forward pass: lower it if memory is short
+    steps: Annotated[int, Ge(1)] = 2000
+    tokens_per_step: Annotated[int, Ge(1)] = 1024
+    row_tokens: Annotated[int, Ge(2)] = 256
+    held_out: Annotated[float, Interval(ge=0, le=0.5)] = 0.01
+    pass_tokens: Annotated[int, Ge(0)] = PASS_TOKENS  # in one forward pass: lower it if memory is short
     optim: Optim = field(default_factory=lambda: Optim(lr=5e-3, weight_decay=0.01))
 
     version: ClassVar[int] = 2
@@ -46,8 +48,6 @@ class Pretrain(Weights):
             raise TropismError("pretrain needs either `tokenizer` (a new model) or `init` (a model to go on from)")
         if self.adapter.r and not self.init:
             raise TropismError("pretrain.adapter needs `init`: a new model has no weights to leave as they are")
-        if self.row_tokens < 2:
-            raise TropismError(f"row_tokens = {self.row_tokens} leaves nothing to predict: use 2 or more")
 
     def run(self, work: Work) -> None:
         train, test = held_out(documents(self.data, work), self.held_out)

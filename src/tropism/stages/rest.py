@@ -22,10 +22,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge, Interval
 from transformers import PreTrainedModel
 
 from tropism.algorithms.nll import NLL
@@ -60,16 +61,16 @@ class ReST(Weights):
     judge: Judge
     algorithm: Algorithm | tuple[Algorithm, ...] = NLL()
     truth: Judge | None = None
-    grows: int = 1
-    thresholds: tuple[float, ...] = (0.5, 0.7, 0.9)
+    grows: Annotated[int, Ge(1)] = 1
+    thresholds: tuple[Annotated[float, Interval()], ...] = (0.5, 0.7, 0.9)
     by: Literal["value", "quantile", "prompt"] = "prompt"
-    per_prompt: int = 0  # survivors; 0 = all
+    per_prompt: Annotated[int, Ge(0)] = 0  # survivors; 0 = all
     sampling: SamplingParams = SamplingParams(n=8, max_tokens=48)
-    steps: int = 50
-    groups_per_step: int = 32
-    decay: float = 0.7
+    steps: Annotated[int, Ge(1)] = 50
+    groups_per_step: Annotated[int, Ge(1)] = 32
+    decay: Annotated[float, Interval(gt=0, le=1)] = 0.7
     too_long: Literal["stop", "skip"] = "stop"
-    pass_tokens: int = PASS_TOKENS  # in one forward pass: lower it if memory is short
+    pass_tokens: Annotated[int, Ge(0)] = PASS_TOKENS  # in one forward pass: lower it if memory is short
     probe: Probe | None = None
     optim: Optim = field(default_factory=lambda: Optim(lr=5e-4))
 
@@ -84,8 +85,6 @@ class ReST(Weights):
             raise TropismError('rest.thresholds are shares from 0 to below 1 unless by = "value": mend them')
         if self.sampling.temperature == 0:
             raise TropismError("rest.sampling.temperature = 0 is greedy, which explores nothing: use a number above 0")
-        if self.grows < 1:
-            raise TropismError(f"rest.grows = {self.grows} samples nothing: use 1 or more")
         if len(self.losses) != len(self.thresholds):
             raise TropismError(
                 f"rest.algorithm has {len(self.losses)} losses for {len(self.thresholds)} thresholds: "

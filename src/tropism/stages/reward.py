@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from annotated_types import Ge, Gt, Interval
 from transformers import PreTrainedModel
 
 from tropism.algorithms.kwise import KWise
@@ -62,14 +63,14 @@ class Reward(Weights):
     groups: GroupsRef | tuple[GroupsRef, ...]
     judge: str
     score: Literal["head", "likelihood"] = "head"
-    passes: float = 3.0
-    validation: float = 0.05  # share of the prompts
-    looks: int = 12
-    patience: int = 4
-    groups_per_step: int = 16
+    passes: Annotated[float, Gt(0)] = 3.0
+    validation: Annotated[float, Interval(ge=0, lt=1)] = 0.05  # share of the prompts
+    looks: Annotated[int, Ge(1)] = 12
+    patience: Annotated[int, Ge(1)] = 4
+    groups_per_step: Annotated[int, Ge(1)] = 16
     too_long: Literal["stop", "skip"] = "stop"
     algorithm: Algorithm = KWise()
-    pass_tokens: int = PASS_TOKENS  # in one forward pass: lower it if memory is short
+    pass_tokens: Annotated[int, Ge(0)] = PASS_TOKENS  # in one forward pass: lower it if memory is short
     optim: Optim = field(default_factory=lambda: Optim(lr=1e-3))
 
     version: ClassVar[int] = 2

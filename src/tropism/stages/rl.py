@@ -11,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from annotated_types import Ge
 from transformers import PreTrainedModel
 
 from tropism.algorithms.ppo import PPO
@@ -49,17 +50,17 @@ class RL(Weights):
     critic: ModelRef | None = None
     truth: Judge | None = None
     shaping: Shaping = Shaping()
-    rounds: int = 60
-    budget: int = 0
-    prompts_per_round: int = 32
+    rounds: Annotated[int, Ge(1)] = 60
+    budget: Annotated[int, Ge(0)] = 0
+    prompts_per_round: Annotated[int, Ge(1)] = 32
     sampling: SamplingParams = SamplingParams(n=4, max_tokens=48)
-    refills: int = 2
+    refills: Annotated[int, Ge(0)] = 2
     too_long: Literal["stop", "skip"] = "stop"
-    epochs: int = 1
-    minibatches: int = 1
-    critic_lr: float = 0.0
-    critic_warmup: int = 0
-    pass_tokens: int = PASS_TOKENS  # in one forward pass: lower it if memory is short
+    epochs: Annotated[int, Ge(1)] = 1
+    minibatches: Annotated[int, Ge(1)] = 1
+    critic_lr: Annotated[float, Ge(0)] = 0.0
+    critic_warmup: Annotated[int, Ge(0)] = 0
+    pass_tokens: Annotated[int, Ge(0)] = PASS_TOKENS  # in one forward pass: lower it if memory is short
     probe: Probe | None = None
     optim: Optim = field(default_factory=lambda: Optim(lr=2e-4, schedule="constant"))
 

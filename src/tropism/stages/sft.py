@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Interval
 
 from tropism.algorithms.nll import NLL
 from tropism.models.halves import vocabulary_of
@@ -30,11 +32,11 @@ class SFT(Weights):
     model: ModelRef
     data: Format
     chat_template: str = ""
-    steps: int = 400
-    groups_per_step: int = 32
-    held_out: float = 0.02
+    steps: Annotated[int, Ge(1)] = 400
+    groups_per_step: Annotated[int, Ge(1)] = 32
+    held_out: Annotated[float, Interval(ge=0, le=0.5)] = 0.02
     too_long: Literal["stop", "skip"] = "stop"
-    pass_tokens: int = PASS_TOKENS  # in one forward pass: lower it if memory is short
+    pass_tokens: Annotated[int, Ge(0)] = PASS_TOKENS  # in one forward pass: lower it if memory is short
     optim: Optim = field(default_factory=lambda: Optim(lr=4e-3))
 
     version: ClassVar[int] = 2

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge
 
 from tropism.stages._train import documents
 from tropism.store.run import Work
@@ -16,7 +18,7 @@ __all__ = ["Tokenizer"]
 @dataclass(frozen=True)
 class Tokenizer:
     data: Format
-    vocab_size: int = 512
+    vocab_size: Annotated[int, Ge(1)] = 512
 
     version: ClassVar[int] = 1
     makes: ClassVar[Literal["tokenizer"]] = "tokenizer"

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import tropism
-from tropism.recipe import Recipe, bind, check_kind, refs
+from tropism.recipe import Recipe, bind, build, check_kind, refs
 from tropism.store import files
 from tropism.store.fingerprint import describe, fingerprint
 from tropism.store.peers import Peers
@@ -221,6 +221,7 @@ class Run:
     def __call__(self, stage: Stage, id: str = "") -> Path:
         """Runs one stage (its id is its kind by default) and returns the folder of its result."""
         id = id or type(stage).__module__.rpartition(".")[2]
+        build(Stage, stage, id)  # also of a stage made in Python, the numbers are in their ranges
         for field, ref, value in refs(stage):
             if value in self.artifacts:
                 check_kind(f"{id}.{field}", ref, value, self.artifacts[value].kind)

@@ -5,28 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Gt, Interval
 from transformers import PreTrainedModel
-
-from tropism.types import TropismError
 
 
 @dataclass(frozen=True)
 class Optim:
     """`warmup` is the share of the updates over which the rate rises; `clip_norm` 0 clips nothing."""
 
-    lr: float = 1e-3
+    lr: Annotated[float, Gt(0)] = 1e-3
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup: float = 0.05
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip_norm: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.lr <= 0 or not 0 <= self.warmup <= 1:
-            raise TropismError(f"optim.lr = {self.lr} must be above 0 and optim.warmup = {self.warmup} a share of 1")
+    warmup: Annotated[float, Interval(ge=0, le=1)] = 0.05
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    betas: tuple[Annotated[float, Interval(ge=0, lt=1)], Annotated[float, Interval(ge=0, lt=1)]] = (0.9, 0.95)
+    clip_norm: Annotated[float, Ge(0)] = 1.0
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of update number `step` (from 0) of `steps`; the last one is above 0."""

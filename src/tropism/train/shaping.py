@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 
 from tropism.tensors.batch import Batch, length_N
-from tropism.types import TropismError
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,10 @@ class Shaping:
     `clip` 0 clips nothing. Penalties are in reward units, after scaling."""
 
     scale: bool = False
-    clip: float = 0.0
-    missing_stop: float = 1.0
-    length_cost: float = 0.0  # per token
-    length_free: int = 0  # tokens
-
-    def __post_init__(self) -> None:
-        for name in ("clip", "missing_stop", "length_cost", "length_free"):
-            if getattr(self, name) < 0:
-                raise TropismError(f"shaping.{name} = {getattr(self, name)} is negative: use 0 or more")
+    clip: Annotated[float, Ge(0)] = 0.0
+    missing_stop: Annotated[float, Ge(0)] = 1.0
+    length_cost: Annotated[float, Ge(0)] = 0.0  # per token
+    length_free: Annotated[int, Ge(0)] = 0  # tokens
 
     def __call__(self, batch: Batch, seen: Moments) -> tuple[Batch, Moments]:
         """The batch with its rewards shaped, and the moments with this batch's scores added."""
