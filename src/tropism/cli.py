@@ -122,6 +122,7 @@ def generate(
     _begin(f"loading {model}", quiet)
     from tropism import talk
     from tropism.judges.reward_model import RewardModel
+    from tropism.recipe import build
     from tropism.search.best_of_n import BestOfN
     from tropism.store.progress import Reporter
     from tropism.types import SamplingParams
@@ -130,7 +131,8 @@ def generate(
         raise TropismError("--best-of and --judge go together: give both, or neither")
     if best_of is not None and n != 1:
         raise TropismError(f"-n {n} keeps {n} completions and --best-of keeps one: leave one of them out")
-    sampling = SamplingParams(n, max_tokens, temperature, top_k, top_p, seed)
+    options = {"n": n, "max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    sampling = build(SamplingParams, {**options, "seed": seed}, "generate")
     search = (BestOfN(best_of), RewardModel(judge)) if best_of and judge else None
     count = talk.generate(_model(model), prompts, out, sampling, Reporter(quiet), search, force)
     if not quiet:

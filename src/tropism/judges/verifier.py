@@ -17,7 +17,9 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval
 
 from tropism.outside import frames, raised, shortened
 from tropism.recipe import resolve
@@ -41,7 +43,7 @@ class Verifier:
     function: Callable[..., float | None] | str
     name: str = ""
     on_error: Literal["stop", "skip"] = "stop"
-    timeout_s: float = 0.0
+    timeout_s: Annotated[float, Interval(ge=0, le=86_400)] = 0.0
     skipped: list[str] = field(init=False, repr=False, compare=False, default_factory=list)
     _asks: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
