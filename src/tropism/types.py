@@ -59,7 +59,8 @@ class Completion:
 
     `tokens` include the stop token if it was produced; `sampled` is False where a token was forced on the policy (tool
     output, another speaker's turn) and True where it was chosen; `logprobs` are nats under the distribution actually
-    sampled from. All three are None for an answer that came as text.
+    sampled from. All three are None for an answer that came as text. `tokenizer` is the `identity` of the one whose
+    tokens they are ("" where nobody wrote it down).
     """
 
     text: str
@@ -68,6 +69,7 @@ class Completion:
     logprobs: tuple[float, ...] | None = None
     finish_reason: FinishReason = "stop"
     policy: str = ""
+    tokenizer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

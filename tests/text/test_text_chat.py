@@ -4,7 +4,7 @@ import copy
 import random
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from text_tokenizers import CHATML, LLAMA2, TEXTS, as_dicts, byte_level, huggingface, sentencepiece_like
 from transformers import PreTrainedTokenizerFast
 
 from tropism.text.chat import (
@@ -18,19 +18,10 @@ from tropism.text.chat import (
 from tropism.text.tokenizer import train
 from tropism.types import Message, TropismError
 
-TEXTS = [f"French: {n} jours\nEnglish: {n} days\nРусский: {n} дней\n\nhello\n\n" for n in range(200)]
 ASK = Message("user", "Translate: 26 days")
 ANSWER = Message("assistant", "26 jours")
 TWO_TURNS = (ASK, ANSWER, Message("user", "And in English?"), Message("assistant", "26 days"))
 
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-LLAMA2 = (
-    "{{ bos_token }}{% for message in messages %}{% if message.role == 'user' %}[INST] {{ message.content }} [/INST]"
-    "{% else %} {{ message.content | trim }}{{ eos_token }}{% endif %}{% endfor %}"
-)
 STRIPS = (  # an earlier answer loses what stands before its first colon, as reasoning is dropped from earlier turns
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% if loop.last or message.role == 'user' %}{{ message.content }}"
@@ -42,49 +33,6 @@ STRIPS = (  # an earlier answer loses what stands before its first colon, as rea
 @pytest.fixture(scope="module")
 def ours():
     return train(TEXTS, 320)
-
-
-def byte_level(chat_template: str | None, **tokens: str) -> PreTrainedTokenizerFast:
-    """A tokenizer of the GPT-2 kind, made without tropism."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    bpe.train_from_iterator(
-        TEXTS,
-        trainers.BpeTrainer(
-            vocab_size=320,
-            special_tokens=["<s>", "</s>", "<|im_start|>", "<|im_end|>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, chat_template=chat_template, **tokens)
-
-
-def sentencepiece_like(chat_template: str | None) -> PreTrainedTokenizerFast:
-    """A tokenizer of the Llama kind: a space goes before every text, and after every special token."""
-    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"<0x{byte:02X}>": 3 + byte for byte in range(256)}}
-    for piece in ["▁", *"acdehjlorsuy<>|[]/INSTnti", "he", "▁he", "llo", "▁hello", "hello"]:
-        vocab.setdefault(piece, len(vocab))
-    merges = [("h", "e"), ("▁", "he"), ("l", "l"), ("ll", "o"), ("▁he", "llo"), ("he", "llo")]
-    vocab["ll"] = len(vocab)
-    bpe = Tokenizer(models.BPE(vocab=vocab, merges=merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True))
-    bpe.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    bpe.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    bpe.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in ("<unk>", "<s>", "</s>")])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", unk_token="<unk>", chat_template=chat_template
-    )
-
-
-def as_dicts(messages):
-    return [{"role": m.role, "content": m.content} for m in messages]
-
-
-def huggingface(tokenizer, messages, **options) -> list[int]:
-    return tokenizer.apply_chat_template(as_dicts(messages), return_dict=False, **options)
 
 
 def random_chat(rng: random.Random) -> tuple[Message, ...]:
@@ -172,12 +120,11 @@ def test_a_conversation_without_an_answer_trains_on_nothing(ours):
     assert conversation(ours, (ASK,)) == (huggingface(ours, (ASK,)), [False] * len(huggingface(ours, (ASK,))))
 
 
-def test_an_answer_that_spells_its_end_is_over_there(ours):
+def test_an_answer_that_spells_its_end_goes_on_and_ends_once(ours):
     said = completion_tokens(ours, "26<|end|> jours", (ASK,))
-    assert said == [*ours.encode("26"), ours.eos_token_id]
-    messages = (ASK, Message("assistant", "26<|end|> jours"))
-    tokens, mask = conversation(ours, messages)
-    assert tokens == huggingface(ours, messages)
+    assert said == [*ours.encode("26<"), *ours.encode("|end|> jours"), ours.eos_token_id]
+    assert text_of(ours, said) == "26<|end|> jours"
+    tokens, mask = conversation(ours, (ASK, Message("assistant", "26<|end|> jours")))
     assert [t for t, m in zip(tokens, mask) if m] == said
 
 

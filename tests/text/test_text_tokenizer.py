@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, AutoTokenizer
 
-from tropism.text.tokenizer import document_ends, load, train
+from tropism.text.tokenizer import document_ends, identity, load, train
 from tropism.types import TropismError
 
 TEXTS = [f"French: {n} jours\nEnglish: {n} days\nРусский: {n} дней\n\n" for n in range(200)]
@@ -142,3 +142,14 @@ def test_document_ends_of_foreign_tokenizers(tokenizer, tmp_path):
     assert ends("<|endoftext|>", "<|endoftext|>") == (0, 0)
     with pytest.raises(TropismError, match="neither a bos nor an eos"):
         ends(None, None)
+
+
+def test_an_identity_is_that_of_the_vocabulary(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    back = load(tmp_path)
+    assert identity(back) == identity(tokenizer) == identity(train(TEXTS, 300))
+    assert identity(train(TEXTS, 301)) != identity(tokenizer)
+    back.chat_template = "{{ messages }}"
+    assert identity(back) == identity(tokenizer)
+    back.add_tokens(["<new>"])
+    assert identity(back) != identity(tokenizer)

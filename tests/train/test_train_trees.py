@@ -8,7 +8,8 @@ import itertools
 import pytest
 
 from tropism.tensors.batch import Tree
-from tropism.text.chat import completion_tokens, conversation, prompt_tokens, text_of
+from tropism.text.chat import completion_tokens, conversation, prompt_tokens, stop_tokens, text_of
+from tropism.text.tokenizer import identity, train
 from tropism.train.trees import chunks, demonstration, judged, ranks, spans, tree
 from tropism.types import Completion, Group, Judgment, Message, TropismError
 
@@ -119,6 +120,32 @@ def test_tokens_that_do_not_spell_the_text_are_another_tokenizers(words):
     own = Completion("ab", tokens=tuple(completion_tokens(words, "ab", ())), logprobs=None)
     strange = Completion("ab", tokens=(60, 61, 62), sampled=(True,) * 3, logprobs=(-1.0,) * 3, finish_reason="length")
     beyond = Completion("ab", tokens=(10**6,), sampled=(True,), logprobs=(-1.0,))
-    made = tree(Group("g", (), (own, strange, beyond)), words, 100)
-    assert made.completions == (own.tokens,) * 3
-    assert made.logprobs is None and made.ended == (True, False, True)
+    more = Completion("a", tokens=own.tokens[:2], sampled=(True,) * 2, logprobs=(-1.0,) * 2, finish_reason="length")
+    made = tree(Group("g", (), (own, strange, beyond, more)), words, 100)
+    assert made.completions == (*(own.tokens,) * 3, tuple(completion_tokens(words, "a", ())))
+    assert made.logprobs is None and made.ended == (True, False, True, False)
+
+
+@pytest.mark.parametrize("reason", ["stop", "length"])
+@pytest.mark.parametrize("named", [True, False], ids=["named", "nobody wrote whose"])
+def test_an_empty_answer_of_another_tokenizer_is_spelt_anew(words, reason, named: bool):
+    """Its one token, the other's stop token, is <|user|> here; every text begins with an empty one."""
+    other = train(["hello"], 270)
+    other.add_special_tokens({"eos_token": "<|user|>"})
+    stop = other.eos_token_id
+    assert text_of(words, (stop,)) == "" and stop not in stop_tokens(words)
+    empty = Completion("", (stop,), (True,), (-1.0,), reason, tokenizer=identity(other) if named else "")
+    made = tree(Group("g", ASK, (empty,)), words, 100)
+    assert made.completions == ((words.eos_token_id,),) and made.logprobs is None
+    kept = tree(Group("g", ASK, (empty,)), other, 100)
+    if named or reason == "stop":
+        assert kept.completions == ((stop,),) and kept.logprobs == ((-1.0,),)
+
+
+def test_tokens_cut_at_a_stop_string_are_kept_by_the_tokenizer_that_made_them(words):
+    """The text ends where the stop string begins, the tokens go on: here the text is empty and they spell a line break."""
+    tokens = tuple(words.encode("\n", add_special_tokens=False))
+    cut = Completion("", tokens, (True,) * len(tokens), (-1.0,) * len(tokens), "stop", tokenizer=identity(words))
+    assert tree(Group("g", ASK, (cut,)), words, 100).completions == (tokens,)
+    strange = dataclasses.replace(cut, tokenizer="0123456789abcdef")
+    assert tree(Group("g", ASK, (strange,)), words, 100).completions == ((words.eos_token_id,),)

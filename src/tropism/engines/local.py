@@ -26,6 +26,7 @@ from tropism.models.store import context_of
 from tropism.models.vocabulary import know
 from tropism.tensors.maths import shaped
 from tropism.text.chat import prompt_tokens, stop_tokens, text_of
+from tropism.text.tokenizer import identity
 from tropism.types import Completion, Message, SamplingParams, TropismError
 
 __all__ = ["LocalEngine"]
@@ -59,6 +60,7 @@ class LocalEngine:
     ) -> None:
         self.model, self.tokenizer, self.policy, self.rows = model, tokenizer, policy, rows
         self.on_tokens = on_tokens
+        self._identity = identity(tokenizer)
         if "absent_V" not in model.__dict__:
             know(model, tokenizer)
         self._stops = torch.tensor(sorted(stop_tokens(tokenizer) | _model_stops(model)))
@@ -196,6 +198,7 @@ class LocalEngine:
             logprobs=tuple(sample.logprobs),
             finish_reason="stop" if sample.finished == "stop" else "length",
             policy=self.policy,
+            tokenizer=self._identity,
         )
 
     def _check_length(self, prompts: Sequence[list[int]], params: SamplingParams) -> None:

@@ -24,6 +24,7 @@ SCHEMA = pa.schema(
                     "logprobs": pa.list_(pa.float64()),
                     "finish_reason": pa.string(),
                     "policy": pa.string(),
+                    "tokenizer": pa.string(),
                 }
             )
         ),

@@ -5,12 +5,10 @@ Contract: whatever a tokenizer's chat template says is what is trained and what 
 string when the assistant's turn is there, up to and including the token that ends the turn. The pieces are
 tokenised one by one, so that a trained completion is spelt as an engine, which starts from the prompt's
 tokens, would spell it. The loss mask comes from these differences of rendered strings, never from a search
-for content.
+for content. What a message says is data: a control token that it spells is plain text (`text/content.py`).
 
 Raw text (an empty prompt, or one message of the role `text`) touches no template: a document-start token, the
-text, and a document-end token. There a special token that the text happens to spell is plain text. Inside a
-chat it is the special token, as for `apply_chat_template`: an answer that spells the end of its turn is over
-there.
+text, and a document-end token. There too a special token that the text happens to spell is plain text.
 
 Left out: tool calls and message parts other than text (a message is a role and a string).
 """
@@ -21,6 +19,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from tropism.text.content import encode, encode_raw, guarded, special_tokens
 from tropism.types import Message, TropismError
 
 if TYPE_CHECKING:
@@ -53,17 +52,17 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     if _is_raw(messages):
         start, _ = document_ends(tokenizer)
         text = messages[0].content if messages else ""
-        return [start, *_encode(tokenizer, text, raw=True)]
-    return _encode(tokenizer, _render(tokenizer, tuple(messages), True))
+        return [start, *encode_raw(tokenizer, text)]
+    return encode(tokenizer, _render(tokenizer, tuple(messages), True))
 
 
 def completion_tokens(tokenizer: PreTrainedTokenizerBase, text: str, messages: Sequence[Message]) -> list[int]:
     """The tokens of the answer `text`, the stop token last: they follow the `prompt_tokens` of `messages`."""
     if _is_raw(messages):
         _, end = document_ends(tokenizer)
-        return [*_encode(tokenizer, text, messages[0].content if messages else "", raw=True), end]
+        return [*encode_raw(tokenizer, text, messages[0].content if messages else ""), end]
     before, answer = _turn(tokenizer, (*messages, Message("assistant", text)))
-    return _encode(tokenizer, answer, before)
+    return encode(tokenizer, answer, before)
 
 
 def conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
@@ -80,7 +79,7 @@ def conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
 
     def add(text: str, trained: bool) -> None:
         nonlocal done
-        piece = _encode(tokenizer, text, whole[:done])
+        piece = encode(tokenizer, text, whole[:done])
         tokens.extend(piece)
         mask.extend([trained] * len(piece))
         done += len(text)
@@ -181,7 +180,7 @@ def _turn_end(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
     before = _render(tokenizer, (question,), True)
     rest = _rest(tokenizer, before, _render(tokenizer, (question, Message("assistant", answer)), False))
     tail = rest[rest.rfind(answer) + len(answer) :]
-    found = [token for token in _special(tokenizer) if token in tail]
+    found = [token for token in special_tokens(tokenizer) if token in tail]
     if found:
         return min(found, key=tail.index)
     raise TropismError(
@@ -217,7 +216,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], p
 def _rendered(tokenizer: PreTrainedTokenizerBase, template: str, messages: tuple[Message, ...], prompt: bool) -> str:
     from jinja2 import TemplateError
 
-    turns = [{"role": message.role, "content": message.content} for message in messages]
+    turns = [{"role": m.role, "content": guarded(tokenizer, template, m)} for m in messages]
     try:
         text = tokenizer.apply_chat_template(
             turns, chat_template=template, add_generation_prompt=prompt, tokenize=False
@@ -229,35 +228,3 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, template: str, messages: tuple
         ) from None
     assert isinstance(text, str)  # tokens only with tokenize=True
     return text
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str, before: str = "", raw: bool = False) -> list[int]:
-    """The tokens of `text` where `before` precedes it; in `raw` text special tokens are plain text.
-
-    SentencePiece-like tokenizers put a space before a text and some also after a special token. So that there
-    is one only where the whole would have one, `text` is encoded after an anchor, which is taken off again:
-    the special token that ends `before`, or else a line break.
-    """
-
-    def encode(piece: str) -> list[int]:
-        return tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=raw)
-
-    if before and _adds_space(tokenizer):
-        ends = () if raw else (token for token in _special(tokenizer) if before.endswith(token))
-        anchor = next(iter(ends), "\n")
-        head, tokens = encode(anchor), encode(anchor + text)
-        if tokens[: len(head)] == head:
-            return tokens[len(head) :]
-    return encode(text)
-
-
-@lru_cache(maxsize=16)
-def _adds_space(tokenizer: PreTrainedTokenizerBase) -> bool:
-    alone, line_break, both = (tokenizer.encode(x, add_special_tokens=False) for x in ("a", "\n", "\na"))
-    return both != line_break + alone
-
-
-def _special(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The special tokens, longest first."""
-    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
-    return sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)

@@ -11,7 +11,9 @@ trained here), a token for the unknown (every byte is in the vocabulary).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ from tropism.types import TropismError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-__all__ = ["document_ends", "load", "train"]
+__all__ = ["document_ends", "identity", "load", "train"]
 
 
 def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -78,3 +80,14 @@ def load(path: str | Path) -> PreTrainedTokenizerBase:
         raise TropismError(
             f"no tokenizer can be read from {path} ({reason}): give a folder with a whole tokenizer.json, or a hub id"
         ) from None
+
+
+def identity(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A name for the vocabulary: equal for two tokenizers if every id stands for the same piece of text in both."""
+    return _identity(tokenizer, len(tokenizer))
+
+
+@lru_cache(maxsize=32)
+def _identity(tokenizer: PreTrainedTokenizerBase, size: int) -> str:  # `size` tells a tokenizer from itself grown
+    pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0]))
+    return hashlib.blake2b(repr(pieces).encode(), digest_size=8).hexdigest()

@@ -9,7 +9,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from tropism.tensors.batch import Tree
-from tropism.text.chat import completion_tokens, conversation, prompt_tokens, text_of
+from tropism.text.chat import completion_tokens, conversation, prompt_tokens, stop_tokens, text_of
+from tropism.text.tokenizer import identity
 from tropism.types import Completion, Group, Judgment, Message, TropismError
 
 
@@ -25,7 +26,8 @@ def tree(group: Group, tokenizer: PreTrainedTokenizerBase, context: int) -> Tree
     """
     prompt = tuple(prompt_tokens(tokenizer, group.prompt))
     completions = [
-        c if _spelt(c, tokenizer) else Completion(c.text, finish_reason=c.finish_reason) for c in group.completions
+        c if c.tokens is not None and _own(c, tokenizer) else Completion(c.text, finish_reason=c.finish_reason)
+        for c in group.completions
     ]
     tokens = tuple(
         tuple(completion_tokens(tokenizer, c.text, group.prompt)) if c.tokens is None else c.tokens for c in completions
@@ -42,10 +44,16 @@ def tree(group: Group, tokenizer: PreTrainedTokenizerBase, context: int) -> Tree
     )
 
 
-def _spelt(completion: Completion, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the completion's tokens spell its text, as those of another tokenizer do not."""
+def _own(completion: Completion, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the completion's tokens are this tokenizer's. Where nobody wrote down whose they are, they must spell its
+    text from first to last, and an answer that stopped must end with a stop token."""
+    if completion.tokenizer:
+        return completion.tokenizer == identity(tokenizer)
     tokens = completion.tokens or ()
-    return max(tokens, default=0) < len(tokenizer) and text_of(tokenizer, tokens).startswith(completion.text)
+    stopped = completion.finish_reason == "stop"
+    if not tokens or max(tokens) >= len(tokenizer) or (stopped and tokens[-1] not in stop_tokens(tokenizer)):
+        return False
+    return text_of(tokenizer, tokens) == completion.text and (stopped or completion.text != "")
 
 
 def demonstration(group: Group, tokenizer: PreTrainedTokenizerBase, context: int) -> Tree:

@@ -1,0 +1,121 @@
+"""Content is data: the tokens of rendered text, in which only the template writes control tokens.
+
+A control token is a special token, one spelt `<|…|>`, one that the chat template names, `<think>`. Where a message
+spells one (`<|assistant|>` in a question, a file, a tool's output), `guarded` puts a mark after its first character
+before the template sees it. `encode` cuts the rendered text at the marks and tokenises the pieces one by one, so the
+string is never whole, in any tokenizer; decoded, the tokens give the text back. Text that spells no control token has
+no mark, and its tokens are those of the tokenizer's own `apply_chat_template`.
+
+In an assistant's turn `<think>` is a token, and so is what is neither special nor spelt `<|…|>`: that is what a model
+says and what `text_of` shows. Left out: a control token of a single character.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from tropism.types import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+THINKING = ("<think>", "</think>")  # around the reasoning in an answer
+_MARK = "\ufdd0"  # a noncharacter, which no text is meant to contain; one that does has it doubled
+_SHAPE = re.compile(r"^[<\[][|｜]|[|｜][>\]]$")
+_ALONE = re.compile(f"(?<!{_MARK}){_MARK}(?!{_MARK})")
+
+
+class _Control(NamedTuple):
+    """Finds a control token; finds the first character of each, also of those that overlap."""
+
+    any: re.Pattern[str]
+    first: re.Pattern[str]
+
+
+def guarded(tokenizer: PreTrainedTokenizerBase, template: str, message: Message) -> str:
+    """The content of a message, with a mark in each control token that it spells."""
+    return _marked(message.content, _control(tokenizer, len(tokenizer), template, message.role))
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, before: str = "") -> list[int]:
+    """The tokens of rendered `text`, the content in it guarded, where `before` precedes it."""
+    return _cut(tokenizer, text, before, raw=False)
+
+
+def encode_raw(tokenizer: PreTrainedTokenizerBase, text: str, before: str = "") -> list[int]:
+    """The tokens of `text` that no template writes to: a control token in it is plain text."""
+    return _cut(tokenizer, _marked(text, _control(tokenizer, len(tokenizer), "", "text")), before, raw=True)
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The special tokens, longest first."""
+    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
+
+
+def _marked(text: str, control: _Control | None) -> str:
+    text = text.replace(_MARK, _MARK * 2)
+    if control is None or not control.any.search(text):
+        return text
+    return control.first.sub(r"\1" + _MARK, text)
+
+
+def _cut(tokenizer: PreTrainedTokenizerBase, text: str, before: str, raw: bool) -> list[int]:
+    if _MARK not in text:
+        return _encode(tokenizer, text, before, raw)
+    tokens: list[int] = []
+    for piece in _ALONE.split(text):
+        piece = piece.replace(_MARK * 2, _MARK)
+        tokens += _encode(tokenizer, piece, before, raw)
+        before = piece
+    return tokens
+
+
+@lru_cache(maxsize=64)
+def _control(tokenizer: PreTrainedTokenizerBase, size: int, template: str, role: str) -> _Control | None:
+    """The control tokens that content of this role may not write; `size` tells a tokenizer from itself grown."""
+    special = set(special_tokens(tokenizer))
+    others = {token.content for token in tokenizer.added_tokens_decoder.values()} - special
+    shaped = {token for token in others if _SHAPE.search(token)}
+    named = {token for token in others if token.strip() and token in template}
+    strings = {
+        "text": shaped,  # `split_special_tokens` takes care of the special ones
+        "assistant": (special | shaped) - set(THINKING),
+    }.get(role, special | shaped | named | set(THINKING))
+    if not (strings := {s for s in strings if len(s) > 1}):
+        return None
+    any_of = "|".join(map(re.escape, sorted(strings, key=len, reverse=True)))
+    return _Control(re.compile(any_of), re.compile(f"(?s)(?={any_of})(.)"))
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, before: str, raw: bool = False) -> list[int]:
+    """What `text` is where `before` precedes it: some added tokens swallow the blanks after them. SentencePiece-like
+    tokenizers put a space before a text and some also after a special token. So that there is one only where the whole
+    would have one, `text` is encoded after an anchor, which is taken off again: the special token that ends `before`, or
+    else a line break."""
+
+    def encode(piece: str) -> list[int]:
+        return tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=raw)
+
+    if not raw and before.endswith(_swallowing(tokenizer)):
+        text = text.lstrip()
+    if before and _adds_space(tokenizer):
+        ends = () if raw else (token for token in special_tokens(tokenizer) if before.endswith(token))
+        anchor = next(iter(ends), "\n")
+        head, tokens = encode(anchor), encode(anchor + text)
+        if tokens[: len(head)] == head:
+            return tokens[len(head) :]
+    return encode(text)
+
+
+@lru_cache(maxsize=16)
+def _adds_space(tokenizer: PreTrainedTokenizerBase) -> bool:
+    alone, line_break, both = (tokenizer.encode(x, add_special_tokens=False) for x in ("a", "\n", "\na"))
+    return both != line_break + alone
+
+
+@lru_cache(maxsize=16)
+def _swallowing(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    return tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.rstrip)
