@@ -312,9 +312,9 @@ def test_a_recipe_that_is_not_toml(place: Place) -> None:
 
 def test_a_run_folder_that_cannot_be_one(place: Place) -> None:
     place.out = place.write("file", "x")
-    assert place.refused(TOKENIZER) == f"{place.out} cannot be a run folder (File exists): choose another --out"
+    assert place.refused(TOKENIZER) == f"{place.out} cannot be written (File exists): choose another --out"
     place.out = place.out / "inside"
-    assert place.refused(TOKENIZER) == f"{place.out} cannot be a run folder (Not a directory): choose another --out"
+    assert place.refused(TOKENIZER) == f"{place.out} cannot be written (Not a directory): choose another --out"
 
 
 def test_a_run_folder_that_may_not_be_written(place: Place) -> None:

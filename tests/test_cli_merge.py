@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,4 +71,20 @@ def test_what_is_no_adapter_is_refused_in_one_sentence(base: str, words, tmp_pat
     assert not (tmp_path / "plain").exists()
     save(LORA.train_lm(base, 0), words, tmp_path / "lora")
     said = tropism("merge", tmp_path / "lora", "--out", base)
-    assert said.code == 2 and said.err == f"tropism: {base} is not empty: give another --out\n"
+    assert said.code == 2 and said.err == f"tropism: {base} exists and is not empty: give another --out\n"
+    (tmp_path / "file").write_text("mine")
+    said = tropism("merge", tmp_path / "lora", "--out", tmp_path / "file")
+    assert said.code == 2 and said.err == f"tropism: {tmp_path / 'file'} exists and is not empty: give another --out\n"
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_full_disk_leaves_no_half_of_a_model(base: str, words, tmp_path: Path) -> None:
+    save(LORA.train_lm(base, 0), words, tmp_path / "lora")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30 * 1024, before[1]))
+    try:
+        said = tropism("merge", tmp_path / "lora", "--out", tmp_path / "plain")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert said.code == 2 and said.err.startswith(f"tropism: the disk is full while writing {tmp_path / 'plain'}")
+    assert said.err.count("\n") == 1 and sorted(p.name for p in tmp_path.iterdir()) == ["base", "lora"]

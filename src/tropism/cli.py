@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -259,12 +260,12 @@ def _run(recipe: str, overrides: list[str], out: Path | None, checkpoint_s: floa
 
 def _model(text: str) -> str:
     """A model folder or hub id as it is; of a run folder, the model of its last stage that made a chat model."""
-    from tropism.store.run import latest
+    from tropism.store.run import latest, read_stage
 
     folder = Path(text)
     if not (folder / "recipe.json").exists():
         return text
-    policies = [p / "out" for p in latest(folder).values() if _is_policy(p)]
+    policies = [p / "out" for p in latest(folder).values() if _is_policy(read_stage(p))]
     if not policies:
         raise TropismError(
             f"{folder} has no finished sft, rl, offline or rest stage to talk to: run the recipe further"
@@ -272,8 +273,8 @@ def _model(text: str) -> str:
     return str(policies[-1])
 
 
-def _is_policy(stage: Path) -> bool:
-    kind = json.loads((stage / "stage.json").read_text(encoding="utf-8"))["fields"]["kind"]
+def _is_policy(stage: Mapping[str, Any] | None) -> bool:
+    kind = stage["fields"]["kind"] if stage else ""
     return kind.rpartition(":")[0].rpartition(".")[2] in ("sft", "rl", "offline", "rest")
 
 

@@ -6,7 +6,6 @@ every file and, as `meta`, the figures that opened the gate, so that they stay w
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from tropism.report.read import EVALUATION, Findings, read
 from tropism.store import files
-from tropism.store.run import latest
+from tropism.store.run import latest, read_stage
 from tropism.types import TropismError
 
 
@@ -29,8 +28,7 @@ def promote(run: Path, model: str, out: Path, over: str, metric: str) -> str:
             f"{model} above; train it further or measure on more prompts"
         )
     source = _source(run, findings, model)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise TropismError(f"{out} exists and is not empty: give another --out")
+    files.vacant(out)
     evidence = {"model": model, "over": over, "metric": metric, "figures": figures, "recipe": findings.recipe}
     files.write_folder(out, lambda folder: _copy(source, folder), evidence)
     return f"in {metric} {said}"
@@ -42,7 +40,8 @@ def _source(run: Path, findings: Findings, model: str) -> Path:
     if ref not in {stage.id for stage in findings.stages}:
         raise TropismError(f"{model} is {ref}, which is no finished and whole stage of {run}: run the recipe again")
     evaluation = [stages[s.id] for s in findings.stages if (stages[s.id] / "out" / EVALUATION).exists()][-1]
-    if _record(evaluation)["inputs"].get(ref) != _record(stages[ref])["fingerprint"]:
+    measured, made = read_stage(evaluation) or {}, read_stage(stages[ref]) or {}  # whole, or they were not finished
+    if measured["inputs"].get(ref) != made["fingerprint"]:
         raise TropismError(f"{model} was made anew since it was evaluated in {run}: run the recipe again")
     return stages[ref] / "out"
 
@@ -54,10 +53,6 @@ def _copy(source: Path, folder: Path) -> None:
         store.merge(source, folder)
     else:
         shutil.copytree(source, folder, dirs_exist_ok=True)
-
-
-def _record(stage: Path) -> Mapping[str, Any]:
-    return json.loads((stage / "stage.json").read_text("utf-8"))
 
 
 def _figure(models: Mapping[str, Mapping[str, Any]], name: str, metric: str, run: Path) -> Mapping[str, float]:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -17,8 +18,9 @@ from typing import ClassVar, Literal
 import pytest
 
 from tropism.recipe import Recipe
+from tropism.store import files
 from tropism.store.progress import Reporter
-from tropism.store.run import Run, Work, done, latest, read_metrics, run_recipe, stage_seed, status
+from tropism.store.run import Run, Work, done, latest, read_metrics, read_stage, run_recipe, stage_seed, status
 from tropism.types import Group, Judge, Judgment, ModelRef, TropismError
 
 
@@ -394,3 +396,98 @@ def test_what_judges_fail_on_is_counted_once_also_after_a_kill(tmp_path: Path, c
     assert said[0] == "chain: a completion is left without a score: [31mred"  # and no red
     assert said[1] == "chain: 6 completions have no score, as the judge failed on them"
     assert facts(tmp_path / "cut", 2, 5) == whole
+
+
+JUNK = {
+    "a folder of somebody else": lambda at: (at / "5abc").mkdir(),
+    "a file with a number": lambda at: (at / "00000009").write_text("x"),
+    "a note": lambda at: (at / "00000009.txt").write_text("x"),
+    "an empty folder with a number": lambda at: (at / "00000009").mkdir(),
+    "a manifest that says nothing": lambda at: files.write_folder(at / "00000009", lambda folder: None, {}),
+    "a manifest of another program": lambda at: ((at / "9").mkdir(), (at / "9" / "manifest.json").write_text("[]")),
+    "a file that a killed writer left": lambda at: (at / ".00000009.part").write_text("x"),
+}
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_junk_among_the_checkpoints_costs_nothing(tmp_path: Path, junk: str) -> None:
+    whole = once(tmp_path / "whole", Chain())
+    cut = once(tmp_path / "cut", Chain(), stop_at=4)
+    JUNK[junk](cut / "checkpoints")
+    assert status(Recipe("r", 0, {"chain": Chain()}), tmp_path / "cut") == {"chain": "continues"}
+    once(tmp_path / "cut", Chain())
+    assert value(cut) == value(whole) and Chain.began == ["chain"] * 3
+    assert (cut / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("place", ["out", "checkpoints", "DONE"])
+def test_a_file_or_folder_of_the_wrong_kind_inside_a_stage_is_made_anew(tmp_path: Path, place: str) -> None:
+    whole = once(tmp_path / "whole", Chain())
+    cut = once(tmp_path / "cut", Chain(), stop_at=1)
+    files.remove(cut / place)
+    (cut / place).mkdir() if place == "DONE" else (cut / place).write_text("x")
+    once(tmp_path / "cut", Chain())
+    assert value(cut) == value(whole) and done(cut) is not None
+
+
+def test_a_file_where_a_stage_should_be_is_one_sentence(tmp_path: Path) -> None:
+    folder = once(tmp_path, Chain())
+    files.remove(folder)
+    folder.write_text("mine")
+    with pytest.raises(TropismError, match=r"chain-\w+ cannot be written \(File exists\): choose another --out"):
+        once(tmp_path, Chain())
+    assert folder.read_text() == "mine"
+
+
+@pytest.mark.parametrize("gone", ["the run", "the stage"])
+def test_a_folder_that_vanishes_in_the_middle_is_one_sentence(tmp_path: Path, gone: str) -> None:
+    @dataclass(frozen=True)
+    class Losing(Chain):
+        def run(self, work: Work) -> None:
+            shutil.rmtree(tmp_path / "run" if gone == "the run" else work.folder)
+            work.log(step=1)
+
+    with Run(tmp_path / "run", reporter=QUIET) as run:
+        with pytest.raises(TropismError, match=r"cannot be written \(No such file or directory\)"):
+            run(Losing())
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"folders": []}', '{"stages": {}, "folders": {}', "[" * 100_000])
+def test_a_damaged_recipe_json_is_said_and_mended_by_the_same_command(tmp_path: Path, content: str) -> None:
+    run_recipe(recipe(), tmp_path, reporter=QUIET)
+    before = (tmp_path / "recipe.json").read_text()
+    (tmp_path / "recipe.json").write_text(content)
+    with pytest.raises(TropismError) as caught:
+        latest(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path / 'recipe.json'} is damaged: `tropism run` the recipe again with --out {tmp_path}, it writes that "
+        "file anew and skips what is done"
+    )
+    Chain.began.clear()
+    run_recipe(recipe(), tmp_path, reporter=QUIET)
+    assert (tmp_path / "recipe.json").read_text() == before and Chain.began == []
+
+
+def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(TropismError, match="file is not a run folder: give one that `tropism run` has made"):
+        latest(tmp_path / "file")
+    with pytest.raises(TropismError, match=r"file cannot be written \(File exists\): choose another --out"):
+        Run(tmp_path / "file")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"fields": 1}', '{"id": "x"}'])
+def test_a_torn_stage_json_is_no_stage(tmp_path: Path, content: str) -> None:
+    folder = once(tmp_path, Chain())
+    assert (read_stage(folder) or {})["id"] == "chain"
+    (folder / "stage.json").write_text(content)
+    assert read_stage(folder) is None and done(folder) is None
+    (folder / "stage.json").unlink()
+    assert read_stage(folder) is None
+
+
+def test_a_line_of_metrics_that_a_kill_has_cut_is_left_out(tmp_path: Path) -> None:
+    folder = once(tmp_path, Chain(steps=3))
+    with (folder / "metrics.jsonl").open("ab") as file:
+        file.write('{"step": 4, "note": "é'.encode()[:-1])
+    assert [m["step"] for m in read_metrics(folder)] == [1, 2, 3]

@@ -33,6 +33,7 @@ from tropism.models import adapters, strict
 from tropism.models.halves import text_config, vocabulary_of
 from tropism.models.scalar import language_class, scalar_class
 from tropism.models.vocabulary import know
+from tropism.store import files
 from tropism.text import tokenizer as tokenizers
 from tropism.text.chat import PAD
 from tropism.types import TropismError
@@ -185,15 +186,16 @@ def _padded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTr
 
 
 def merge(adapter: Path, out: Path) -> None:
-    """Writes the plain model that a base and its adapter amount to."""
+    """Writes the plain model that a base and its adapter amount to, whole or not at all."""
     if not adapters.is_adapter(adapter):
         raise TropismError(
             f"{adapter} is no adapter, it has no adapter_config.json: give a folder that peft has written"
         )
-    if out.exists() and any(out.iterdir()):
-        raise TropismError(f"{out} is not empty: give another --out")
-    load = load_scalar if adapters.is_scalar(adapter) else load_lm
-    save(load(adapter), tokenizers.load(adapter), out)
+    files.vacant(out)
+    model = (load_scalar if adapters.is_scalar(adapter) else load_lm)(adapter)
+    words = tokenizers.load(adapter)
+    with files.whole_folder(out) as folder:
+        save(model, words, folder)
 
 
 def context_of(model: PreTrainedModel) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tropism.store.run import done, latest, read_metrics
+from tropism.store.run import done, latest, read_metrics, read_recipe, read_stage
 
 EVALUATION = "evaluation.json"  # written by the evaluate stage
 SIMULATED = {
@@ -70,11 +70,11 @@ def read(folder: Path) -> Findings:
     """Raises TropismError if `folder` is not a run folder."""
     stages, evaluation, evaluate = [], {}, {}
     finished = latest(folder)
-    recipe = json.loads((folder / "recipe.json").read_text("utf-8"))
+    recipe = read_recipe(folder)
     for id, path in finished.items():
-        if (meta := done(path)) is None:
+        if (meta := done(path)) is None or (stage := read_stage(path)) is None:
             continue
-        fields = json.loads((path / "stage.json").read_text("utf-8"))["fields"]
+        fields = stage["fields"]
         kind = _short(fields["kind"])
         stages.append(Finished(id, kind, meta["seconds"], fields, finite(meta["facts"]), read_metrics(path)))
         if (file := path / "out" / EVALUATION).exists():

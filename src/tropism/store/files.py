@@ -52,20 +52,40 @@ def whole(path: Path) -> Iterator[Path]:
 
 def write_folder(path: Path, fill: Callable[[Path], None], meta: dict[str, Any]) -> None:
     """Lets `fill` write files into a temporary folder, adds a manifest of their checksums, and renames it to `path`."""
+    with whole_folder(path) as folder:
+        fill(folder)
+        seal(folder, meta)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Gives a folder to fill, which replaces `path` once the block has ended well; else nothing is left of it."""
     temporary = part(path)
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
         with explained(path):
+            remove(temporary)
             temporary.mkdir(parents=True)
-            fill(temporary)
-            seal(temporary, meta)
-            if path.exists():
-                shutil.rmtree(path)
+            yield temporary
+            remove(path)
             os.replace(temporary, path)
             sync_folder(path.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)  # what a full disk needs most
         raise
+
+
+def vacant(path: Path) -> None:
+    """Raises unless nothing stands at `path`, or an empty folder."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise TropismError(f"{path} exists and is not empty: give another --out")
+
+
+def remove(path: Path) -> None:
+    """A file, a folder with all in it, or nothing at all."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def seal(folder: Path, meta: dict[str, Any], name: str = MANIFEST, leave_out: str = "") -> None:
@@ -92,7 +112,7 @@ def sealed(folder: Path, name: str = MANIFEST) -> dict[str, Any] | None:
             file = folder / relative
             if file.stat().st_size != size or _checksum(file) != checksum:
                 return None
-        return manifest["meta"]
+        return dict(manifest["meta"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 

@@ -103,8 +103,8 @@ class Work:
         path = self.folder / "checkpoints" / f"{step:08d}"
         path.parent.mkdir(exist_ok=True)
         files.write_folder(path, fill, meta)
-        for old in self._checkpoints()[KEPT_CHECKPOINTS:]:
-            shutil.rmtree(old)
+        for old in _checkpoints(self.folder)[KEPT_CHECKPOINTS:]:
+            files.remove(old)
         self._saved = time.monotonic()
 
     def restore(self) -> tuple[int, Path] | None:
@@ -120,13 +120,14 @@ class Work:
 
     def _newest(self) -> tuple[Path, dict[str, Any]] | None:
         for unfinished in (self.folder / "checkpoints").glob(".*.part"):
-            shutil.rmtree(unfinished)
-        for path in self._checkpoints():
-            if (meta := files.sealed(path)) is not None:
+            files.remove(unfinished)
+        for path in _checkpoints(self.folder):
+            meta = files.sealed(path)
+            if meta is not None and set(meta) >= {"step", "metrics_bytes", "seconds", "facts"}:
                 self._cut_metrics(meta["metrics_bytes"])
                 return path, meta
             self.note(f"the checkpoint {path.name} is damaged and passed over")
-            shutil.rmtree(path)
+            files.remove(path)
         self._cut_metrics(0)
         return None
 
@@ -152,12 +153,8 @@ class Work:
 
     def last_checkpoint(self) -> str:
         """For messages: the newest checkpoint's path."""
-        paths = self._checkpoints()
+        paths = _checkpoints(self.folder)
         return str(paths[0]) if paths else "none yet"
-
-    def _checkpoints(self) -> list[Path]:
-        """Newest first."""
-        return sorted((self.folder / "checkpoints").glob("[0-9]*"), reverse=True)
 
     def _cut_metrics(self, size: int) -> None:
         """To `size` bytes, or to the last whole line of a file that is shorter."""
@@ -209,13 +206,8 @@ class Run:
             self._lock.close()
 
     def _open(self) -> None:
-        try:
-            with files.explained(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TropismError(
-                f"{self.folder} cannot be a run folder ({error.strerror}): choose another --out"
-            ) from None
+        with files.explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.folder)
 
     def __call__(self, stage: Stage, id: str = "") -> Path:
@@ -264,9 +256,11 @@ class Run:
         """The stage's folder with stage.json and an empty `out`."""
         with files.explained(folder):
             folder.mkdir(exist_ok=True)
-            (folder / DONE).unlink(missing_ok=True)
-            shutil.rmtree(folder / "out", ignore_errors=True)
+            for old in (DONE, "out"):
+                files.remove(folder / old)
             (folder / "out").mkdir()
+            if (folder / "checkpoints").is_file():
+                files.remove(folder / "checkpoints")
         files.write_json(
             folder / "stage.json",
             {
@@ -309,24 +303,46 @@ def status(recipe: Recipe, folder: Path) -> dict[str, str]:
     for id, stage in recipe.stages.items():
         mark = fingerprint(stage, stage_seed(recipe.seed, id), artifacts)
         path = folder / f"{id}-{mark[:8]}"
-        started = any((path / "checkpoints").glob("[0-9]*"))
-        states[id] = "done" if done(path) is not None else "continues" if started else "to do"
+        states[id] = "done" if done(path) is not None else "continues" if _checkpoints(path) else "to do"
         artifacts[id] = Artifact(type(stage).makes, path / "out", mark, id)
     return states
 
 
 def latest(folder: Path) -> dict[str, Path]:
     """The finished folder of each stage that last ran in a run folder, in the order they ran."""
-    try:
-        folders: Mapping[str, str] = json.loads((folder / RECIPE).read_text("utf-8"))["folders"]
-    except (OSError, ValueError, KeyError):
-        raise TropismError(f"{folder} is not a run folder: give one that `tropism run` has made") from None
+    folders = read_recipe(folder)["folders"]
     return {id: folder / name for id, name in folders.items() if (folder / name / DONE).exists()}
+
+
+def read_recipe(folder: Path) -> dict[str, Any]:
+    """recipe.json: {"name", "seed", "stages": {id: fields}, "folders": {id: name}}."""
+    try:
+        found = json.loads((folder / RECIPE).read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise TropismError(f"{folder} is not a run folder: give one that `tropism run` has made") from None
+    except (OSError, ValueError, RecursionError):
+        found = {}
+    if not isinstance(found, dict) or not all(isinstance(found.get(k), dict) for k in ("stages", "folders")):
+        raise TropismError(
+            f"{folder / RECIPE} is damaged: `tropism run` the recipe again with --out {folder}, it writes that file "
+            "anew and skips what is done"
+        )
+    return found
+
+
+def read_stage(folder: Path) -> dict[str, Any] | None:
+    """stage.json of a stage's folder: {"id", "fingerprint", "fields", …}; None if it is torn."""
+    try:
+        found = json.loads((folder / "stage.json").read_text("utf-8"))
+        return found if isinstance(found["fields"], dict) else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def done(folder: Path) -> dict[str, Any] | None:
     """What DONE says, if the stage is finished and its files are whole; None otherwise."""
-    return files.sealed(folder, DONE)
+    meta = files.sealed(folder, DONE)
+    return meta if meta is not None and {"seconds", "facts"} <= set(meta) else None
 
 
 def stage_seed(seed: int, id: str) -> int:
@@ -335,9 +351,16 @@ def stage_seed(seed: int, id: str) -> int:
 
 
 def read_metrics(folder: Path) -> list[Mapping[str, Any]]:
-    """The lines of a stage folder's metrics.jsonl."""
+    """The lines of a stage folder's metrics.jsonl, but for one that a kill has cut."""
     path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+
+
+def _checkpoints(stage: Path) -> list[Path]:
+    """Newest first; what somebody else put there is left alone."""
+    found = (stage / "checkpoints").glob("[0-9]*")
+    return sorted((p for p in found if p.name.isdecimal() and p.is_dir()), key=lambda p: int(p.name), reverse=True)
 
 
 def _judges(value: Any) -> list[Judge]:
