@@ -127,6 +127,21 @@ def test_over_and_metric_choose_what_decides(run: Path, tmp_path: Path) -> None:
     assert said.out.startswith("in chrf lora has 70 [69, 71] and ppo has 63 [61, 65]\n")
 
 
+def test_wins_are_held_against_one_half(run: Path, tmp_path: Path) -> None:
+    """A model's wins over itself are no measurement, so the other model has none."""
+    won = {"sft": {}, "ppo": {"win_over_sft": {"value": 0.55, "low": 0.51, "high": 0.6}}}
+    won["lora"] = {"win_over_sft": {"value": 0.55, "low": 0.5, "high": 0.6}}
+    files.write_json(run / "evaluation-01" / "out" / "evaluation.json", {"over": "sft", "models": won})
+    finish(run, "evaluation", json.loads((run / "evaluation-01" / "stage.json").read_text())["fields"], INPUTS)
+    said = tropism("promote", run, "ppo", "--metric", "win_over_sft", "--out", tmp_path / "served")
+    assert said.code == 0 and said.out.startswith("in win_over_sft ppo has 0.55 [0.51, 0.6]\n")
+    said = tropism("promote", run, "lora", "--metric", "win_over_sft", "--out", tmp_path / "other")
+    assert (
+        said.code == 2
+        and "lora has 0.55 [0.5, 0.6] on held-out prompts, and that is not apart from one half" in said.err
+    )
+
+
 @torch.no_grad()
 def test_an_adapter_leaves_as_a_plain_model(run: Path, tmp_path: Path) -> None:
     assert tropism("promote", run, "lora", "--out", tmp_path / "served").code == 0

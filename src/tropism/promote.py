@@ -20,12 +20,15 @@ from tropism.types import TropismError
 def promote(run: Path, model: str, out: Path, over: str, metric: str) -> str:
     """Copies an evaluated model out of a run; returns the measured sentence. Raises TropismError with it otherwise."""
     findings = read(run)
-    figures = {name: _figure(findings.models, name, metric, run) for name in (model, over)}
-    said = " and ".join(f"{name} has {_shown(figures[name])}" for name in (model, over))
-    if figures[model]["low"] <= figures[over]["high"]:
+    even = metric == f"win_over_{over}"  # what a model wins over itself is one half, and not measured
+    names = (model,) if even else (model, over)
+    figures = {name: _figure(findings.models, name, metric, run) for name in names}
+    said = " and ".join(f"{name} has {_shown(figures[name])}" for name in names)
+    if figures[model]["low"] <= (0.5 if even else figures[over]["high"]):
+        why = "that is not apart from one half" if even else f"the intervals are not apart with {model} above"
         raise TropismError(
-            f"{model} is not promoted: in {metric} {said} on held-out prompts, and the intervals are not apart with "
-            f"{model} above; train it further or measure on more prompts"
+            f"{model} is not promoted: in {metric} {said} on held-out prompts, and {why}; train it further or measure on "
+            "more prompts"
         )
     source = _source(run, findings, model)
     files.vacant(out)

@@ -89,12 +89,15 @@ def test_the_report_says_who_leads_who_hacks_and_who_is_apart(run: Path) -> None
     assert quality == {"search": 0.9, "good": 0.63, "hack": 0.5222, "poor": 0.45}
     assert (found["equal_spent"]["level"], list(found["equal_spent"]["methods"])) == (180, ["good", "poor", "hack"])
     assert sentences(found) == [
-        "At equal KL search has the highest true quality, 0.90; every other is told apart from it.",
-        "At equal compute good has the highest true quality, 0.79; every other is told apart from it.",
+        "At equal KL search has the highest true quality, 0.90; every other is told apart from it, over prompts only where "
+        "marked *.",
+        "At equal compute good has the highest true quality, 0.79; every other is told apart from it, over prompts only "
+        "where marked *.",
+        "* Over prompts only. One seed each, which tells nothing of how another would have ended: poor, hack.",
         "hack over-optimises: from 9.00 nats on the true quality fell from 0.70 to 0.20 while the learned reward went "
         "from 5.00 to 9.00.",
-        "search: its KL is the bound log n − (n−1)/n, and its tokens are paid at every answer, so that it has no place "
-        "at equal compute.",
+        "search: it is not trained and has no seeds, its KL is the bound log n − (n−1)/n, and its tokens are paid at "
+        "every answer, so that it has no place at equal compute.",
         "hack: its learned reward is another judge's, in other units.",
     ]
 
@@ -112,7 +115,10 @@ def test_one_that_cannot_be_told_from_the_first_is_named(tmp_path: Path) -> None
         finish(tmp_path / "run", id, [line(0, 0, 0.5, 0), line(10, 1, end, 1)])
     finish(tmp_path / "run", "d", [line(0, 0, 0.5, 0), line(10, 1, 0.9, 1)], policy="a")
     said = sentences(write(tmp_path / "run")["comparison"])
-    assert said[0] == "At equal KL a has the highest true quality, 0.80; not told apart from it: b."
+    assert (
+        said[0]
+        == "At equal KL a has the highest true quality, 0.80; not told apart from it: b, over prompts only where marked *."
+    )
     assert said[-1] == "Left out, as of another start, or looked at with other prompts, truth or sampling: d."
 
 
@@ -122,8 +128,10 @@ def test_the_terminal_shows_both_tables(run: Path) -> None:
     assert [text.split()[0] for text in said[2:6]] == ["search", "good", "hack", "poor"]
     assert said[6] == "at 180 tokens generated and trained:"
     assert said[8].split()[:2] == ["good", "0.79"]
-    assert "p≤0.001" in said[9]
-    assert max(map(len, said[:12])) <= 120
+    # two seeds at 0.78 and 0.80, and one of poor: its own figures and what stands beside it are over prompts only
+    poor = said[9]
+    assert "p≤0.001" in poor and poor.count("]*") == 4 and "]*" not in said[8]
+    assert max(map(len, said[:11])) <= 120
 
 
 def test_the_page_has_the_section_and_still_needs_nothing_else(run: Path) -> None:

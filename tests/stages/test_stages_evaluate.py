@@ -18,11 +18,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.prompts import Prompts
 from tropism.judges.verifier import Verifier
+from tropism.models.store import Architecture, create, save
 from tropism.search.best_of_n import BestOfN
 from tropism.stages.evaluate import Evaluate
 from tropism.stages.reward import HELD_OUT
 from tropism.store import groups as store
+from tropism.store.progress import Reporter
 from tropism.store.run import Run
+from tropism.text.tokenizer import train
 from tropism.types import Completion, Group, Judgment, Message, SamplingParams, TropismError
 
 ASKED = Phrasebook("held_out", count=12)
@@ -65,10 +68,14 @@ def test_figures_are_those_of_the_answers(evaluated: Path) -> None:
         assert said["stop_rate"]["value"] == pytest.approx(np.mean(stopped), abs=1e-4)
         assert said["quality"]["low"] <= said["quality"]["value"] <= said["quality"]["high"]
         sft = [[likeness(c.text, g.target or "") for c in g.completions] for g in answers["sft"]]
+        if name == "sft":  # one half by construction is no measurement
+            assert {"win_over_sft", "kl_to_sft", "left_out"}.isdisjoint(said)
+            continue
         wins = [np.mean([(a > b) + 0.5 * (a == b) for a, b in itertools.product(*pair)]) for pair in zip(scores, sft)]
         assert said["win_over_sft"]["value"] == pytest.approx(np.mean(wins), abs=1e-4)
     assert abs(found["models"]["ppo"]["win_over_sft"]["value"] - 0.5) > 0.01
-    assert found["models"]["sft"]["win_over_sft"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+    assert found["models"]["base"]["left_out"] == {"kl_to_sft": "base is asked in raw text"}
+    assert "left_out" not in found["models"]["ppo"]
     assert "reward" in found["models"]["ppo"] and "reward" not in found["models"]["base"]  # it is asked in raw text
     assert [m.role for m in answers["base"][0].prompt] == ["text"]
     assert [m.role for m in answers["ppo"][0].prompt] == ["user"]
@@ -98,7 +105,6 @@ def test_greedy_figures_are_those_of_transformers_generate(run: Run, model_folde
 
 def test_kl_is_the_mean_log_ratio_of_the_samples(evaluated: Path, model_folder: str, other_folder: str) -> None:
     found = figures(evaluated)["models"]
-    assert found["sft"]["kl_to_sft"]["value"] == pytest.approx(0.0, abs=1e-4)
     assert "kl_to_sft" not in found["base"]
     words = AutoTokenizer.from_pretrained(model_folder)
     there, here = (AutoModelForCausalLM.from_pretrained(p).eval() for p in (other_folder, model_folder))
@@ -176,7 +182,7 @@ def test_prompts_without_a_reference_give_no_exact_match(run: Run, model_folder:
     asked = Prompts(prompts=("a", "b", "c"))
     found = figures(run(Evaluate({"sft": model_folder}, asked, sampling=SAMPLING)))["models"]["sft"]
     assert {"exact_greedy", "exact_sampled", "chrf", "quality", "win_over_sft"}.isdisjoint(found)
-    assert {"tokens", "stop_rate", "kl_to_sft"} <= found.keys()
+    assert {"tokens", "stop_rate"} <= found.keys()
 
 
 def test_metrics_score_all_answers_together(run: Run, model_folder: str) -> None:
@@ -258,7 +264,8 @@ def test_a_search_chooses_by_the_proxy(run: Run, model_folder: str) -> None:
     assert mean["best"] > mean["sft"]
     assert found["best"]["reward"]["low"] > found["sft"]["reward"]["value"]
     assert len({tuple(c.tokens or ()) for c in best[0].completions}) > 1
-    assert "kl_to_sft" in found["sft"] and "kl_to_sft" not in found["best"]
+    assert "kl_to_sft" not in found["best"] and "a search chose" in found["best"]["left_out"]["kl_to_sft"]
+    assert "win_over_sft" in found["best"]  # the same model, but not the same answers
 
 
 @pytest.mark.parametrize(
@@ -272,3 +279,81 @@ def test_a_search_needs_a_model_and_a_proxy(model_folder: str, changes: dict[str
     fields = {"models": {"sft": model_folder}, "prompts": ASKED, "proxy": TRUTH, **changes}
     with pytest.raises(TropismError, match=said):
         Evaluate(**fields)
+
+
+def test_greedy_answers_have_no_kl(run: Run, model_folder: str, other_folder: str) -> None:
+    """Each is certain, so its log-probability is 0, and the log-ratio would be that of what was not sampled."""
+    models = {"sft": model_folder, "again": model_folder, "ppo": other_folder}
+    found = figures(run(Evaluate(models, ASKED, TRUTH, sampling=SamplingParams(n=1, max_tokens=6, temperature=0.0))))
+    assert found["models"]["ppo"]["left_out"] == {"kl_to_sft": "at temperature 0 nothing is sampled"}
+    for said in found["models"].values():
+        assert "kl_to_sft" not in said
+    assert "win_over_sft" in found["models"]["ppo"] and "win_over_sft" not in found["models"]["again"]
+
+
+@pytest.fixture
+def foreign_folder(tmp_path: Path) -> str:
+    """A model with a tokenizer of its own, and a chat template."""
+    own = train([f"{n} weeks, {n} semaines\n" for n in range(100)], 290)
+    save(create(Architecture("llama", 32, 1, 2, context=128), own, 0), own, tmp_path / "foreign")
+    return str(tmp_path / "foreign")
+
+
+def test_models_of_other_tokenizers_have_all_but_a_kl(run: Run, model_folder: str, foreign_folder: str) -> None:
+    models = {"sft": model_folder, "foreign": foreign_folder}
+    out = run(Evaluate(models, ASKED, TRUTH, TRUTH, metrics=("bleu",), sampling=SAMPLING))
+    said = figures(out)["models"]["foreign"]
+    assert said["left_out"] == {"kl_to_sft": "its tokens are not those of sft"} and "kl_to_sft" not in said
+    expected = {"quality", "reward", "win_over_sft", "bleu_sampled", "exact_sampled", "tokens", "stop_rate"}
+    assert expected <= said.keys()
+    groups = list(store.read(out / "foreign.parquet"))
+    scores = [likeness(c.text, g.target or "") for g in groups for c in g.completions]
+    assert said["quality"]["value"] == pytest.approx(np.mean(scores), abs=1e-4)
+    assert (
+        "kl_to_foreign" not in figures(run(Evaluate(models, ASKED, sampling=SAMPLING, over="foreign")))["models"]["sft"]
+    )
+
+
+def test_what_is_never_right_is_not_known_to_be_never_right(run: Run, model_folder: str, other_folder: str) -> None:
+    """No figure that has bounds is a point: 0 of 12 prompts leave room for 24 %."""
+    never = Verifier(lambda completion: 0.0)
+    models = {"sft": model_folder, "ppo": other_folder}
+    said = figures(run(Evaluate(models, ASKED, never, never, metrics=("bleu", "chrf", "rouge_l"), sampling=SAMPLING)))
+    for name, found in said["models"].items():
+        assert found["quality"]["value"] == found["reward"]["value"] == 0
+        assert 0.15 < found["quality"]["high"] < 0.35
+        for key, figure in found.items():
+            if isinstance(figure, dict) and "low" in figure:
+                assert figure["low"] < figure["high"], (name, key)
+    assert said["models"]["ppo"]["win_over_sft"]["value"] == 0.5
+
+
+def test_answers_outlive_figures_that_fail(
+    run: Run, model_folder: str, other_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are on the disk before anything is computed from them, and the same command does not sample again."""
+    stage = Evaluate({"sft": model_folder, "ppo": other_folder}, ASKED, TRUTH, sampling=SAMPLING)
+    with Run(tmp_path / "whole", reporter=Reporter(quiet=True)) as other:
+        whole = figures(other(stage))
+    asked: list[str] = []
+    answer, measure = Evaluate._answer, Evaluate._figures
+
+    def counted(self: Evaluate, name: str, *rest: Any) -> Any:
+        asked.append(name)
+        if asked == ["sft", "ppo"]:
+            raise KeyboardInterrupt  # in the middle of the second model
+        return answer(self, name, *rest)
+
+    def fails(*_: Any) -> Any:
+        raise RuntimeError
+
+    monkeypatch.setattr(Evaluate, "_answer", counted)
+    monkeypatch.setattr(Evaluate, "_figures", fails)
+    for error in (KeyboardInterrupt, RuntimeError, RuntimeError):
+        with pytest.raises(error):
+            run(stage)
+    assert asked == ["sft", "ppo", "ppo"]
+    (left,) = (tmp_path / "run").glob("evaluate-*/out")
+    assert {f.name for f in left.iterdir()} == {"sft.parquet", "ppo.parquet"}
+    monkeypatch.setattr(Evaluate, "_figures", measure)
+    assert figures(run(stage)) == whole and len(asked) == 3

@@ -61,16 +61,29 @@ def test_a_value_is_the_mean_of_the_systems_corpus_scores(metric: TextMetric, th
 def test_an_interval_is_that_of_corpora_of_drawn_prompts(
     metric: TextMetric, theirs: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All samples of a drawn prompt are drawn, and each corpus is scored anew from its text."""
+    """All samples of a drawn prompt are drawn, and each corpus is scored anew from its text. Prompt 5 is all five
+    references, right, and prompt 6 all five, unanswered: the others weigh as much if they stand there five times."""
     monkeypatch.setattr(_text_metrics, "RESAMPLES", 25)
-    answers, references = corpus(9, 2)
+    answers, references = corpus(5, 2)
     scores = []
-    for drawn in np.random.default_rng(0).integers(0, 9, (25, 9)):
-        right = [references[i] for i in drawn]
-        scores.append(np.mean([theirs().corpus_score([answers[i][n] for i in drawn], [right]).score for n in (0, 1)]))
+    for drawn in np.random.default_rng(0).integers(0, 7, (25, 5)):
+        right = [text for i in drawn for text in (references if i >= 5 else [references[i]] * 5)]
+        systems = (
+            [text for i in drawn for text in ([[answers[i][n]] * 5 for i in range(5)] + [references, [""] * 5])[i]]
+            for n in (0, 1)
+        )
+        scores.append(np.mean([theirs().corpus_score(system, [right]).score for system in systems]))
     figure, _ = measure(metric, answers, references)
     assert [figure["low"], figure["high"]] == [round(float(q), 4) for q in np.quantile(scores, [0.025, 0.975])]
     assert figure["low"] < figure["high"]
+
+
+@pytest.mark.parametrize("metric", ["bleu", "chrf", "rouge_l"])
+def test_nothing_right_and_all_right_are_not_certain(metric: TextMetric) -> None:
+    _, references = corpus(30, 1)
+    none, every = (measure(metric, [[x] for x in said], references)[0] for said in (["?!"] * 30, references))
+    assert (none["value"], none["low"]) == (0.0, 0.0) and 1 < none["high"] < 25
+    assert (every["value"], every["high"]) == (100.0, 100.0) and 75 < every["low"] < 99
 
 
 def test_rouge_l_by_hand() -> None:

@@ -6,20 +6,22 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tropism.report.comparison import comparable, compare, methods
+from tropism.report.comparison import PROMPTS_ONLY, comparable, compare, methods
 from tropism.report.plots import Axis, Point, Series, escape, figure, lines, plain
 from tropism.report.read import Findings
 from tropism.report.words import cell, number, title
 
 KL = "√KL, √(nats per completion)"
+STAR = "*"
 HEADINGS = {
     "equal_kl": "At equal KL: {level} nats per completion, the most that every seed of every method reached",
     "equal_spent": "At equal compute: {level} tokens generated and trained on, the most that every seed spent",
 }
 
 NOTE = (
-    "In the tables: small, 95 % intervals over prompts and seeds; p, a bootstrap paired by prompt, not corrected for the "
-    "number of comparisons. In the plots: in colour the method with its interval, in grey the others as far as it went."
+    "In the tables: small, 95 % intervals over prompts and seeds, with * over prompts only; p, paired by prompt, not "
+    "corrected for the number of comparisons. In the plots: in colour the method with its interval, in grey the others as "
+    "far as it went."
 )
 
 
@@ -53,11 +55,19 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
         near = [title(name) for name in rest if rows[name].get("behind_best", {"high": 0.0})["high"] >= 0]
         quality = number(rows[first]["truth"]["value"])
         tied = f"; not told apart from it: {', '.join(near)}" if near else "; every other is told apart from it"
-        said.append(f"At {what} {title(first)} has the highest true quality, {quality}{tied}.")
+        only = any(starred(rows[name].get("behind_best")) for name in rest)
+        alone = f", over prompts only where marked {STAR}" if only else ""
+        said.append(f"At {what} {title(first)} has the highest true quality, {quality}{tied}{alone}.")
+    if once := [title(name) for name, m in report["methods"].items() if m["seeds"] == 1 and not m["at_answers"]]:
+        said.append(
+            f"{STAR} Over prompts only. One seed each, which tells nothing of how another would have ended: "
+            f"{', '.join(once)}."
+        )
     for name, method in report["methods"].items():
         if far := method["over_optimises"]:
+            where = "" if len(far["seeds"]) == method["seeds"] else f" in {_seeds(far['seeds'])} of {method['seeds']}"
             said.append(
-                f"{title(name)} over-optimises: from {number(far['kl'])} nats on the true quality fell from "
+                f"{title(name)} over-optimises{where}: from {number(far['kl'])} nats on the true quality fell from "
                 f"{number(far['truth_best'])} to {number(far['truth_last'])} while the learned reward went from "
                 f"{number(far['reward_best'])} to {number(far['reward_last'])}."
             )
@@ -67,8 +77,8 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
         )
     if searches := [title(name) for name, m in report["methods"].items() if m["at_answers"]]:
         said.append(
-            f"{', '.join(searches)}: its KL is the bound log n − (n−1)/n, and its tokens are paid at every answer, so that "
-            "it has no place at equal compute."
+            f"{', '.join(searches)}: it is not trained and has no seeds, its KL is the bound log n − (n−1)/n, and its "
+            "tokens are paid at every answer, so that it has no place at equal compute."
         )
     if report["other_reward"]:
         others = ", ".join(title(name) for name in report["other_reward"])
@@ -79,15 +89,24 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def starred(figure: Mapping[str, Any] | None) -> str:
+    """The mark of a figure that says nothing of other seeds."""
+    return STAR if figure and figure["over"] == PROMPTS_ONLY else ""
+
+
+def _seeds(numbers: Sequence[int]) -> str:
+    return f"seed {numbers[0]}" if len(numbers) == 1 else f"seeds {', '.join(map(str, numbers))}"
+
+
 def _table(found: Mapping[str, Any], heading: str) -> str:
     head = "".join(
         f'<th scope="col">{name}</th>'
         for name in ("true quality", "over the start", "behind the first", "learned reward")
     )
     rows = "".join(
-        f'<tr><th scope="row">{escape(title(name))}</th><td>{cell(row["truth"])}</td>'
+        f'<tr><th scope="row">{escape(title(name))}</th><td>{_cell(row["truth"])}</td>'
         f"<td>{_difference(row.get('over_start'))}</td><td>{_difference(row.get('behind_best'))}</td>"
-        f"<td>{cell(row['reward'])}</td></tr>"
+        f"<td>{_cell(row.get('reward'))}</td></tr>"
         for name, row in found["methods"].items()
     )
     return (
@@ -96,12 +115,16 @@ def _table(found: Mapping[str, Any], heading: str) -> str:
     )
 
 
-def _difference(found: Mapping[str, float] | None) -> str:
+def _cell(figure: Mapping[str, Any] | None) -> str:
+    return f"{cell(figure)}{starred(figure)}"
+
+
+def _difference(found: Mapping[str, Any] | None) -> str:
     if not found:
         return "–"
     p = f"p = {found['p']:.3f}" if found["p"] > 0.001 else "p ≤ 0.001"
     value, low, high = (plain(round(found[key], 3)) for key in ("value", "low", "high"))
-    return f"{value} <small>{low} to {high} {p}</small>"
+    return f"{value} <small>{low} to {high} {p}</small>{starred(found)}"
 
 
 def _panels(found: Mapping[str, Any]) -> str:

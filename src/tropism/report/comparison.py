@@ -3,14 +3,16 @@
 A look (stages/_probe.py) is a policy's learned reward, true quality and KL on prompts that nothing was trained on, with
 the tokens spent until then. The figures of a method at a level of KL or of tokens lie on the straight line between its
 two looks around it, prompt by prompt, so that differences between methods are paired by prompt. Intervals and p-values
-come from one bootstrap that draws prompts and seeds anew: the same prompts for every method, each method's seeds on
-their own. The level is the largest that every seed of every method reached. A prompt counts where every seed has a score
-for it. Left out: a correction of the p-values for their number.
+are those of `tensors/statistics.py`: prompts and seeds crossed. Where a method that was trained has one seed, they are
+over prompts only, and say so; the start and a search are one model each, whose samples vary with the prompts. The level is
+the largest that every seed of every method reached, and is taken as given. A prompt counts where every seed has a score
+for it. All is said of this start, this reward model and this truth. Left out: a correction of the p-values for their
+number.
 """
 
 from __future__ import annotations
 
-import functools
+import itertools
 import json
 import math
 import re
@@ -22,11 +24,12 @@ from typing import Any, Literal
 import numpy as np
 
 from tropism.report.read import Findings, Finished
+from tropism.tensors.statistics import Estimate, Range, bounds, crossed
 
-DRAWS = 2000
 ERRORS = 3.0  # standard errors: the best look is chosen by looking
 PROMPTS = 10  # with fewer, a standard error is itself too uncertain
 KEYS = ("reward", "truth")
+PROMPTS_ONLY, BOTH = "prompts", "prompts and seeds"  # what an interval is over
 Level = Literal["kl", "spent"]
 
 
@@ -52,6 +55,11 @@ class Method:
     start: str = ""
     judge: str = ""
 
+    @property
+    def one_seed(self) -> bool:
+        """Whether it was trained but once, so that nothing is known of other seeds."""
+        return len(self.seeds) == 1 and not self.at_answers
+
 
 def methods(findings: Findings) -> list[Method]:
     """The stages that were looked at; those that differ in nothing but their number (`ppo-1`, `ppo-2`) are the seeds of
@@ -72,7 +80,7 @@ def comparable(found: Sequence[Method]) -> tuple[list[Method], list[str]]:
 def compare(found: Sequence[Method], left_out: Sequence[str] = ()) -> dict[str, Any]:
     """Everything the comparison says, as JSON: curves, the tables at equal KL and at equal tokens, over-optimisation."""
     trained = [m for m in found if not m.at_answers]
-    first = {key: _figure(np.stack([getattr(seed[0], key) for seed in found[0].seeds])) for key in KEYS}
+    first = {key: _figure([_start(found, key)], _within(found, found[0], key), found[0]) for key in KEYS}
     report: dict[str, Any] = {"start": {**first, "prompts": len(found[0].seeds[0][0].truth)}}
     levels: tuple[tuple[Level, Sequence[Method]], ...] = (("kl", found), ("spent", trained))
     for by, which in levels:
@@ -82,7 +90,7 @@ def compare(found: Sequence[Method], left_out: Sequence[str] = ()) -> dict[str, 
         m.name: {
             "seeds": len(m.seeds),
             "at_answers": m.at_answers,
-            "curve": curve(m),
+            "curve": curve(found, m),
             "over_optimises": optimised_too_far(m),
         }
         for m in found
@@ -91,13 +99,16 @@ def compare(found: Sequence[Method], left_out: Sequence[str] = ()) -> dict[str, 
     return {**report, "other_reward": [m.name for m in found if m.judge != usual], "left_out": list(left_out)}
 
 
-def curve(method: Method) -> list[dict[str, Any]]:
-    """Look by look the means over seeds, with intervals for reward and truth."""
+def curve(found: Sequence[Method], method: Method) -> list[dict[str, Any]]:
+    """Moment by moment the means over the seeds that went so far, with intervals for reward and truth."""
     rows = []
-    for looks in zip(*method.seeds):
-        figures = {key: _figure(np.stack([getattr(look, key) for look in looks])) for key in KEYS}
+    for looks in _moments(method):
+        figures = {
+            key: _figure([getattr(look, key) for look in looks], _within(found, method, key), method) for key in KEYS
+        }
         if all(figures.values()):
-            rows.append({"spent": round(_mean(looks, "spent")), "kl": round(_mean(looks, "kl"), 4), **figures})
+            means = {"spent": round(_mean(looks, "spent")), "kl": round(_mean(looks, "kl"), 4)}
+            rows.append({**means, "seeds": len(looks), **figures})
     return rows
 
 
@@ -105,27 +116,45 @@ def table(found: Sequence[Method], by: Level, level: float) -> dict[str, Any]:
     """For each method, the best first, its figures at the level and its true quality against the start's and the best's.
     A method without a prompt whose truth every seed knows is left out."""
     at = {m.name: {key: _at(m, by, level, key) for key in KEYS} for m in found}
+    named = {m.name: m for m in found}
     means = {name: float(known.mean()) for name, v in at.items() if (known := _known(v["truth"])[0]).size}
-    start = np.stack([seed[0].truth for seed in found[0].seeds])
+    within = _within(found, found[0], "truth")
     rows: dict[str, Any] = {}
     for name in sorted(means, key=lambda name: -means[name]):
-        values = at[name]
-        row = {key: _figure(values[key]) for key in KEYS}
-        row["over_start"] = _difference(values["truth"], start)
+        method, truth = named[name], at[name]["truth"]
+        row = {key: _figure(at[name][key], _within(found, method, key), method) for key in KEYS}
+        row["over_start"] = _difference(truth, [_start(found, "truth")], within, method)
         if rows:
-            row["behind_best"] = _difference(values["truth"], at[next(iter(rows))]["truth"])
+            best = next(iter(rows))
+            row["behind_best"] = _difference(truth, at[best]["truth"], within, method, named[best])
         rows[name] = {key: figure for key, figure in row.items() if figure}
     return rows
 
 
-def optimised_too_far(method: Method) -> dict[str, float] | None:
+def optimised_too_far(method: Method) -> dict[str, Any] | None:
     """Where the true quality was best, if since then it fell by more than three standard errors of the paired difference
-    while the learned reward did not fall; None if that is not seen."""
-    moments = list(zip(*method.seeds))
+    while the learned reward did not fall; None if that is not seen.
+
+    Each seed is followed to its own end. `seeds` are all of them if their mean fell, else the numbers of those that fell
+    by themselves, whose figures these are. It is said of the runs that were made: the errors are over prompts."""
+    if method.at_answers:
+        return None
+    whole = [looks for looks in _moments(method) if len(looks) == len(method.seeds)]
+    if far := _fall([*whole, [seed[-1] for seed in method.seeds]]):
+        return {**far, "seeds": [*range(1, len(method.seeds) + 1)]}
+    alone = {n: far for n, seed in enumerate(method.seeds, 1) if (far := _fall([[look] for look in seed]))}
+    if not alone:
+        return None
+    means = {key: round(float(np.mean([far[key] for far in alone.values()])), 4) for key in next(iter(alone.values()))}
+    return {**means, "seeds": [*alone]}
+
+
+def _fall(moments: Sequence[Sequence[Look]]) -> dict[str, float] | None:
+    """The fall of the means over the looks of each moment, from the best to the last, if it is seen."""
     mean = {key: np.array([np.mean([getattr(x, key) for x in looks], axis=0) for looks in moments]) for key in KEYS}
     quality = [float(row[np.isfinite(row)].mean()) if np.isfinite(row).any() else -math.inf for row in mean["truth"]]
     best = int(np.argmax(quality))
-    if method.at_answers or _errors(mean["truth"][-1] - mean["truth"][best]) > -ERRORS:
+    if _errors(mean["truth"][-1] - mean["truth"][best]) > -ERRORS:
         return None
     if _errors(mean["reward"][-1] - mean["reward"][best]) < -ERRORS:
         return None
@@ -180,49 +209,77 @@ def _level(found: Sequence[Method], by: Level) -> float:
     return min(max(getattr(look, by) for look in seed) for m in found for seed in m.seeds)
 
 
-def _at(method: Method, by: Level, level: float, key: str) -> np.ndarray:
-    """(seeds, prompts): the value at the level, where each seed first got there."""
-    rows = []
-    for seed in method.seeds:
-        i = next(i for i, look in enumerate(seed) if getattr(look, by) >= level)
-        before, after = seed[max(i - 1, 0)], seed[i]
-        if i == 0 or getattr(after, by) == level:  # a prompt without a score before does not matter here
-            rows.append(getattr(after, key))
-            continue
-        share = (level - getattr(before, by)) / (getattr(after, by) - getattr(before, by))
-        rows.append((1 - share) * getattr(before, key) + share * getattr(after, key))
-    return np.stack(rows)
+def _moments(method: Method) -> list[list[Look]]:
+    """The looks of the seed that went furthest, each with those of the others at as many tokens; a seed that ended is
+    left out of what lies more than half a step behind its end."""
+    longest = max(method.seeds, key=lambda seed: seed[-1].spent)
+    found = [[seed[0] for seed in method.seeds]]
+    for before, look in itertools.pairwise(longest):
+        ended = (before.spent + look.spent) / 2
+        there = [seed for seed in method.seeds if seed[-1].spent >= ended]
+        found.append([_reach(seed, "spent", min(look.spent, seed[-1].spent)) for seed in there])
+    return found
 
 
-def _known(*values: np.ndarray) -> list[np.ndarray]:
-    """The same (seeds, prompts), with the prompts that have a score in all of them."""
-    known = np.isfinite(np.concatenate(values)).all(axis=0)
-    return [v[:, known] for v in values]
+def _reach(seed: Sequence[Look], by: Level, level: float) -> Look:
+    """The policy at the level, where the seed first got there: on the line between the looks before and after."""
+    i = next(i for i, look in enumerate(seed) if getattr(look, by) >= level)
+    before, after = seed[max(i - 1, 0)], seed[i]
+    if i == 0 or getattr(after, by) == level:  # a prompt without a score before does not matter here
+        return after
+    share = (level - getattr(before, by)) / (getattr(after, by) - getattr(before, by))
+    pairs = ((getattr(before, name), getattr(after, name)) for name in ("spent", "kl", "reward", "truth"))
+    return Look(*((1 - share) * a + share * b for a, b in pairs))
 
 
-@functools.lru_cache(maxsize=64)
-def _weights(prompts: int) -> np.ndarray:
-    """(DRAWS, prompts): how often each prompt was drawn, as a share. The same at every call."""
-    return np.random.default_rng(0).multinomial(prompts, np.full(prompts, 1 / prompts), DRAWS) / prompts
+def _at(method: Method, by: Level, level: float, key: str) -> list[np.ndarray]:
+    """For each seed its values at the level, prompt by prompt."""
+    return [getattr(_reach(seed, by, level), key) for seed in method.seeds]
 
 
-def _drawn(values: np.ndarray, stream: int = 1) -> np.ndarray:
-    """(DRAWS,) means of (seeds, prompts) with both drawn anew, the seeds from a `stream` of their own."""
-    seeds = len(values)
-    which = np.random.default_rng([0, stream]).integers(0, seeds, (DRAWS, seeds))
-    by_seed = np.stack([_weights(values.shape[1]) @ row for row in values], axis=1)  # (DRAWS, seeds)
-    return np.take_along_axis(by_seed, which, axis=1).mean(axis=1).round(12)
+def _start(found: Sequence[Method], key: str) -> np.ndarray:
+    """Where all began: one model, though each seed looked at it."""
+    return np.mean([getattr(seed[0], key) for seed in found[0].seeds], axis=0)
 
 
-def _difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float] | None:
-    """Ours minus theirs, paired by prompt, with a two-sided bootstrap p-value; None if they share no prompt."""
-    ours, theirs = _known(ours, theirs)
-    if not ours.size:
+def _within(found: Sequence[Method], method: Method, key: str) -> Range | None:
+    """The bounds of what the method was judged by, as far as anything that was judged so tells."""
+    alike = [m for m in found if key == "truth" or m.judge == method.judge]
+    values = np.concatenate([getattr(look, key) for m in alike for seed in m.seeds for look in seed])
+    return bounds(values[np.isfinite(values)])
+
+
+def _known(*tables: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The same as (seeds, prompts), with the prompts that have a score in all of them."""
+    known = np.isfinite(np.concatenate(tables)).all(axis=0)
+    return [np.stack(values)[:, known] for values in tables]
+
+
+def _figure(values: Sequence[np.ndarray], within: Range | None, method: Method) -> dict[str, Any] | None:
+    """The mean over seeds and prompts with its interval; None if no prompt has a score in every seed."""
+    (known,) = _known(values)
+    if not known.size:
         return None
-    drawn = _drawn(ours, 1) - _drawn(theirs, 2)
-    below, above = float((drawn <= 0).mean()), float((drawn >= 0).mean())
-    p = min(1.0, max(2 * min(below, above), 2 / DRAWS))
-    return {**_interval(float(ours.mean() - theirs.mean()), drawn), "p": round(p, 4)}
+    both = len(known) > 1 and not method.at_answers
+    return _said(crossed(known if both else known.mean(0, keepdims=True), within=within), both)
+
+
+def _difference(
+    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], within: Range | None, *methods: Method
+) -> dict[str, Any] | None:
+    """Ours minus theirs, paired by prompt, with its p-value; None if they share no prompt."""
+    known = _known(ours, theirs)
+    if not known[0].size:
+        return None
+    both = not any(m.one_seed for m in methods) and not all(m.at_answers for m in methods)
+    drawn = [both and not m.at_answers for m in methods] + [False]  # the start has no seeds
+    a, b = (table if seeds else table.mean(0, keepdims=True) for table, seeds in zip(known, drawn))
+    estimate = crossed(a, b, within)
+    return {**_said(estimate, both), "p": estimate.p()}
+
+
+def _said(estimate: Estimate, both: bool) -> dict[str, Any]:
+    return {**estimate.figure(), "over": BOTH if both else PROMPTS_ONLY}
 
 
 def _errors(difference: np.ndarray) -> float:
@@ -232,14 +289,3 @@ def _errors(difference: np.ndarray) -> float:
         return 0.0
     spread = float(kept.std(ddof=1)) / math.sqrt(len(kept))
     return float(kept.mean()) / spread if spread else math.copysign(math.inf, kept.mean())
-
-
-def _figure(values: np.ndarray) -> dict[str, float] | None:
-    """The mean of (seeds, prompts) with its interval; None if no prompt has a score in every seed."""
-    (known,) = _known(values)
-    return _interval(float(known.mean()), _drawn(known)) if known.size else None
-
-
-def _interval(value: float, drawn: np.ndarray) -> dict[str, float]:
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return {"value": round(value, 4), "low": round(float(low), 4), "high": round(float(high), 4)}

@@ -50,11 +50,10 @@ def methods(findings: Findings) -> list[str]:
     if findings.models:
         count = next(iter(findings.models.values())).get("n", "?")
         said.append(
-            f"n is the number of held-out prompts ({count}). Intervals are 95 % and come from a bootstrap over prompts, "
-            "because the samples of one prompt are not independent. KL is measured on a model's own samples."
+            f"n is the number of held-out prompts ({count}). Intervals are 95 % and over prompts, because the samples of "
+            "one prompt are not independent: Wilson's where a figure has bounds, with as many trials as have the spread "
+            "seen, else Student's t. KL is measured on a model's own samples."
         )
-    if "exact_greedy" in measured:
-        said.append("Greedy exact match and the completion of raw text are one trial a prompt: Wilson's interval.")
     if f"win_over_{findings.over}" in measured:
         said.append(
             "Wins compare every sample of one model with every sample of the other on the same prompt, by true quality; "

@@ -11,7 +11,7 @@ from typing import Any
 
 from tropism.report.plots import Axis, Series, escape, figure, lines, plain, timeline, whiskers
 from tropism.report.read import Findings, Finished
-from tropism.report.words import cell, duration, title
+from tropism.report.words import cell, duration, left_out, title
 
 SHOWN = 12  # prompts side by side
 LONGEST = 280  # characters of an answer
@@ -70,8 +70,7 @@ def model_table(findings: Findings) -> str:
     head = "".join(f'<th scope="col">{escape(title(name))}</th>' for name in models)
     rows = []
     for measure, said in MEASURES.items():
-        itself = (over,) if measure in ("win", "kl") else ()
-        found = [None if name in itself else figures.get(keys[measure]) for name, figures in models.items()]
+        found = [figures.get(keys[measure]) for figures in models.values()]
         if any(found):
             cells = "".join(f"<td>{cell(f, measure in SHARES)}</td>" for f in found)
             rows.append(f'<tr><th scope="row">{escape(said.format(over=title(over)))}</th>{cells}</tr>')
@@ -82,8 +81,8 @@ def model_table(findings: Findings) -> str:
         f'<div class="scroll"><table class="figures"><caption>{escape(caption)}. Small: 95 % intervals.</caption>'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
-    signatures = " · ".join(count.get("signatures", ()))
-    noted = f'<p class="note">{escape(signatures)}</p>' if signatures else ""
+    notes = (" · ".join(count.get("signatures", ())), " ".join(left_out(models)))
+    noted = "".join(f'<p class="note">{escape(note)}</p>' for note in notes if note)
     return f'{table}{noted}<div class="plots">{_model_plots(findings)}</div>{_completes(findings)}'
 
 
@@ -133,9 +132,7 @@ def _model_plots(findings: Findings) -> str:
         for name, figures in models.items()
         if any(key in figures for key in pairs.values())
     }
-    wins = {
-        title(n): {"wins": f[f"win_over_{over}"]} for n, f in models.items() if n != over and f"win_over_{over}" in f
-    }
+    wins = {title(n): {"wins": f[f"win_over_{over}"]} for n, f in models.items() if f"win_over_{over}" in f}
     share = Axis("exact match", 0.0, 1.0, percent=True)
     beaten = Axis("comparisons won", 0.0, 1.0, percent=True)
     plots = figure("Exact match", whiskers("Exact match of each model", exact, share), list(pairs)) if exact else ""

@@ -8,8 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tropism.report.compared import sentences
+from tropism.report.compared import sentences, starred
 from tropism.report.plots import plain
+from tropism.report.words import left_out
 
 TEXT = ("bleu_greedy", "bleu_sampled", "chrf_greedy", "chrf_sampled", "rouge_l_greedy", "rouge_l_sampled")
 ROWS = ("exact_greedy", "exact_sampled", "chrf", *TEXT, "quality", "reward", "stop_rate", "tokens")
@@ -26,6 +27,8 @@ def summary(report: Mapping[str, Any]) -> str:
             console.print(_models(models))
             for signature in next(iter(models.values())).get("signatures", ()):
                 console.print(signature, soft_wrap=True)
+            for note in left_out(models):
+                console.print(note, soft_wrap=True)
         if "base_completes" in report:
             console.print(f"base completes raw text: {_figure(report['base_completes'])}")
         if "pair_accuracy" in (reward := report.get("reward_model", {})):
@@ -56,7 +59,7 @@ def compared(report: Mapping[str, Any]) -> str:
                 behind = row.get("behind_best")
                 p = f" p{'=' if behind['p'] > 0.001 else '≤'}{behind['p']:.3f}" if behind else ""
                 cells = (row["truth"], row.get("over_start"), behind, row.get("reward"))
-                shown = [_figure(c) if c else "" for c in cells]
+                shown = [_figure(c) + starred(c) if c else "" for c in cells]
                 grid.add_row(name, shown[0], shown[1], shown[2] + p, shown[3])
             console.print(grid)
         for sentence in sentences(report):

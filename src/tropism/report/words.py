@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from tropism.report.plots import plain
 
@@ -35,6 +36,15 @@ def interval(figure: Mapping[str, float]) -> str:
 def number(value: float) -> str:
     """Two digits behind the point, a true minus sign."""
     return f"{value:.2f}".replace("-", "−")
+
+
+def left_out(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Of each model the figures that have no meaning for it, with the reason."""
+    return [
+        f"{title(name)} has no {figure.replace('_', ' ')}: {reason}."
+        for name, figures in models.items()
+        for figure, reason in figures.get("left_out", {}).items()
+    ]
 
 
 def duration(seconds: float) -> str:

@@ -1,11 +1,11 @@
 """What a reward model is worth on the groups kept from its training: figures over pairs of completions of one prompt.
 
 A pair counts if the judge taken as true orders it; it is right if the scores order it likewise (equal scores are wrong).
-The intervals are a bootstrap over prompts. ECE (arXiv 1706.04599) is the mean over pairs of |observed - predicted| of
-the pair's bin; it is biased upwards, so that with few pairs a perfect model is above 0 too. The length-controlled
-accuracy holds length fixed instead of modelling it: it is that of the pairs whose texts are nearly as long as each
-other. That needs no assumption on how length acts and is in the unit of the plain accuracy; it costs pairs, so it comes
-with its own count.
+The intervals are over prompts (`tensors/statistics.py`). ECE (arXiv 1706.04599) is the mean over pairs of |observed -
+predicted| of the pair's bin; it is biased upwards, so that with few pairs a perfect model is above 0 too. The
+length-controlled accuracy holds length fixed instead of modelling it: it is that of the pairs whose texts are nearly as
+long as each other. That needs no assumption on how length acts and is in the unit of the plain accuracy; it costs pairs,
+so it comes with its own count.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from tropism.stages.reward import HELD_OUT
 from tropism.store import groups as store
 from tropism.tensors import statistics
-from tropism.tensors.statistics import Figure
+from tropism.tensors.statistics import SHARE, Figure, rounded
 from tropism.types import Group, TropismError
 
 BINS = 10  # of the predicted probability, from one half to one
@@ -54,7 +54,7 @@ class Pairs:
             np.bincount(self.group_P[keep_P], x[keep_P], self.groups).tolist()
             for x in ((self.right_P == 1.0).astype(float), np.ones(len(self.group_P)))
         )
-        return {"n": int(keep_P.sum()), "accuracy": statistics.ratio(totals, counts)}
+        return {"n": int(keep_P.sum()), "accuracy": statistics.ratio(totals, counts, SHARE)}
 
 
 def held_out_groups(reward: str) -> list[Group]:
@@ -83,7 +83,7 @@ def reward_figures(groups: Sequence[Group], against: str) -> dict[str, Any]:
     ):
         values = [correlate(getattr(s, x), getattr(s, y)) for s in found if len(s.scores)]
         if known := [v for v in values if v is not None]:
-            figures[name], counted[name] = statistics.mean(known), len(known)
+            figures[name], counted[name] = statistics.mean(known, (-1.0, 1.0)), len(known)
     figures["calibration"] = calibration(pairs)
     if every.any():
         figures["calibration_error"], counted["calibration_error"] = calibration_error(pairs), len(every)
@@ -138,19 +138,21 @@ def calibration(pairs: Pairs) -> list[dict[str, float]]:
 
 
 def calibration_error(pairs: Pairs) -> Figure:
-    """ECE: sum over bins of |sum of (observed - predicted)|, over the number of pairs."""
+    """ECE: sum over bins of |sum of (observed - predicted)|, over the number of pairs.
+
+    The interval draws groups with replacement, from two more than there are: average ones, one of which has all pairs
+    right and one all wrong, as unseen groups may."""
     predicted, bins = _predicted(pairs)
     gap_GB = np.zeros((pairs.groups, BINS))
     np.add.at(gap_GB, (pairs.group_P, bins), pairs.right_P - predicted)
     n_G = np.bincount(pairs.group_P, minlength=pairs.groups)
-    times = np.random.default_rng(0).multinomial(
-        pairs.groups, np.full(pairs.groups, 1 / pairs.groups), statistics.RESAMPLES
-    )
-    drawn = times[times @ n_G > 0]  # how often each group is in each resample that has pairs
-    errors = np.abs(drawn @ gap_GB).sum(1) / (drawn @ n_G)
-    low, high = np.quantile(errors, [0.025, 0.975])
-    value = np.abs(gap_GB.sum(0)).sum() / n_G.sum()
-    return {"value": round(float(value), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+    more_2B = np.stack([np.bincount(bins, observed - predicted, BINS) for observed in (1, 0)]) / pairs.groups
+    gap_GB, weight_G = np.concatenate([gap_GB, more_2B]), np.append(n_G, [n_G.mean()] * 2)
+    even = np.full(len(weight_G), 1 / len(weight_G))
+    times = np.random.default_rng(0).multinomial(pairs.groups, even, statistics.RESAMPLES)
+    drawn = times[times @ weight_G > 0]  # how often each group is in each resample that has pairs
+    low, high = np.quantile(np.abs(drawn @ gap_GB).sum(1) / (drawn @ weight_G), [0.025, 0.975])
+    return rounded(np.abs(gap_GB[:-2].sum(0)).sum() / n_G.sum(), low, high)
 
 
 def accuracy_by_margin(pairs: Pairs) -> list[dict[str, Any]]:

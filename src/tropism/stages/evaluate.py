@@ -1,20 +1,25 @@
 """Stage: models side by side on held-out prompts, each figure with its n and 95 % interval (over prompts).
 
 The judge may see the reference answer; no model and no reward model does. A model named in `plain` is asked in raw text,
-as it has never seen a chat template. Writes `evaluation.json` and the answers themselves.
+as it has never seen a chat template. Writes the answers, a checkpoint after each model, and then `evaluation.json`.
+
+KL is the mean log-ratio of a model's own samples, so it stands only where they are samples, of the same tokens; where it
+is left out, `left_out` says why. What is so by construction (a model against itself) is no measurement and is left out.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from sacrebleu.metrics.chrf import CHRF
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tropism.engines.local import LocalEngine
 from tropism.models.store import context_of, load_lm
@@ -27,7 +32,7 @@ from tropism.store import files
 from tropism.store import groups as store
 from tropism.store.run import Work
 from tropism.tensors import statistics
-from tropism.tensors.statistics import Figure
+from tropism.tensors.statistics import SHARE, Figure, Range
 from tropism.text import tokenizer
 from tropism.train import parallel
 from tropism.train.rollouts import judgments
@@ -37,6 +42,8 @@ __all__ = ["Evaluate"]
 
 FILE = "evaluation.json"
 SHOWN = 40  # prompts whose answers the report shows side by side
+PERCENT: Range = (0.0, 100.0)
+KINDS = ("greedy", "sampled")
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class Evaluate:
     searches: Mapping[str, Search] = field(default_factory=dict)
     sampling: SamplingParams = SamplingParams(n=4, max_tokens=48)
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     makes: ClassVar[Literal["report"]] = "report"
 
     def __post_init__(self) -> None:
@@ -86,21 +93,45 @@ class Evaluate:
         result: dict[str, Any] = {"over": self.over}
         if self.reward:  # first, as it may find that `against` is wrong
             result["reward_model"] = reward_figures(held_out_groups(self.reward), self.against)
-        answers: dict[str, dict[str, list[Group]]] = {}
-        with work.progress("answering", len(self.models) * len(asked) * (self.sampling.n + 1)) as bar:
-            for name, path in self.models.items():
-                answers[name] = self._answer(name, path, asked, work)
-                tokens = sum(len(c.tokens or ()) for g in answers[name]["sampled"] for c in g.completions)
-                bar.advance(len(asked) * (self.sampling.n + 1), rated=tokens)
-        reference = load_lm(self.models[self.over])
-        ours = answers[self.over]["sampled"]
-        result["models"] = {name: self._figures(name, found, ours, reference) for name, found in answers.items()}
+        answers = self._answers(asked, work)
+        for name, found in answers.items():
+            store.write(found["sampled"], work.out / f"{name}.parquet")
+        within = {label: _bounds(answers, label) for label in ("truth", "proxy")}
+        ours, reference = answers[self.over]["sampled"], None
+        result["models"] = {}
+        for name, found in answers.items():
+            figures = self._figures(name, found, ours, within)
+            if not self._is_over(name):
+                reference = reference or (load_lm(self.models[self.over]), tokenizer.load(self.models[self.over]))
+                figures |= self._kl(name, found["sampled"], *reference)
+            result["models"][name] = figures
         if self.completes is not None:
             result["base_completes"] = self._completes(work)
         result["answers"] = _side_by_side(answers)
         files.write_json(work.out / FILE, result)
-        for name, found in answers.items():
-            store.write(found["sampled"], work.out / f"{name}.parquet")
+
+    def _answers(self, asked: list[Group], work: Work) -> dict[str, dict[str, list[Group]]]:
+        """By model and kind. A checkpoint after each model: sampling is what takes long, and figures may fail."""
+        answers: dict[str, dict[str, list[Group]]] = {}
+
+        def fill(folder: Path) -> None:
+            for name, found in answers.items():
+                for kind in KINDS:
+                    store.write(found[kind], folder / f"{name}.{kind}.parquet")
+
+        done, saved = work.restore() or (0, Path())
+        each = len(asked) * (self.sampling.n + 1)
+        with work.progress("answering", len(self.models) * each) as bar:
+            for number, (name, path) in enumerate(self.models.items(), 1):
+                if number <= done:
+                    answers[name] = {kind: list(store.read(saved / f"{name}.{kind}.parquet")) for kind in KINDS}
+                    bar.advance(each)
+                    continue
+                answers[name] = self._answer(name, path, asked, work)
+                work.save(number, fill)
+                tokens = sum(len(c.tokens or ()) for g in answers[name]["sampled"] for c in g.completions)
+                bar.advance(each, rated=tokens)
+        return answers
 
     def _answer(self, name: str, path: str, asked: list[Group], work: Work) -> dict[str, list[Group]]:
         """The groups with one greedy completion, and with sampled ones, both judged."""
@@ -113,7 +144,7 @@ class Evaluate:
         greedy = dataclasses.replace(self.sampling, n=1, temperature=0.0)
         sampled = dataclasses.replace(self.sampling, seed=self.sampling.seed + work.seed)
         found: dict[str, list[Group]] = {}
-        for kind, params in (("greedy", greedy), ("sampled", sampled)):
+        for kind, params in zip(KINDS, (greedy, sampled)):
             if kind == "sampled" and name in self.searches:
                 made = self._searched(self.searches[name], asked, engine, params)
             else:
@@ -138,8 +169,13 @@ class Evaluate:
         answers = iter(f.group.completions[0] for f in found)
         return [tuple(next(answers) for _ in range(params.n)) for _ in asked]
 
+    def _is_over(self, name: str) -> bool:
+        """Whether the model is the one that all are compared with, also under another name: it gives the same answers."""
+        asked = [(self.models[n], n in self.plain, self.searches.get(n)) for n in (name, self.over)]
+        return name == self.over or (asked[0] == asked[1] and name not in self.searches)
+
     def _figures(
-        self, name: str, found: dict[str, list[Group]], ours: list[Group], reference: PreTrainedModel
+        self, name: str, found: dict[str, list[Group]], ours: list[Group], within: Mapping[str, Range | None]
     ) -> dict[str, Any]:
         greedy, sampled = found["greedy"], found["sampled"]
         n, each = len(sampled), self.sampling.n
@@ -147,26 +183,47 @@ class Evaluate:
         if all(g.target is not None for g in greedy):
             exact = [float(np.mean([_exact(c.text, g.target) for c in g.completions])) for g in sampled]
             right = sum(_exact(g.completions[0].text, g.target) for g in greedy)
-            figures |= {"exact_greedy": statistics.proportion(right, n), "exact_sampled": statistics.mean(exact)}
+            figures |= {"exact_greedy": statistics.proportion(right, n), "exact_sampled": statistics.mean(exact, SHARE)}
             if "chrf" not in self.metrics:
                 chrf = CHRF()
                 figures["chrf"] = statistics.mean(
-                    [chrf.sentence_score(g.completions[0].text.strip(), [g.target or ""]).score for g in greedy]
+                    [chrf.sentence_score(g.completions[0].text.strip(), [g.target or ""]).score for g in greedy],
+                    PERCENT,
                 )
         figures |= self._texts(found)
         for label, key in (("truth", "quality"), ("proxy", "reward")):
             if (scores := _scores(sampled, label)) is not None:
-                figures[key] = statistics.mean([float(np.mean(s)) for s in scores])
-        if (theirs := _scores(ours, "truth")) is not None and (mine := _scores(sampled, "truth")) is not None:
-            figures[f"win_over_{self.over}"] = statistics.mean([statistics.wins(a, b) for a, b in zip(mine, theirs)])
-        if name not in self.plain and name not in self.searches:  # the choice moves it too, and leaves no probability
-            words = tokenizer.load(self.models[self.over])
-            figures[f"kl_to_{self.over}"] = statistics.mean(kl_by_prompt(sampled, reference, words, self.sampling))
+                figures[key] = statistics.mean([float(np.mean(s)) for s in scores], within[label])
+        theirs, mine = (None if self._is_over(name) else _scores(groups, "truth") for groups in (ours, sampled))
+        if theirs is not None and mine is not None:
+            won = [statistics.wins(a, b) for a, b in zip(mine, theirs)]
+            figures[f"win_over_{self.over}"] = statistics.mean(won, SHARE)
         lengths = [[len(c.tokens or ()) for c in g.completions] for g in sampled]
         stops = [[c.finish_reason == "stop" for c in g.completions] for g in sampled]
-        figures["tokens"] = statistics.mean([float(np.mean(x)) for x in lengths])
-        figures["stop_rate"] = statistics.mean([float(np.mean(x)) for x in stops])
+        longest = max(self.sampling.max_tokens, max(map(max, lengths)))  # a search may join several samples
+        figures["tokens"] = statistics.mean([float(np.mean(x)) for x in lengths], (0.0, float(longest)))
+        figures["stop_rate"] = statistics.mean([float(np.mean(x)) for x in stops], SHARE)
         return figures
+
+    def _kl(
+        self, name: str, sampled: list[Group], reference: PreTrainedModel, words: PreTrainedTokenizerBase
+    ) -> dict[str, Any]:
+        """The KL of a model's samples to the reference, or why there is none."""
+        key = f"kl_to_{self.over}"
+        if self.sampling.temperature == 0:
+            return {"left_out": {key: "at temperature 0 nothing is sampled"}}
+        if raw := [n for n in (name, self.over) if n in self.plain]:
+            return {"left_out": {key: f"{raw[0]} is asked in raw text"}}
+        if name in self.searches:
+            return {"left_out": {key: "a search chose the answers, which leaves no probability"}}
+        if tokenizer.load(self.models[name]).get_vocab() != words.get_vocab():
+            return {"left_out": {key: f"its tokens are not those of {self.over}"}}
+        if any(c.logprobs is None for g in sampled for c in g.completions):
+            return {"left_out": {key: "some answers have no log-probabilities"}}
+        nats = kl_by_prompt(sampled, reference, words, self.sampling)
+        if not all(map(math.isfinite, nats)):
+            return {"left_out": {key: f"some answers are impossible for {self.over} with this top_k and top_p"}}
+        return {key: statistics.mean(nats)}
 
     def _texts(self, found: Mapping[str, list[Group]]) -> dict[str, Any]:
         """The `metrics` of greedy and of sampled answers, and how each was computed."""
@@ -197,6 +254,12 @@ def _exact(text: str, target: str | None) -> bool:
 def _plain(group: Group) -> tuple[Message, ...]:
     """The question as a document would begin."""
     return (Message("text", "\n".join(m.content for m in group.prompt) + "\n"),)
+
+
+def _bounds(answers: Mapping[str, Mapping[str, list[Group]]], label: str) -> Range | None:
+    """Of a judge, as far as all that it said of any model tells."""
+    judged = [g.judgment(label) for found in answers.values() for groups in found.values() for g in groups]
+    return statistics.bounds([s for j in judged if j for s in j.scores if s is not None])
 
 
 def _scores(groups: Sequence[Group], judge: str) -> list[list[float]] | None:

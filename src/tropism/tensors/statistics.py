@@ -1,15 +1,41 @@
-"""Figures with their 95 % intervals. The unit that is resampled is the prompt: its completions are not independent."""
+"""Figures with their 95 % intervals, over prompts, or over prompts and seeds.
+
+A value of method m, trained with seed s and asked prompt p, is taken as (crossed random effects)
+
+    y_msp = mean_m + seed_ms + prompt_p + method×prompt_mp + rest_msp
+
+The difference D of two methods is paired by prompt, and its variance has a part of the prompts and one of each method's
+seeds; d_p is the difference of the means over seeds, S_m the number of seeds, P that of prompts:
+
+    Var D = s²(d_p) / P + Σ_m max(0, s²(means of the seeds of m) - s²(rest of m) / P) / S_m
+
+Without the subtraction the rest would count twice. The degrees of freedom are Satterthwaite's (1946), from the parts as
+they are before the subtraction, which keeps to the safe side; interval and p-value are Student's t. Assumed: prompts and
+seeds are drawn on their own, a seed's effect is the same on all prompts but for the rest, and the means are about normal.
+A method with one seed says nothing of seeds: its figures hold over prompts only. `bench/false_positives.py` measures how
+often two equal methods are told apart.
+
+A mean between two bounds has Wilson's interval, with n replaced by the number of independent trials that have the
+variance seen (Korn and Graubard 1998, there for Clopper-Pearson). That variance counts one prompt more than was seen, of
+the largest spread, so that the interval is never a point: 0 of 300 may be 1 %. Other means have a t interval.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
+from scipy.special import stdtr, stdtrit
 
-RESAMPLES = 2000
-Z = 1.959963984540054  # the normal distribution's 97.5 % point
+RESAMPLES = 2000  # of what has no formula
+LEAST_P = 1e-3  # below it the model is not to be believed
+TINY = 1e-12
+
+Range = tuple[float, float]
+SHARE: Range = (0.0, 1.0)
 
 
 class Figure(TypedDict):
@@ -20,27 +46,78 @@ class Figure(TypedDict):
     high: float
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A mean. `variance` is that of the mean; where the mean lies `within` bounds (a, b), in units of
+    (value - a)(b - value)."""
+
+    value: float
+    variance: float
+    freedom: float
+    within: Range | None = None
+
+    def figure(self) -> Figure:
+        t = float(stdtrit(self.freedom, 0.975))
+        if self.within is None:
+            half = t * math.sqrt(self.variance)
+            return rounded(self.value, self.value - half, self.value + half)
+        a, b = self.within
+        u, more = (self.value - a) / (b - a), t**2 * self.variance
+        half = math.sqrt(more * (max(u * (1 - u), 0.0) + more / 4))
+        low, high = ((u + more / 2 + side * half) / (1 + more) for side in (-1, 1))
+        return rounded(self.value, a + (b - a) * max(low, 0.0), a + (b - a) * min(high, 1.0))
+
+    def p(self) -> float:
+        """Two-sided, of the mean being 0: below 0.05 where the interval leaves 0 out. Never said to be below LEAST_P."""
+        scale = 1.0 if self.within is None else -self.within[0] * self.within[1]
+        error = math.sqrt(self.variance * scale)
+        if not error:
+            return 1.0 if not self.value else LEAST_P
+        return round(max(2 * float(stdtr(self.freedom, -abs(self.value) / error)), LEAST_P), 4)
+
+
 def proportion(successes: int, n: int) -> Figure:
-    """A share of n independent trials, with Wilson's interval (which does not shrink to a point at 0 or 1)."""
-    p = successes / n
-    centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    return _figure(p, max(centre - half, 0.0), min(centre + half, 1.0))
+    """A share of n independent trials, with Wilson's interval."""
+    return Estimate(successes / n, 1 / n, math.inf, SHARE).figure()
 
 
-def mean(values: Sequence[float], seed: int = 0) -> Figure:
-    """The mean of one value a prompt, with a bootstrap interval over prompts."""
-    return ratio(values, [1.0] * len(values), seed)
+def mean(values: Sequence[float], within: Range | None = None) -> Figure:
+    """The mean of one value a prompt."""
+    return ratio(values, [1.0] * len(values), within)
 
 
-def ratio(totals: Sequence[float], counts: Sequence[float], seed: int = 0) -> Figure:
-    """sum(totals) / sum(counts), one of each a prompt, with a bootstrap interval over prompts."""
-    t, c = np.asarray(totals, dtype=np.float64), np.asarray(counts, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, len(t), (RESAMPLES, len(t)))
-    counted = c[drawn].sum(1)
-    estimates = t[drawn].sum(1)[counted > 0] / counted[counted > 0]
-    return _figure(float(t.sum() / c.sum()), *np.quantile(estimates, [0.025, 0.975]).tolist())
+def ratio(totals: Sequence[float], counts: Sequence[float], within: Range | None = None) -> Figure:
+    """sum(totals) / sum(counts), one of each a prompt."""
+    return _over_prompts(np.asarray(totals, np.float64), np.asarray(counts, np.float64), within).figure()
+
+
+def crossed(ours: np.ndarray, theirs: np.ndarray | None = None, within: Range | None = None) -> Estimate:
+    """The mean of (seeds, prompts), or the difference of two, paired by prompt; a table of one seed has no part of seeds.
+
+    `within` bounds the values; a difference lies between minus and plus their range."""
+    tables = [ours] if theirs is None else [ours, theirs]
+    d_P = ours.mean(0) - (theirs.mean(0) if theirs is not None else 0.0)
+    if within is not None and theirs is not None:
+        within = (within[0] - within[1], within[1] - within[0])
+    prompts = _over_prompts(d_P, np.ones(len(d_P)), within)
+    unit = 1.0 if within is None else max((prompts.value - within[0]) * (within[1] - prompts.value), TINY)
+    variance, spread = prompts.variance, prompts.variance**2 / prompts.freedom
+    for table_SP in (t for t in tables if len(t) > 1):
+        of_seeds, of_rest = _parts(table_SP)
+        variance += max(of_seeds - of_rest, 0.0) / unit
+        spread += (of_seeds / unit) ** 2 / (len(table_SP) - 1)
+    return Estimate(prompts.value, variance, variance**2 / spread if spread else math.inf, within)
+
+
+def bounds(scores: Sequence[float] | np.ndarray) -> Range | None:
+    """(0, 1) where every score of a judge lies there; otherwise its range is not known."""
+    return SHARE if np.all((np.asarray(scores) >= 0) & (np.asarray(scores) <= 1)) else None
+
+
+def rounded(value: float, low: float, high: float) -> Figure:
+    """To four digits; there is no minus zero."""
+    value, low, high = (round(float(x), 4) + 0.0 for x in (value, low, high))
+    return {"value": value, "low": low, "high": high}
 
 
 def wins(ours: Sequence[float], theirs: Sequence[float]) -> float:
@@ -77,5 +154,24 @@ def _differences(x: Sequence[float]) -> np.ndarray:
     return a[i] - a[j]
 
 
-def _figure(value: float, low: float, high: float) -> Figure:
-    return {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4)}
+def _over_prompts(totals_P: np.ndarray, counts_P: np.ndarray, within: Range | None) -> Estimate:
+    """The ratio of two sums, its variance by the residuals of each prompt."""
+    totals_P, counts_P = totals_P[counts_P > 0], counts_P[counts_P > 0]
+    value, prompts = float(totals_P.sum() / counts_P.sum()), len(counts_P)
+    residual = float(((totals_P - value * counts_P) ** 2).sum()) / float(counts_P.sum()) ** 2
+    variance, freedom = residual * prompts / max(prompts - 1, 1), max(prompts - 1, 1)
+    if within is None:
+        return Estimate(value, variance, freedom)
+    n = float(counts_P.sum() ** 2 / (counts_P**2).sum())  # Kish: prompts that count more are worth fewer
+    most = (value - within[0]) * (within[1] - value)  # n times the largest variance that such a mean can have
+    share = min(variance * n / most, 1.0) if prompts > 1 and most > TINY else 1.0
+    return Estimate(value, (n * share + 1) / (n + 1) / n, freedom, within)
+
+
+def _parts(table_SP: np.ndarray) -> tuple[float, float]:
+    """Of the variance of the mean of a table: what the means of the seeds say, and what of it is the rest's."""
+    seeds, prompts = table_SP.shape
+    mean_S = table_SP.mean(1)
+    rest_SP = table_SP - table_SP.mean(0) - mean_S[:, None] + table_SP.mean()
+    rest = float((rest_SP**2).sum()) / ((seeds - 1) * max(prompts - 1, 1))
+    return float(mean_S.var(ddof=1)) / seeds, rest / prompts / seeds
