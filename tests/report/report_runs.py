@@ -86,8 +86,6 @@ def evaluation(win: Mapping[str, float], answer: str = "26 days") -> dict[str, A
             "chrf": figure(71.0, 3),
             "quality": figure(0.58),
             "reward": figure(0.02),
-            "win_over_sft": figure(0.5, 0.0),
-            "kl_to_sft": figure(0.0, 0.0),
         },
         "ppo": {
             "n": 300,
