@@ -108,7 +108,8 @@ def test_the_prompt_is_read(any_kind: PreTrainedModel):
     assert changed[:, 0].abs().min() > 1e-3
 
 
-def test_completions_that_read_alike_are_computed_once_and_change_nothing(scalar: PreTrainedModel) -> None:
+@pytest.mark.parametrize("shared", [True, False])
+def test_completions_that_read_alike_are_computed_once_and_change_nothing(scalar: PreTrainedModel, shared: bool):
     """`twins` saves their tokens; scores, loss and gradients stay those of the full layout, in passes as well."""
     a, b, c = (5, 6, 7), (8, 9), (10,)
     groups = [((a, b, a, c, a), (1, 2, 1, 3, 1)), ((c, b, c), (2, 1, 2)), ((a, b), (1, 2))]
@@ -118,7 +119,7 @@ def test_completions_that_read_alike_are_computed_once_and_change_nothing(scalar
     ]
     found = []
     for twins in (False, True):
-        batch = collate(trees, 12, twins=twins)
+        batch = collate(trees, 12, shared, twins)
         scalar.zero_grad()
         rows = [take_rows(batch, piece) for piece in passes(batch, 12)]
         assert len(rows) > 1

@@ -112,6 +112,26 @@ def test_epochs_and_minibatches_are_updates(run: Run, model_folder: str) -> None
     assert second["kl_to_old"] > 1e-6
 
 
+@dataclass(frozen=True)
+class WholeGroups(RLOO):
+    """Fails on an update that sees a part of a group."""
+
+    def loss(self, batch: Any, prediction: Any) -> Any:
+        assert torch.bincount(batch.group_N).tolist() == [4] * len(batch.ids)
+        return super().loss(batch, prediction)
+
+
+def test_minibatches_part_no_group(run: Run, model_folder: str) -> None:
+    run(rl(model_folder, rounds=1, algorithm=WholeGroups(), minibatches=3, layout="padded"))
+
+
+def test_both_layouts_train_alike(run: Run, model_folder: str) -> None:
+    shared, padded = (run(rl(model_folder, rounds=1, layout=how), "rl").parent for how in ("shared", "padded"))
+    one, other = read_metrics(shared)[0], read_metrics(padded)[0]
+    for name in ("reward", "loss", "kl", "entropy", "value_loss", "policy_gradient_norm", "critic_gradient_norm"):
+        assert one[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6)
+
+
 def test_a_completion_without_a_score_leaves_the_batch(run: Run, model_folder: str) -> None:
     judge = Verifier(lambda completion: None if len(completion) % 2 else letters(completion))
     out = run(rl(model_folder, judge=judge, rounds=2))
@@ -187,8 +207,11 @@ def trained(groups: Iterable[Group], model_folder: str) -> int:
     return sum(len(prompt_tokens(words, g.prompt)) - 1 for g in groups) + generated(groups)
 
 
-def test_tokens_are_counted(run: Run, model_folder: str) -> None:
-    out, seen = calls(run, rl(model_folder, judge=Witness(), algorithm=RLOO(), epochs=2, minibatches=2))
+@pytest.mark.parametrize("layout", ["shared", "padded"])
+def test_tokens_are_counted(run: Run, model_folder: str, layout: Any) -> None:
+    """Each prompt once, however the batch was laid out."""
+    out, seen = calls(run, rl(model_folder, judge=Witness(), algorithm=RLOO(), epochs=2, minibatches=2, layout=layout))
+    assert [r["layout"] for r in read_metrics(out.parent)] == [layout] * 3
     every = [g for groups in seen for g in groups]
     assert [len(groups) for groups in seen] == [8, 8, 8]
     assert facts(out) == {

@@ -1,6 +1,6 @@
 """How a training stage holds its weights in memory: all trained or an adapter, recomputed or kept, in which precision.
 
-A stage inherits `Weights`, so the three keys stand in its own table: `adapter = { r = 8, alpha = 16 }`.
+A stage inherits `Weights`, so its keys stand in its own table: `adapter = { r = 8, alpha = 16 }`.
 
 What is trained is always float32, or small updates would round away: with `dtype = "bfloat16"` a frozen base is held in
 bfloat16, and a model without an adapter computes in it from float32 weights (autocast).
@@ -21,6 +21,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from tropism.models.adapters import Adapter, attach, base_of, is_adapter, scalar_on, start_from, twin
 from tropism.models.halves import backbone
 from tropism.models.store import check_taken, device, frozen_base, frozen_lm, load_lm, load_scalar
+from tropism.tensors.batch import Layout
 from tropism.types import TropismError
 
 
@@ -28,12 +29,14 @@ from tropism.types import TropismError
 class Weights:
     """`adapter` trains low-rank matrices on a frozen base instead of the weights themselves; `checkpointing` computes
     each layer again in the backward pass instead of keeping what is in it; `save_dtype` is what the stage leaves its
-    weights in, for those who load them (a later stage trains in float32 again)."""
+    weights in, for those who load them (a later stage trains in float32 again). `layout` of what is trained
+    on: the cheaper one, batch by batch, or always completions that share a row ("shared") or have one each ("padded")."""
 
     adapter: Adapter = Adapter()
     checkpointing: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
     save_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    layout: Layout = "auto"
 
     def train_lm(self, path: str, seed: int) -> PreTrainedModel:
         """The causal LM of a folder, to be trained. A new adapter is drawn from `seed`; an adapter's folder goes on."""

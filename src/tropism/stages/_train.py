@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tropism.store import groups as store
 from tropism.store.contents import mark, side
 from tropism.store.run import Work
-from tropism.tensors.batch import Batch, Ratio, Tree, total
+from tropism.tensors.batch import Batch, Ratio, Tree, distinct_tokens, total
 from tropism.text.chat import prompt_tokens
 from tropism.train.layout import layout
 from tropism.train.loop import Learner, NotFinite, predict, values
@@ -92,18 +92,18 @@ def train(
     with work.progress("training", data.steps) as bar:
         bar.advance(learner.done, rated=0)
         while learner.done < data.steps and not enough():
-            batch = prepare(layout(data.take(order), model, algorithm.predicts))
+            batch = prepare(layout(data.take(order), model, algorithm.predicts, learner.layout))
             try:
                 numbers = values(learner.update(algorithm, algorithm.credit(batch)))
             except NotFinite as error:
                 raise error.with_checkpoint(work.last_checkpoint()) from None
-            fresh = int((batch.position_BT > 0).sum())
+            fresh = distinct_tokens(batch)
             place.position, place.tokens = order.position, place.tokens + fresh
             bar.advance(1, rated=fresh)
             bar.show(loss=numbers["loss"])
             more = watch(place.tokens - fresh, place.tokens)
             if more or learner.done % max(data.steps // 200, 1) == 0 or learner.done == data.steps:
-                work.log(step=place.before + learner.done, **numbers, **more)
+                work.log(step=place.before + learner.done, layout=batch.layout, **numbers, **more)
             if work.due() and learner.done < data.steps and not enough():
                 place.save(work, learner)
 

@@ -71,7 +71,7 @@ class Offline(Weights):
             trees = mismatched([t for t in map(scored, trees) if t.completions], context)
         generated = sum(len(c.tokens or ()) for g, _ in kept for c in g.completions)
         steps = self._steps(trees, generated, work.seed)
-        learner = Learner({"policy": model}, self.optim, steps, pass_tokens=self.pass_tokens)
+        learner = Learner({"policy": model}, self.optim, steps, pass_tokens=self.pass_tokens, layout=self.layout)
         watch = functools.partial(watched, self.probe, model, reference, words, generated)
         fill = functools.partial(
             filled, algorithm=self.algorithm, reference=reference, policy=model, pass_tokens=self.pass_tokens

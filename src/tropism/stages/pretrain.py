@@ -56,7 +56,7 @@ class Pretrain(Weights):
         model = self.train_lm(self.init, seed) if self.init else self.ready(create(self.model, words, seed))
         length = min(self.row_tokens, context_of(model))
         trees = [piece for group in train for piece in chunks(group, words, length)]
-        learner = Learner({"policy": model}, self.optim, self.steps, pass_tokens=self.pass_tokens)
+        learner = Learner({"policy": model}, self.optim, self.steps, pass_tokens=self.pass_tokens, layout=self.layout)
         fit(work, learner, NLL(), Data(trees, self.steps, tokens=self.tokens_per_step))
         work.facts |= {
             "parameters": model.num_parameters(),

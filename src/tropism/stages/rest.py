@@ -111,7 +111,7 @@ class ReST(Weights):
             if part < first:
                 continue
             rate = dataclasses.replace(self.optim, lr=self.optim.lr * self.decay**number)
-            learner = Learner({"policy": policy}, rate, self.steps, pass_tokens=self.pass_tokens)
+            learner = Learner({"policy": policy}, rate, self.steps, pass_tokens=self.pass_tokens, layout=self.layout)
             place.before, place.position = part * self.steps, 0
             if found and part == first:
                 more = learner.restore(found[1])

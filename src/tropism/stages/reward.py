@@ -100,7 +100,7 @@ class Reward(Weights):
         tested = fitting(test, make, self.too_long, work) if test else []
         learned, unseen = self._unseen(fitted)
         steps = max(1, round(self.passes * len(learned) / self.groups_per_step))
-        learner = Learner({"scorer": model}, self.optim, steps, pass_tokens=self.pass_tokens)
+        learner = Learner({"scorer": model}, self.optim, steps, pass_tokens=self.pass_tokens, layout=self.layout)
         data = Data(learned, steps, groups=self.groups_per_step)
         if unseen:
             fit_to_plateau(work, learner, self.algorithm, data, unseen, self.looks, self.patience)

@@ -24,7 +24,7 @@ from tropism.models.weights import Weights
 from tropism.stages._probe import Probe
 from tropism.stages._train import PASS_TOKENS, fitting, question, read
 from tropism.store.run import Work
-from tropism.tensors.batch import Batch, take_rows, total
+from tropism.tensors.batch import Batch, distinct_tokens, passes, take_rows, total
 from tropism.text import tokenizer
 from tropism.train.loop import Learner, NotFinite, values
 from tropism.train.optim import Optim
@@ -117,11 +117,11 @@ class RL(Weights):
 
     def _round(
         self, work: Work, learner: Learner, state: _State, asked: list[Group], engine: LocalEngine
-    ) -> tuple[dict[str, float], int]:
+    ) -> tuple[dict[str, Any], int]:
         """Samples, judges, gives credit, updates. Numbers of the round, and how many tokens were sampled."""
         policy = learner.models["policy"]
         groups, before = self._sampled(work, state, asked, engine, policy), state.generated
-        batch = experience(groups, state.words, policy, context_of(policy))
+        batch = experience(groups, state.words, policy, context_of(policy), self.layout)
         if not batch.need("scored_N").any():
             raise TropismError(f"the judge scored no completion of round {state.round + 1}: name a judge that can")
         plain = batch
@@ -141,10 +141,10 @@ class RL(Weights):
         for piece in self._pieces(batch, rng):
             try:
                 updates.append(learner.update(state.algorithm, piece, frozen))
-                state.trained += int((piece.position_BT > 0).sum())
+                state.trained += distinct_tokens(piece)
             except NotFinite as error:
                 raise error.with_checkpoint(work.last_checkpoint()) from None
-        numbers = {**values(round_metrics(batch, plain)), **values(total(updates))}
+        numbers = {"layout": batch.layout, **values(round_metrics(batch, plain)), **values(total(updates))}
         if self.truth is not None:
             said = [s for j in judgments(self.truth, groups) for s in j.scores if s is not None]
             numbers["truth"] = sum(said) / len(said) if said else float("nan")
@@ -176,16 +176,16 @@ class RL(Weights):
         """For each group, whether its rewards, shaped as the update sees them, can change the policy."""
         if not isinstance(state.algorithm, Selective):
             return [True] * len(groups)
-        batch, _ = self.shaping(experience(groups, state.words, policy, context_of(policy)), state.seen)
+        batch, _ = self.shaping(experience(groups, state.words, policy, context_of(policy), self.layout), state.seen)
         return state.algorithm.teaches(batch).tolist()
 
     def _pieces(self, batch: Batch, rng: np.random.Generator) -> list[Batch]:
-        """The rows of a round, shuffled anew for each epoch, in `minibatches` pieces."""
-        rows = len(batch.tokens_BT)
+        """The rows of a round, shuffled anew for each epoch, in `minibatches` pieces that part no group."""
+        units = passes(batch, 1)
         pieces = []
         for _ in range(self.epochs):
-            parts = np.array_split(rng.permutation(rows), min(self.minibatches, rows))
-            pieces += [take_rows(batch, sorted(part.tolist())) for part in parts]
+            parts = np.array_split(rng.permutation(len(units)), min(self.minibatches, len(units)))
+            pieces += [take_rows(batch, sorted(row for unit in part for row in units[unit])) for part in parts]
         return pieces
 
 

@@ -62,7 +62,7 @@ class SFT(Weights):
         train, test = held_out([g for g, _ in kept], self.held_out)
         trees = {g.id: t for g, t in kept}
         before = measure({"policy": model}, NLL(), [trees[g.id] for g in test])["loss"].value if test else None
-        learner = Learner({"policy": model}, self.optim, self.steps, pass_tokens=self.pass_tokens)
+        learner = Learner({"policy": model}, self.optim, self.steps, pass_tokens=self.pass_tokens, layout=self.layout)
         fit(work, learner, NLL(), Data([trees[g.id] for g in train], self.steps, groups=self.groups_per_step))
         work.facts |= {
             "demonstrations": len(train),

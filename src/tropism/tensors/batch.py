@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from tropism.types import TropismError
+
+Layout = Literal["auto", "shared", "padded"]  # of a batch: completions that share a row, or a row each
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class Batch:
     last_N: Tensor  # flat index (row * T + column) of each completion's last token
     ended_N: Tensor  # True = stopped by itself, False = cut at the length limit
     ids: tuple[str, ...]  # G group ids, for messages
-    shared: bool = True  # False = one completion a row, for models that cannot take the tree mask
+    shared: bool = True  # False = one completion a row
     scored_N: Tensor | None = None  # True = reward_N holds a reward
     reward_N: Tensor | None = None  # judge's units
     rank_N: Tensor | None = None  # 1 best, ties share, 0 unranked
@@ -104,6 +107,10 @@ class Batch:
     @property
     def n(self) -> int:
         return len(self.group_N)
+
+    @property
+    def layout(self) -> Layout:
+        return "shared" if self.shared else "padded"
 
     def to(self, device: torch.device | str) -> Batch:
         moved = {
@@ -163,31 +170,17 @@ def pack(sizes: Sequence[int], row_tokens: int) -> list[list[int]]:
 def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True, twins: bool = False) -> Batch:
     """Lays trees out as a Batch. Rows hold about `row_tokens` tokens (0: as many as the largest tree needs).
 
-    With `shared` False every completion gets a row of its own with a copy of its prompt: the fallback for models that
-    cannot take a tree mask, and the yardstick the shared layout is tested against. With `twins` a completion that
+    With `shared` False every completion gets a row of its own with a copy of its prompt: for models that cannot take a
+    tree mask, for long answers, and the yardstick the shared layout is tested against. With `twins` a completion that
     reads like an earlier one of its group owns no tokens and ends where that one ends: for models that only score, the
     same scores and gradients for less work.
     """
     if not trees:
         raise TropismError("an empty batch cannot be collated: give at least one group")
-    pieces: list[tuple[int, int, Sequence[int]]] = []  # (tree, first completion's number in the batch, its completions)
-    number = 0
-    for t, tree in enumerate(trees):
-        ks = range(len(tree.completions))
-        if shared:
-            pieces.append((t, number, ks))
-        else:
-            pieces.extend((t, number + k, [k]) for k in ks)
-        number += len(ks)
-    own = [_own(tree, twins and shared) for tree in trees]
-    sizes = [
-        len(trees[t].prompt) + sum(len(trees[t].completions[k]) for k in ks if own[t][k] == k) for t, _, ks in pieces
-    ]
-    bins = pack(sizes, row_tokens) if shared else [[i] for i in range(len(pieces))]
-    width = max(sum(sizes[i] for i in row) for row in bins)
-
+    bins, width, own = _arranged(trees, row_tokens, shared, twins)
+    first = [0, *itertools.accumulate(len(tree.completions) for tree in trees)]  # completion of each tree in the batch
     tokens, position, parent, completion, mask, old = ([] for _ in range(6))
-    last = [0] * number
+    last = [0] * first[-1]
     have_old = all(tree.logprobs is not None for tree in trees)
     for b, row in enumerate(bins):
         r_tokens: list[int] = []
@@ -196,8 +189,7 @@ def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True, twi
         r_completion: list[int] = []
         r_mask: list[bool] = []
         r_old: list[float] = []
-        for index in row:
-            t, first, ks = pieces[index]
+        for t, ks in row:
             tree = trees[t]
             start, depth = len(r_tokens), len(tree.prompt)
             r_tokens += tree.prompt
@@ -206,19 +198,16 @@ def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True, twi
             r_completion += [-1] * depth
             r_mask += [False] * depth
             r_old += [0.0] * depth
-            for j, k in enumerate(ks):
-                if own[t][k] != k:
-                    last[first + j] = last[first + own[t][k]]
-                    continue
+            for k in ks:
                 answer = tree.completions[k]
                 begin, length = len(r_tokens), len(answer)
                 r_tokens += answer
                 r_position += range(depth, depth + length)
                 r_parent += [start + depth - 1 if depth else -1, *range(begin, begin + length - 1)] if length else []
-                r_completion += [first + j] * length
+                r_completion += [first[t] + k] * length
                 r_mask += tree.trained[k]
                 r_old += tree.logprobs[k] if have_old and tree.logprobs else [0.0] * length
-                last[first + j] = b * width + (begin + length - 1 if length else start + max(depth - 1, 0))
+                last[first[t] + k] = b * width + (begin + length - 1 if length else start + max(depth - 1, 0))
         gap = width - len(r_tokens)
         tokens.append(r_tokens + [0] * gap)
         position.append(r_position + [0] * gap)
@@ -226,6 +215,7 @@ def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True, twi
         completion.append(r_completion + [-1] * gap)
         mask.append(r_mask + [False] * gap)
         old.append(r_old + [0.0] * gap)
+    last = [last[first[t] + k] for t in range(len(trees)) for k in own[t]]
 
     rewards = [tree.reward for tree in trees]
     ranks = [tree.rank for tree in trees]
@@ -252,6 +242,25 @@ def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True, twi
         rank_N=rank_N,
         old_logprobs_BT=torch.tensor(old) if have_old else None,
     )
+
+
+def shape(trees: Sequence[Tree], row_tokens: int, shared: bool, twins: bool) -> tuple[int, int]:
+    """(rows, tokens of a row) of the Batch that `collate` would make of the same."""
+    bins, width, _ = _arranged(trees, row_tokens, shared, twins)
+    return len(bins), width
+
+
+def _arranged(
+    trees: Sequence[Tree], row_tokens: int, shared: bool, twins: bool
+) -> tuple[list[list[tuple[int, list[int]]]], int, list[list[int]]]:
+    """What stands in each row, as (tree, its completions there); how wide rows are; each tree's `_own`."""
+    own = [_own(tree, twins) for tree in trees]
+    laid = [[k for k, o in enumerate(alike) if o == k] for alike in own]
+    pieces = [(t, some) for t, ks in enumerate(laid) for some in ([ks] if shared else [[k] for k in ks])]
+    sizes = [len(trees[t].prompt) + sum(len(trees[t].completions[k]) for k in ks) for t, ks in pieces]
+    bins = pack(sizes, row_tokens) if shared else [[i] for i in range(len(pieces))]
+    width = max((sum(sizes[i] for i in row) for row in bins), default=0)
+    return [[pieces[i] for i in row] for row in bins], width, own
 
 
 def _own(tree: Tree, twins: bool) -> list[int]:
@@ -390,8 +399,7 @@ def passes(batch: Batch, tokens: int) -> list[list[int]]:
     rows, width = batch.tokens_BT.shape
     if not tokens:
         return [list(range(rows))]
-    row_N, group_N = batch.last_N // width, batch.group_N
-    goes_on = set(row_N[1:][(group_N[1:] == group_N[:-1]) & (row_N[1:] != row_N[:-1])].tolist())
+    goes_on = set(_goes_on(batch).tolist())
     starts = [row for row in range(rows) if row not in goes_on]
     runs: list[list[int]] = []
     for start, end in zip(starts, [*starts[1:], rows]):
@@ -400,3 +408,18 @@ def passes(batch: Batch, tokens: int) -> list[list[int]]:
         else:
             runs.append(list(range(start, end)))
     return runs
+
+
+def distinct_tokens(batch: Batch) -> int:
+    """Tokens of a batch's groups, each prompt once whatever the layout; without each first one, which nothing predicts."""
+    again = torch.zeros(len(batch.tokens_BT), 1, dtype=torch.bool, device=batch.tokens_BT.device)
+    again[_goes_on(batch)] = True
+    return int(((batch.position_BT > 0) & ~(again & (batch.completion_BT < 0))).sum())
+
+
+def _goes_on(batch: Batch) -> Tensor:
+    """The rows that hold more completions of the group of the row before."""
+    row_N = batch.last_N // batch.tokens_BT.shape[1]
+    first_G = torch.full((len(batch.ids),), len(batch.tokens_BT), device=row_N.device)
+    first_G = first_G.scatter_reduce(0, batch.group_N, row_N, "amin")
+    return row_N[row_N > first_G[batch.group_N]]

@@ -1,18 +1,59 @@
-"""Trees as a Batch: where the layout of a batch is chosen, for every stage and judge."""
+"""Trees as a Batch: where the layout of a batch is chosen, for every stage and judge.
+
+Shared rows hold each prompt once and put K answers side by side under a dense mask, which costs the square of the row.
+Padded rows repeat the prompt for each answer and are short. "auto" takes the layout with fewer multiply-adds:
+
+    rows x width x (parameters a token goes through + 2 x layers x heads x head size x width)
+
+of which the second is attention, a query against every key of its row and its weights on every value. Shapes and the
+model decide, never a clock, so that a run repeats; `bench/layouts.py` holds the choice against times. Left out: the LM
+head, which sees the same tokens in both, and that a mixture's token goes through few of its experts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import nn
 from transformers import PreTrainedModel
 
+from tropism.models.halves import backbone, text_config
 from tropism.models.masks import takes_trees
-from tropism.tensors.batch import Batch, Tree, collate
+from tropism.tensors.batch import Batch, Layout, Tree, collate, shape
+from tropism.types import TropismError
 
 ROW_TOKENS = 128  # short rows: a dense mask costs their square, and a CPU gains nothing from long ones
 
 
-def layout(trees: Sequence[Tree], model: PreTrainedModel, predicts: Sequence[str] = ("logprobs_BT",)) -> Batch:
-    """A Batch on the model's device, in the layout that the model can take and the cheapest for what it predicts."""
+def layout(
+    trees: Sequence[Tree],
+    model: PreTrainedModel,
+    predicts: Sequence[str] = ("logprobs_BT",),
+    force: Layout = "auto",
+) -> Batch:
+    """A Batch on the model's device, in the layout that `force` says: with "auto" the cheaper of those the model takes."""
     twins = set(predicts) <= {"scores_N", "scores_BT"}
-    return collate(trees, ROW_TOKENS, shared=takes_trees(model), twins=twins).to(model.device)
+    able = takes_trees(model)
+    if force == "shared" and not able:
+        raise TropismError(f'{type(model).__name__} takes no rows that completions share: use layout = "auto"')
+    shared = able and (force == "shared" or (force == "auto" and _shared_is_cheaper(trees, model, twins)))
+    return collate(trees, ROW_TOKENS, shared, twins).to(model.device)
+
+
+def cost(rows: int, width: int, model: PreTrainedModel) -> int:
+    """The multiply-adds of a forward pass over so many rows."""
+    config = text_config(model)
+    heads, size = config.num_attention_heads, getattr(config, "head_dim", None)
+    attention = config.num_hidden_layers * (heads * size if size else config.hidden_size)
+    linear = sum(
+        parameter.numel()
+        for module in backbone(model).modules()
+        if not isinstance(module, nn.Embedding)
+        for parameter in module.parameters(recurse=False)
+    )
+    return rows * width * (linear + 2 * attention * width)
+
+
+def _shared_is_cheaper(trees: Sequence[Tree], model: PreTrainedModel, twins: bool) -> bool:
+    shared, padded = (cost(*shape(trees, ROW_TOKENS, how, twins), model) for how in (True, False))
+    return shared <= padded

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from tropism.models.adapters import load_trained, trained_state
 from tropism.models.forward import predict_running_scores, predict_tokens, predict_values
-from tropism.tensors.batch import Batch, Prediction, Ratio, passes, take_rows, total
+from tropism.tensors.batch import Batch, Layout, Prediction, Ratio, passes, take_rows, total
 from tropism.train import parallel
 from tropism.train.optim import Optim, adamw, clip, set_rate
 from tropism.types import Algorithm, SamplingParams, TropismError
@@ -34,7 +34,8 @@ ROLE = {
 class Learner:
     """The models in training and their optimiser. `models` has a policy, critic or scorer as the algorithm predicts.
 
-    `rates` may give a model its own peak learning rate; `pass_tokens` bounds the tokens of one forward pass (0: none).
+    `rates` may give a model its own peak learning rate; `pass_tokens` bounds the tokens of one forward pass (0: none);
+    `layout` is that of the batches it is given.
     """
 
     models: Mapping[str, PreTrainedModel]
@@ -43,6 +44,7 @@ class Learner:
     rates: Mapping[str, float] = field(default_factory=dict)
     pass_tokens: int = 0
     sampling: SamplingParams | None = None
+    layout: Layout = "auto"
     done: int = 0
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tropism.models.forward import predict_tokens, predict_values
 from tropism.search._asked import asked
-from tropism.tensors.batch import Batch, Ratio, length_N, passes, sum_by_completion, take_rows
+from tropism.tensors.batch import Batch, Layout, Ratio, length_N, passes, sum_by_completion, take_rows
 from tropism.tensors.maths import k1
 from tropism.train import parallel
 from tropism.train.layout import layout
@@ -30,10 +30,16 @@ def judgments(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
     return parallel.peers().once(lambda: asked(judge, groups))
 
 
-def experience(groups: Sequence[Group], words: PreTrainedTokenizerBase, model: PreTrainedModel, context: int) -> Batch:
+def experience(
+    groups: Sequence[Group],
+    words: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    context: int,
+    force: Layout = "auto",
+) -> Batch:
     """A Batch whose rewards are the scores of each group's newest judgment."""
     trees = [dataclasses.replace(tree(g, words, context), reward=scores(g)) for g in groups]
-    return layout(trees, model)
+    return layout(trees, model, force=force)
 
 
 def scores(group: Group) -> tuple[float | None, ...]:
