@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from tiny_recipe import BASE, CIRCLE, SFT, TOKENIZER, tropism
+from tiny_recipe import BASE, CIRCLE, SAMPLES, SFT, TOKENIZER, tropism
 from tropism.recipe import FOLDERS, names
 from tropism.store import groups as store
 from tropism.store.run import latest
 from tropism.types import Message
 
-COMMANDS = ("run", "demo", "plan", "show", "chat", "generate", "list")
+COMMANDS = ("run", "demo", "plan", "show", "chat", "generate", "list", "compare", "promote", "merge")
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +182,50 @@ def test_a_stage_from_outside_stands_among_the_others(tmp_path: Path) -> None:
     assert list(latest(tmp_path / "x")) == ["tokenizer", "base", "copy", "sft", "more"]
 
 
+def test_plan_without_code_imports_none_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = tmp_path / "ran"
+    (tmp_path / "trespassing.py").write_text(f"open({str(trace)!r}, 'a').write('x')\n" + OUTSIDE)
+    copy = '[[stage]]\nid = "copy"\nkind = "trespassing:Copy"\nmodel = "base"\n'
+    judge = 'judges = [{ kind = "verifier", function = "trespassing:judge" }, { kind = "annotator" }]\n'
+    label = '[[stage]]\nid = "rankings"\nkind = "label"\ngroups = "samples"\n' + judge
+    outside = SFT.replace('model = "base"', 'model = "copy"')
+    (tmp_path / "r.toml").write_text(TOKENIZER + BASE + copy + outside + SAMPLES + label)
+    path = list(sys.path)
+    said = tropism("plan", tmp_path / "r.toml", "--out", tmp_path / "x", "--no-code", "--json")
+    assert said.code == 0 and not trace.exists() and sys.path == path and "trespassing" not in sys.modules
+    rows = {row["id"]: row for row in json.loads(said.out)["stages"]}
+    assert rows["copy"] == {
+        "id": "copy",
+        "kind": "trespassing:Copy",
+        "state": "not known",
+        "not_read": ["trespassing:Copy"],
+    }
+    assert rows["rankings"]["not_read"] == ["trespassing:judge"]
+    assert {id: row["state"] for id, row in rows.items()} == {
+        "tokenizer": "to do",
+        "base": "to do",
+        **dict.fromkeys(("copy", "sft", "samples", "rankings"), "not known"),
+    }
+    assert "parameters" in rows["base"]
+    shown = tropism("plan", tmp_path / "r.toml", "--out", tmp_path / "x", "--no-code").out
+    assert "code from outside the package, not read: trespassing:Copy, trespassing:judge" in shown
+    assert tropism("plan", tmp_path / "r.toml", "--out", tmp_path / "x").code == 2  # it has no `judge`
+    assert trace.read_text() == "x"
+
+
+def test_code_that_fails_when_it_is_read_is_one_sentence_and_its_lines(tmp_path: Path) -> None:
+    for name, line, says in (
+        ("dividing", "1 / 0", "ZeroDivisionError (division by zero)"),
+        ("left", "exit(0)", "SystemExit (0)"),
+    ):
+        (tmp_path / f"{name}.py").write_text(f"x = 1\n{line}\n")
+        (tmp_path / "r.toml").write_text(f'[[stage]]\nid = "x"\nkind = "{name}:Stage"\n')
+        said = tropism("plan", tmp_path / "r.toml")
+        first, *lines = said.err.splitlines()
+        assert said.code == 2 and first == f"tropism: r.toml: x: {name} raised {says}: mend it"
+        assert lines[0] == f'  File "{tmp_path / name}.py", line 2, in <module>'
+
+
 def test_show_prints_the_report(circle: Path) -> None:
     said = tropism("show", circle / "done", "--json")
     shown = json.loads(said.out)
@@ -283,7 +327,7 @@ def test_list_offers_every_kind_with_its_keys(folder: str) -> None:
     for name in names(folder):
         assert re.search(rf"^{name}\b", said.out, re.MULTILINE)
     if folder == "algorithms":
-        assert re.search(r"^    clip: float = 0.2$", said.out, re.MULTILINE)
+        assert re.search(r"^    clip: float = 0\.2 \(above 0\)$", said.out, re.MULTILINE)
     if folder == "stages":
         assert re.search(r"^    data: Format$", said.out, re.MULTILINE)  # needed
         assert re.search(r"^    optim: Optim = Optim\(lr=", said.out, re.MULTILINE)  # and not needed

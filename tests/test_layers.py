@@ -20,13 +20,14 @@ LAYERS = (
     ("engines", "train"),
     ("judges",),
     ("stages", "report"),
-    ("plan", "promote", "talk", "ending"),
+    ("plan", "catalogue", "promote", "talk", "ending"),
     ("cli",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 SIDEWAYS = {
     ("expand", "types"),
     ("recipe", "types"),
+    ("recipe", "outside"),
     ("recipe", "expand"),
     ("recipe", "ranges"),
     ("formats", "phrasebook"),

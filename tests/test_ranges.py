@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import pytest
 from annotated_types import Ge, Gt, Interval, Le, Lt
 
+from tropism.catalogue import catalogue
 from tropism.formats.phrasebook import Phrasebook
-from tropism.plan import catalogue
 from tropism.ranges import bounds, inside, ranges, said
 from tropism.recipe import FOLDERS, build, names, resolve
 from tropism.stages.tokenizer import Tokenizer

@@ -64,12 +64,23 @@ def demo(out: OutOpt = None, set_: SetOpt = None, checkpoint_s: EveryOpt = 15.0,
 
 
 @app.command()
-def plan(recipe: RecipeArg, set_: SetOpt = None, out: OutOpt = None, as_json: JsonOpt = False) -> None:
-    """Before anything runs: stages, parameters, tokens, updates, memory, time, and what is already done."""
+def plan(
+    recipe: RecipeArg,
+    set_: SetOpt = None,
+    out: OutOpt = None,
+    no_code: Annotated[
+        bool, typer.Option("--no-code", help="Import no code from outside the package; what it would do is not known.")
+    ] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Before anything runs: stages, parameters, tokens, updates, memory, time, and what is already done.
+
+    Reading a recipe imports the modules that it names as "module:name", which runs them.
+    """
     _begin(f"reading {recipe}")
     from tropism import plan as planning
 
-    loaded, folder = _load(recipe, set_ or [], out)
+    loaded, folder = _load(recipe, set_ or [], out, code=not no_code)
     made = planning.plan(loaded, folder)
     print(json.dumps(made, indent=1) if as_json else planning.table(made))
     planning.refuse(made)
@@ -204,9 +215,9 @@ def list_(
 ) -> None:
     """What a folder of the package offers, with its keys."""
     _begin(f"reading {folder}")
-    from tropism import plan as planning
+    from tropism.catalogue import catalogue
 
-    print(planning.catalogue(folder))
+    print(catalogue(folder))
 
 
 @app.callback(invoke_without_command=True)
@@ -229,10 +240,10 @@ def _begin(what: str, quiet: bool = False, log: bool = False) -> None:
         print(f"tropism: {what} …", file=sys.stderr, flush=True)
 
 
-def _load(recipe: str, overrides: list[str], out: Path | None) -> tuple[Any, Path]:
+def _load(recipe: str, overrides: list[str], out: Path | None, code: bool = True) -> tuple[Any, Path]:
     from tropism.recipe import load
 
-    loaded = load(recipe, overrides)
+    loaded = load(recipe, overrides, code)
     return loaded, out or Path("runs") / loaded.name
 
 
@@ -246,9 +257,11 @@ def _run(recipe: str, overrides: list[str], out: Path | None, checkpoint_s: floa
     from tropism.train import parallel
 
     loaded, folder = _load(recipe, overrides, out)
-    planning.refuse(planning.plan(loaded, folder))
+    planned = planning.plan(loaded, folder)
+    planning.refuse(planned)
+    expected = {row["id"]: row.get("seconds", 1.0) for row in planned["stages"] if row["state"] != "done"}
     with parallel.joined() as peers:
-        run_recipe(loaded, folder, checkpoint_s, Reporter(quiet), peers)
+        run_recipe(loaded, folder, checkpoint_s, Reporter(quiet), peers, expected)
     if not peers.leads:
         raise typer.Exit
     report = build.write(folder)

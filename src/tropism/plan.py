@@ -1,4 +1,4 @@
-"""Before anything runs: what a recipe will do, what it will need, what is already done; and the catalogue of kinds.
+"""Before anything runs: what a recipe will do, what it will need, what is already done.
 
 Estimates, not promises: parameters are exact, tokens of a data set are counted on a sample, memory is weights, gradients,
 optimiser and the activations of one pass, time is arithmetic over this machine's measured matrix speed.
@@ -7,20 +7,17 @@ optimiser and the activations of one pass, time is arithmetic over this machine'
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import itertools
 import os
-import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tropism.ranges import ranges
-from tropism.recipe import FOLDERS, Recipe, names, resolve
+from tropism.recipe import NotRead, Recipe, refs
 from tropism.stages.best_of_n import BestOfN
 from tropism.stages.collect import Collect
 from tropism.stages.evaluate import Evaluate
@@ -50,17 +47,27 @@ class Shape:
 
 
 def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """{"stages": [{id, kind, state, parameters, updates, tokens, memory_bytes, seconds, key}], "memory_bytes": free}."""
+    """{"stages": [{id, kind, state, parameters, updates, tokens, memory_bytes, seconds, key}], "memory_bytes": free}.
+
+    Where a stage names code that was not read, `not_read` lists it; what depends on that has the state "not known".
+    """
     states = status(recipe, folder)
     speed = _flops()
     shapes: dict[str, Shape | None] = {}
     vocabularies: dict[str, int] = {}
     kept: dict[str, int] = {}
+    unknown: set[str] = set()
     rows = []
     for id, stage in recipe.stages.items():
         row: dict[str, Any] = {"id": id, "kind": type(stage).__module__.rpartition(".")[2], "state": states[id]}
-        row |= _needs(id, stage, shapes, vocabularies, kept)
+        found = _needs(id, stage, shapes, vocabularies, kept)
         shapes.setdefault(id)  # a stage from outside the package: what it makes is not known
+        if code := _not_read(stage):
+            row |= {"kind": stage.kind if isinstance(stage, NotRead) else row["kind"], "not_read": code}
+        if code or any(ref in unknown for _, _, ref in refs(stage)):  # the fingerprint covers that code
+            unknown.add(id)
+            row["state"] = "not known"
+        row |= found if not code else {"parameters": found["parameters"]} if "parameters" in found else {}
         if "tokens" in row and "parameters" in row:
             flops = row.pop("passes") * 2 * row["parameters"] * row["tokens"]
             row["seconds"] = round(flops / (speed * EFFICIENCY) + 0.01 * row["updates"], 1)
@@ -99,39 +106,12 @@ def table(made: Mapping[str, Any]) -> str:
     with console.capture() as capture:
         console.print(grid)
         left = sum(r.get("seconds", 0) for r in made["stages"] if r["state"] != "done")
+        if code := sorted({kind for row in made["stages"] for kind in row.get("not_read", ())}):
+            console.print(f"code from outside the package, not read: {', '.join(code)}")
         console.print(
             f"about {left:,.0f} s to go; {_size(made['memory_bytes'])} of memory free; run folder {made['folder']}"
         )
     return capture.get().rstrip("\n")
-
-
-def catalogue(folder: str) -> str:
-    """The kinds in a folder, with their keys, defaults and ranges."""
-    known = [*sorted(set(FOLDERS.values())), "recipes"]
-    if folder not in known:
-        raise TropismError(f"there is no folder {folder!r}: choose one of {', '.join(known)}")
-    lines = []
-    for name in names(folder):
-        if folder == "recipes":
-            lines.append(name)
-            continue
-        thing = resolve(folder, name)
-        about = (inspect.getmodule(thing).__doc__ or "").strip().splitlines()
-        lines.append(f"{name}: {about[0]}" if about else name)
-        if not dataclasses.is_dataclass(thing):
-            continue
-        hints = get_type_hints(thing, include_extras=True)
-        for field in dataclasses.fields(thing):
-            if not field.init:
-                continue
-            made = field.default_factory
-            default = field.default if made is dataclasses.MISSING else made()
-            plain = re.sub(r"Annotated\[(int|float), [^]]*]", r"\1", str(field.type))
-            range_ = "".join(f" ({text})" for text in sorted(set(ranges(hints[field.name]))) if text)
-            lines.append(
-                f"    {field.name}: {plain}{'' if default is dataclasses.MISSING else f' = {default!r}'}{range_}"
-            )
-    return "\n".join(lines)
 
 
 def free_memory() -> int:
@@ -268,6 +248,19 @@ def _needs(
         tokens = len(stage.models) * _count(stage.prompts) * (stage.sampling.n + 1) * stage.sampling.max_tokens
         return _sampling(max(found, key=lambda s: s.parameters, default=None), tokens, 3, f"{id}.models")
     return {}
+
+
+def _not_read(value: Any) -> list[str]:
+    """The kinds in a stage whose code was not read."""
+    if isinstance(value, NotRead):
+        return [value.kind]
+    if isinstance(value, Mapping):
+        return [kind for item in value.values() for kind in _not_read(item)]
+    if isinstance(value, tuple):
+        return [kind for item in value for kind in _not_read(item)]
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return []
+    return [kind for field in dataclasses.fields(value) for kind in _not_read(getattr(value, field.name, None))]
 
 
 def _sampling(shape: Shape | None, tokens: int, models: int, key: str) -> dict[str, Any]:

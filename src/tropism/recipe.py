@@ -19,12 +19,14 @@ import tomllib
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tropism import ranges
 from tropism.expand import completed, expanded
+from tropism.outside import frames, raised
 from tropism.types import Algorithm, Engine, Format, Judge, Ref, Search, Stage, TropismError
 
 FOLDERS: dict[type, str] = {
@@ -44,8 +46,34 @@ class Recipe:
     stages: Mapping[str, Stage]  # by id, in the order they run
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads a recipe file, or one that ships in the package if `path` is a bare name such as `quickstart`."""
+@dataclass(frozen=True)
+class NotRead:
+    """What stands for code from outside the package in a recipe that was loaded without it: it offers nothing."""
+
+    kind: str
+
+    version: ClassVar[int] = 0
+    makes: ClassVar[str] = ""
+    predicts: ClassVar[tuple[str, ...]] = ()
+
+    def groups(self) -> tuple[()]:
+        return ()
+
+    def files(self) -> tuple[()]:
+        return ()
+
+    def __call__(self, completion: str) -> None:
+        raise TropismError(f"the code of {self.kind} was not read: load the recipe with it")
+
+
+_CODE = ContextVar("code", default=True)  # whether code from outside the package may be imported
+
+
+def load(path: str | Path, overrides: Sequence[str] = (), code: bool = True) -> Recipe:
+    """Reads a recipe file, or one that ships in the package if `path` is a bare name such as `quickstart`.
+
+    Reading runs the modules that it names as `module:name`; without `code` a NotRead stands for each.
+    """
     file = Path(path)
     shipped = Path(__file__).parent / "recipes" / f"{path}.toml"
     if not file.exists() and shipped.exists():
@@ -58,10 +86,14 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise TropismError(f"{file} is not a readable TOML file ({error}): mend it there") from None
-    for folder in (str(Path.cwd()), str(file.parent.resolve())):  # where "my_module:thing" is looked for
+    for folder in (str(Path.cwd()), str(file.parent.resolve())) if code else ():
         if folder not in sys.path:
-            sys.path.append(folder)
-    return parse(table, where=file.name, overrides=overrides, default_name=file.stem)
+            sys.path.append(folder)  # where "my_module:thing" is looked for
+    before = _CODE.set(code)
+    try:
+        return parse(table, where=file.name, overrides=overrides, default_name=file.stem)
+    finally:
+        _CODE.reset(before)
 
 
 def parse(source: Mapping[str, Any], where: str, overrides: Sequence[str] = (), default_name: str = "run") -> Recipe:
@@ -105,12 +137,16 @@ def resolve(folder: str, kind: str, where: str = "recipe") -> Any:
     """The one public object of `tropism/<folder>/<kind>.py`, or an outside object for `module:name`."""
     if ":" in kind:
         module, _, name = kind.partition(":")
+        if not _CODE.get() and not module.startswith("tropism."):
+            return NotRead(kind)
         try:
             return getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError, SyntaxError, ValueError) as error:  # ValueError: an empty module name
             raise TropismError(
                 f"{where}: kind {kind!r} cannot be imported ({error}): run where {module} can be imported from"
             ) from None
+        except (Exception, SystemExit) as error:
+            raise TropismError(f"{where}: {module} raised {raised(error)}: mend it\n{frames(error)}") from error
     known = names(folder)
     if kind not in known:
         raise TropismError(f"{where}: there is no kind {kind!r} among the {folder}: {_nearest(kind, known)}")
@@ -262,6 +298,8 @@ def _plug(protocol: type, value: Any, where: str) -> Any:
     if not isinstance(kind, str):
         raise TropismError(f"{where} has no kind: choose one of {', '.join(names(folder))}")
     thing = resolve(folder, kind, where)
+    if isinstance(thing, NotRead):
+        return thing
     if inspect.isfunction(thing):  # a plain function in the place of a judge
         if protocol is not Judge:
             raise TropismError(f"{where}: {kind!r} is a function; only a judge can be one, name a dataclass")
@@ -320,8 +358,9 @@ def _check_ref(where: str, ref: Ref, value: str, done: Mapping[str, Stage], ever
 
 
 def check_kind(where: str, ref: Ref, value: str, makes: str) -> None:
-    """Refuses the stage `value`, which makes `makes`, where something else is asked for. A model has a tokenizer."""
-    if makes != ref.kind and (makes, ref.kind) != ("model", "tokenizer"):
+    """Refuses the stage `value`, which makes `makes` ("" if its code was not read), where something else is asked for.
+    A model has a tokenizer."""
+    if makes and makes != ref.kind and (makes, ref.kind) != ("model", "tokenizer"):
         raise TropismError(f"{where} names {value!r}, which makes a {makes}, not a {ref.kind}: name another stage")
 
 

@@ -288,11 +288,15 @@ def run_recipe(
     checkpoint_s: float = 15.0,
     reporter: Reporter | None = None,
     peers: Peers | None = None,
+    expected: Mapping[str, float] | None = None,
 ) -> Run:
-    """Runs every stage of a recipe in its order, in `folder`."""
+    """Runs every stage of a recipe in its order, in `folder`. `expected` has the seconds that stages may take."""
     with Run(folder, recipe.seed, checkpoint_s, reporter, recipe, peers) as run:
-        for id, stage in recipe.stages.items():
-            run(stage, id)
+        seconds = [expected.get(id, 0.0) if expected else 1.0 for id in recipe.stages]
+        with run.reporter.whole(recipe.name, seconds) as whole:
+            for id, stage in recipe.stages.items():
+                run(stage, id)
+                whole.next()
         return run
 
 
