@@ -19,6 +19,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -136,25 +137,28 @@ def optimised_too_far(method: Method) -> dict[str, Any] | None:
     while the learned reward did not fall; None if that is not seen.
 
     Each seed is followed to its own end. `seeds` are all of them if their mean fell, else the numbers of those that fell
-    by themselves, whose figures these are. It is said of the runs that were made: the errors are over prompts."""
+    by themselves, whose figures these are. It is said of the runs that were made: the errors are over prompts. The more
+    looks at seeds, the more errors it takes (Bonferroni), so that more seeds are not blamed more often."""
     if method.at_answers:
         return None
+    tests = len(method.seeds) + 1 if len(method.seeds) > 1 else 1
+    errors = -NormalDist().inv_cdf(NormalDist().cdf(-ERRORS) / tests)
     whole = [looks for looks in _moments(method) if len(looks) == len(method.seeds)]
-    if far := _fall([*whole, [seed[-1] for seed in method.seeds]]):
+    if far := _fall([*whole, [seed[-1] for seed in method.seeds]], errors):
         return {**far, "seeds": [*range(1, len(method.seeds) + 1)]}
-    alone = {n: far for n, seed in enumerate(method.seeds, 1) if (far := _fall([[look] for look in seed]))}
+    alone = {n: far for n, seed in enumerate(method.seeds, 1) if (far := _fall([[look] for look in seed], errors))}
     if not alone:
         return None
     means = {key: round(float(np.mean([far[key] for far in alone.values()])), 4) for key in next(iter(alone.values()))}
     return {**means, "seeds": [*alone]}
 
 
-def _fall(moments: Sequence[Sequence[Look]]) -> dict[str, float] | None:
-    """The fall of the means over the looks of each moment, from the best to the last, if it is seen."""
+def _fall(moments: Sequence[Sequence[Look]], errors: float) -> dict[str, float] | None:
+    """The fall of the means over the looks of each moment, from the best to the last, if it is of more than `errors`."""
     mean = {key: np.array([np.mean([getattr(x, key) for x in looks], axis=0) for looks in moments]) for key in KEYS}
     quality = [float(row[np.isfinite(row)].mean()) if np.isfinite(row).any() else -math.inf for row in mean["truth"]]
     best = int(np.argmax(quality))
-    if _errors(mean["truth"][-1] - mean["truth"][best]) > -ERRORS:
+    if _errors(mean["truth"][-1] - mean["truth"][best]) > -errors:
         return None
     if _errors(mean["reward"][-1] - mean["reward"][best]) < -ERRORS:
         return None
