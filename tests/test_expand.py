@@ -127,7 +127,7 @@ def test_seeds_are_stages_that_differ_in_their_ids_alone() -> None:
 @pytest.mark.parametrize("count", [0, -1, True, 2.0, "2"])
 def test_a_number_of_seeds_is_a_whole_number(count: Any) -> None:
     said = refused(None, {"id": "ppo", "kind": "rl", "seeds": count})
-    assert said == f"r.toml: ppo.seeds = {count!r} must be a whole number of 1 or more"
+    assert said == f"r.toml: ppo.seeds = {count!r} must be a whole number from 1 to 1000"
 
 
 def test_ids_that_clash_are_refused() -> None:
@@ -195,8 +195,8 @@ def test_seeds_in_a_block_are_the_seeds_of_each_round() -> None:
     ("change", "says"),
     [
         ({"start": {}}, "samples names 'ppo', which the first round has not yet: add ppo to rounds.start"),
-        ({"count": 0}, "rounds.count = 0 must be a whole number of 1 or more"),
-        ({"count": True}, "rounds.count = True must be a whole number of 1 or more"),
+        ({"count": 0}, "rounds.count = 0 must be a whole number from 1 to 1000"),
+        ({"count": True}, "rounds.count = True must be a whole number from 1 to 1000"),
         ({"stages": []}, "rounds.stages = [] must be ids of stages of this recipe"),
         ({"stages": ["samples", "ranks"]}, "rounds.stages = ['samples', 'ranks'] must be ids of stages of this recipe"),
         ({"stages": BLOCK[::-1]}, "rounds.stages must be stages that stand together, in their order: reorder them"),

@@ -13,7 +13,7 @@ import tropism
 
 ROOT = Path(tropism.__file__).parent
 LAYERS = (
-    ("types", "ranges", "outside", "expand", "recipe"),
+    ("types", "ranges", "tables", "outside", "expand", "recipe"),
     ("text", "store", "search"),
     ("formats", "phrasebook", "tensors"),
     ("models", "algorithms"),
@@ -30,6 +30,8 @@ SIDEWAYS = {
     ("recipe", "outside"),
     ("recipe", "expand"),
     ("recipe", "ranges"),
+    ("recipe", "tables"),
+    ("tables", "types"),
     ("formats", "phrasebook"),
 }  # who may import a part of its own layer
 TORCHLESS = [part for layer in LAYERS[:2] for part in layer]

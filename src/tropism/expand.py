@@ -28,6 +28,7 @@ from tropism.types import TropismError
 
 Entry = dict[str, Any]
 ALL = "all:"
+MOST = 1000  # seeds of a stage, rounds
 
 
 def completed(defaults: Any, entries: Sequence[Entry], where: str) -> list[Entry]:
@@ -55,8 +56,8 @@ def _seeded(entry: Entry, where: str) -> list[Entry]:
     if "seeds" not in entry:
         return [entry]
     count = entry["seeds"]
-    if type(count) is not int or count < 1:
-        raise TropismError(f"{where}: {entry['id']}.seeds = {count!r} must be a whole number of 1 or more")
+    if type(count) is not int or not 1 <= count <= MOST:
+        raise TropismError(f"{where}: {entry['id']}.seeds = {count!r} must be a whole number from 1 to {MOST}")
     plain = {key: value for key, value in entry.items() if key != "seeds"}
     return [{**plain, "id": f"{entry['id']}-{n}"} for n in range(1, count + 1)]
 
@@ -103,8 +104,8 @@ def _block(rounds: Any, ids: Sequence[str], where: str) -> tuple[list[str], int,
     if not isinstance(rounds, Mapping) or not {"count", "stages"} <= set(rounds) <= known:
         raise TropismError(f"{where}: rounds must be a table with count and stages, and start if need be")
     count, block, start = rounds["count"], rounds["stages"], rounds.get("start", {})
-    if type(count) is not int or count < 1:
-        raise TropismError(f"{where}: rounds.count = {count!r} must be a whole number of 1 or more")
+    if type(count) is not int or not 1 <= count <= MOST:
+        raise TropismError(f"{where}: rounds.count = {count!r} must be a whole number from 1 to {MOST}")
     if not isinstance(block, list) or not block or not all(id in ids for id in block):
         raise TropismError(f"{where}: rounds.stages = {block!r} must be ids of stages of this recipe")
     if not isinstance(start, Mapping) or not all(id in block for id in start):

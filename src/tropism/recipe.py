@@ -9,13 +9,12 @@ reads top to bottom.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import inspect
+import os
 import re
 import sys
-import tomllib
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +26,7 @@ from typing import Any, ClassVar
 from tropism import ranges
 from tropism.expand import completed, expanded
 from tropism.outside import frames, raised
+from tropism.tables import nearest, override, plain, read, refuse_unknown, shown
 from tropism.types import Algorithm, Engine, Format, Judge, Ref, Search, Stage, TropismError
 
 FOLDERS: dict[type, str] = {
@@ -37,6 +37,8 @@ FOLDERS: dict[type, str] = {
     Search: "search",
     Stage: "stages",
 }
+
+LONGEST_NAME = 100  # bytes, of the 255 that a file system allows: a number and a fingerprint come behind it
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +78,14 @@ def load(path: str | Path, overrides: Sequence[str] = (), code: bool = True) -> 
     """
     file = Path(path)
     shipped = Path(__file__).parent / "recipes" / f"{path}.toml"
-    if not file.exists() and shipped.exists():
+    if not os.path.exists(file) and os.path.exists(shipped):  # False too for a name too long to be one
         file = shipped
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        table = read(file)
     except FileNotFoundError:
         raise TropismError(
             f"there is no recipe {path}: give a .toml file or one of {', '.join(names('recipes'))}"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise TropismError(f"{file} is not a readable TOML file ({error}): mend it there") from None
     for folder in (str(Path.cwd()), str(file.parent.resolve())) if code else ():
         if folder not in sys.path:
             sys.path.append(folder)  # where "my_module:thing" is looked for
@@ -99,9 +99,9 @@ def load(path: str | Path, overrides: Sequence[str] = (), code: bool = True) -> 
 def parse(source: Mapping[str, Any], where: str, overrides: Sequence[str] = (), default_name: str = "run") -> Recipe:
     """A recipe from its TOML table; `overrides` are `stage.key=value` with TOML values or bare words, or `seed=1`, or
     `defaults.kind.key=value`, or `rounds.count=3`."""
-    table: dict[str, Any] = _copied(source)
+    table: dict[str, Any] = plain(source, where)
     entries = table.get("stage", [])
-    _refuse_unknown(table, ("name", "seed", "defaults", "rounds", "stage"), where)
+    refuse_unknown(table, ("name", "seed", "defaults", "rounds", "stage"), where)
     if not entries or not isinstance(entries, list):
         raise TropismError(f"{where} has no stages: add a [[stage]] table with an id and a kind")
     ids: list[str] = []
@@ -110,17 +110,23 @@ def parse(source: Mapping[str, Any], where: str, overrides: Sequence[str] = (), 
             if not isinstance(entry, Mapping) or not isinstance(entry.get(key), str):
                 raise TropismError(f"{where}: stage number {n + 1} has no {key}: every stage needs an id and a kind")
         if not re.fullmatch(r"[\w-]+", entry["id"]):  # it names a folder, and stands before the dot of --set
-            raise TropismError(f"{where}: the stage id {entry['id']!r} must be of letters, digits, _ and -: rename it")
+            raise TropismError(
+                f"{where}: the stage id {shown(entry['id'])} must be of letters, digits, _ and -: rename it"
+            )
+        if len(entry["id"].encode()) > LONGEST_NAME:
+            raise TropismError(
+                f"{where}: the stage id {shown(entry['id'])} is too long for a folder's name: shorten it"
+            )
         if entry["id"] in ids:
             raise TropismError(f"{where}: two stages have the id {entry['id']!r}: rename one")
         ids.append(entry["id"])
     shared = {key: table[key] for key in ("defaults", "rounds") if isinstance(table.get(key), dict) and key not in ids}
     early = [text for text in overrides if text.partition(".")[0].strip() in shared]
-    for override in early:
-        _override(table, shared, override)
-    entries = [_copied(entry) for entry in completed(table.get("defaults", {}), entries, where)]
-    for override in (text for text in overrides if text not in early):
-        _override(table, dict(zip(ids, entries)), override)
+    for text in early:
+        override(table, shared, text)
+    entries = [plain(entry, where) for entry in completed(table.get("defaults", {}), entries, where)]
+    for text in (text for text in overrides if text not in early):
+        override(table, dict(zip(ids, entries)), text)
     stages: dict[str, Stage] = {}
     entries = expanded(table.get("rounds"), entries, where, functools.partial(_reference_keys, where=where))
     ids = [entry["id"] for entry in entries]
@@ -129,8 +135,19 @@ def parse(source: Mapping[str, Any], where: str, overrides: Sequence[str] = (), 
         for field, ref, value in refs(stage):
             _check_ref(f"{where}: {id}.{field}", ref, value, stages, ids)
         stages[id] = stage
-    name = build(str, table.get("name", default_name), f"{where}: name")
-    return Recipe(name, build(int, table.get("seed", 0), f"{where}: seed"), stages)
+    return Recipe(
+        _name(table.get("name", default_name), where), build(int, table.get("seed", 0), f"{where}: seed"), stages
+    )
+
+
+def _name(value: Any, where: str) -> str:
+    """The recipe's name, which names the run folder in `runs`."""
+    name = build(str, value, f"{where}: name")
+    if not name.isprintable() or not name.strip() or name.startswith(".") or "/" in name or "\\" in name:
+        raise TropismError(f"{where}: name = {shown(name)} cannot name a folder in runs: use letters, digits, _ and -")
+    if len(name.encode()) > LONGEST_NAME:
+        raise TropismError(f"{where}: name = {shown(name)} is too long for a folder's name: shorten it")
+    return name
 
 
 def resolve(folder: str, kind: str, where: str = "recipe") -> Any:
@@ -143,13 +160,13 @@ def resolve(folder: str, kind: str, where: str = "recipe") -> Any:
             return getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError, SyntaxError, ValueError) as error:  # ValueError: an empty module name
             raise TropismError(
-                f"{where}: kind {kind!r} cannot be imported ({error}): run where {module} can be imported from"
+                f"{where}: kind {shown(kind)} cannot be imported ({error}): run where {module} can be imported from"
             ) from None
         except (Exception, SystemExit) as error:
             raise TropismError(f"{where}: {module} raised {raised(error)}: mend it\n{frames(error)}") from error
     known = names(folder)
     if kind not in known:
-        raise TropismError(f"{where}: there is no kind {kind!r} among the {folder}: {_nearest(kind, known)}")
+        raise TropismError(f"{where}: there is no kind {shown(kind)} among the {folder}: {nearest(kind, known)}")
     module_ = importlib.import_module(f"tropism.{folder}.{kind}")
     return getattr(module_, module_.__all__[0])
 
@@ -184,7 +201,7 @@ def build(hint: Any, value: Any, where: str) -> Any:
         return _plug(hint, value, where)
     if origin is typing.Literal:
         if value not in args:
-            raise TropismError(f"{where} = {value!r} is not one of {', '.join(map(repr, args))}")
+            raise TropismError(f"{where} = {shown(value)} is not one of {', '.join(map(repr, args))}")
         return value
     if origin is tuple:
         items = value if isinstance(value, (list, tuple)) else [value]
@@ -195,7 +212,7 @@ def build(hint: Any, value: Any, where: str) -> Any:
         return tuple(build(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(args, items)))
     if origin in (dict, Mapping) or getattr(origin, "__name__", "") == "Mapping":
         if not isinstance(value, Mapping):
-            raise TropismError(f"{where} = {value!r} must be a table")
+            raise TropismError(f"{where} = {shown(value)} must be a table")
         return {str(k): build(args[1], v, f"{where}.{k}") for k, v in value.items()}
     if dataclasses.is_dataclass(hint):
         if isinstance(value, typing.cast(type, hint)):
@@ -205,7 +222,7 @@ def build(hint: Any, value: Any, where: str) -> Any:
         return _number(hint, value, where, ())
     if hint in (str, bool):
         if not isinstance(value, (str, Path) if hint is str else bool):
-            raise TropismError(f"{where} = {value!r} must be {_WORD[hint]}")
+            raise TropismError(f"{where} = {shown(value)} must be {_WORD[hint]}")
         return value
     if hint is Path and isinstance(value, str):
         return Path(value)
@@ -221,7 +238,7 @@ def _number(hint: type, value: Any, where: str, limits: Sequence[ranges.Bound]) 
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, hint) or not ranges.inside(value, limits):
         word = "a finite number" if isinstance(value, float) and not limits else _WORD[hint]
-        raise TropismError(f"{where} = {value!r} must be {word}{ranges.said(limits)}")
+        raise TropismError(f"{where} = {shown(value)} must be {word}{ranges.said(limits)}")
     return value
 
 
@@ -292,7 +309,7 @@ def _plug(protocol: type, value: Any, where: str) -> Any:
     if isinstance(value, protocol):
         return _checked(value, where)  # already an object, from Python
     if not isinstance(value, (Mapping, str)):
-        raise TropismError(f"{where} = {value!r} must be a table with a kind")
+        raise TropismError(f"{where} = {shown(value)} must be a table with a kind")
     table = {"kind": value} if isinstance(value, str) else dict(value)
     kind = table.pop("kind", None)
     if not isinstance(kind, str):
@@ -314,11 +331,11 @@ def _plug(protocol: type, value: Any, where: str) -> Any:
 
 def _dataclass(cls: type, table: Any, where: str) -> Any:
     if not isinstance(table, Mapping):
-        raise TropismError(f"{where} = {table!r} must be a table")
+        raise TropismError(f"{where} = {shown(table)} must be a table")
     if not dataclasses.is_dataclass(cls):
         raise TropismError(f"{where}: {cls!r} is not a dataclass, so a recipe cannot fill it")
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    _refuse_unknown(table, fields, where)
+    refuse_unknown(table, fields, where)
     hints = _hints(cls)
     values = {key: build(hints[key], item, f"{where}.{key}") for key, item in table.items()}
     for name, field in fields.items():
@@ -351,10 +368,10 @@ def _check_ref(where: str, ref: Ref, value: str, done: Mapping[str, Stage], ever
         return check_kind(where, ref, value, done[value].makes)
     if value in every:
         raise TropismError(f"{where} names the stage {value!r}, which does not come before it: move it above")
-    if "/" in value or Path(value).exists():  # a folder or a hub id
+    if "/" in value or os.path.exists(value):  # a folder or a hub id
         return
-    hint = _nearest(value, list(done)) if done else "no stage comes before it"
-    raise TropismError(f"{where} names {value!r}, which is no earlier stage, folder or hub id: {hint}")
+    hint = nearest(value, list(done)) if done else "no stage comes before it"
+    raise TropismError(f"{where} names {shown(value)}, which is no earlier stage, folder or hub id: {hint}")
 
 
 def check_kind(where: str, ref: Ref, value: str, makes: str) -> None:
@@ -362,43 +379,3 @@ def check_kind(where: str, ref: Ref, value: str, makes: str) -> None:
     A model has a tokenizer."""
     if makes and makes != ref.kind and (makes, ref.kind) != ("model", "tokenizer"):
         raise TropismError(f"{where} names {value!r}, which makes a {makes}, not a {ref.kind}: name another stage")
-
-
-def _refuse_unknown(table: Mapping[str, Any], known: Mapping[str, Any] | Sequence[str], where: str) -> None:
-    for key in table:
-        if key not in known:
-            raise TropismError(f"{where} has no key {key!r}: {_nearest(key, list(known))}")
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, 1, 0.5)
-    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known)}"
-
-
-def _override(table: dict[str, Any], entries: Mapping[str, dict[str, Any]], text: str) -> None:
-    path, equals, raw = text.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise TropismError(f"--set {text!r} is not stage.key=value")
-    try:
-        value = tomllib.loads(f"v = {raw}")["v"]
-    except tomllib.TOMLDecodeError:
-        value = raw.strip()
-    if len(keys) == 1:
-        _refuse_unknown({keys[0]: 0}, ("name", "seed"), "--set")
-        table[keys[0]] = value
-        return
-    target: Any = entries.get(keys[0])
-    if target is None:
-        raise TropismError(f"--set {text!r}: there is no stage {keys[0]!r}: {_nearest(keys[0], list(entries))}")
-    for key in keys[1:-1]:
-        target = target.setdefault(key, {})
-        if not isinstance(target, dict):
-            raise TropismError(f"--set {text!r}: {key!r} is not a table")
-    target[keys[-1]] = value
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _copied(v) for k, v in value.items()}
-    return [_copied(v) for v in value] if isinstance(value, list) else value

@@ -90,7 +90,6 @@ def test_a_document_longer_than_the_context_is_cut_and_nothing_is_lost(
     [
         ({"tokenizer": None}, "needs either `tokenizer`"),
         ({"init": "x/y"}, "needs either `tokenizer`"),
-        ({"row_tokens": 1}, "row_tokens = 1 leaves nothing"),
     ],
 )
 def test_wrong_settings_are_refused_at_once(more: dict, says: str) -> None:

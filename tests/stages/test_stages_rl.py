@@ -142,7 +142,7 @@ def test_a_completion_without_a_score_leaves_the_batch(run: Run, model_folder: s
 class Unsure:
     """Scores every other length only; what it cannot score it calls `missing`."""
 
-    missing: float | None
+    missing: Any  # NaN too, which no number of a recipe may be
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:
         def score(text: str) -> float | None:
