@@ -6,6 +6,8 @@ import io
 import json
 import os
 import re
+import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -296,6 +298,47 @@ def test_generate_replaces_a_file_only_by_force(circle: Path, tmp_path: Path) ->
         "asked.jsonl",
         "file",
     ]
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.parquet"])
+def test_a_full_disk_keeps_the_answers_that_were_there(circle: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "asked.txt").write_text("three days\n" * 9)
+    (tmp_path / name).write_text("mine")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    words = (
+        "generate",
+        circle / "done",
+        "--prompts",
+        tmp_path / "asked.txt",
+        "--max-tokens",
+        2,
+        "-n",
+        40,
+        "-q",
+        "--force",
+    )
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        said = tropism(*words, "--out", tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert said.code == 2 and said.err.startswith(f"tropism: the disk is full while writing {tmp_path / name}")
+    assert said.err.count("\n") == 1 and sorted(os.listdir(tmp_path)) == ["asked.txt", name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_damaged_stages_are_passed_over_by_show_and_chat(circle: Path, tmp_path: Path) -> None:
+    shutil.copytree(circle / "done", tmp_path / "run")
+    for id in ("ppo", "sft"):
+        (latest(tmp_path / "run")[id] / "stage.json").write_text('{"fields": {"ki')
+    said = tropism("chat", tmp_path / "run")
+    assert said.code == 2 and "has no finished sft, rl, offline or rest stage to talk to" in said.err
+    said = tropism("show", tmp_path / "run", "--json")
+    assert said.code == 0 and {"base", "reward"} <= set(json.loads(said.out)["stages"]) - {"ppo", "sft"}
+    (tmp_path / "run" / "recipe.json").write_text('{"name": "circle", "fol')
+    for words in (("show",), ("chat",), ("compare",)):
+        said = tropism(*words, tmp_path / "run")
+        assert said.code == 2 and "recipe.json is damaged: `tropism run` the recipe again with --out" in said.err
 
 
 def test_a_models_control_characters_reach_no_terminal(circle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
