@@ -19,7 +19,7 @@ class Whole:
     def __init__(self, bars: Bars | None, name: str, seconds: Sequence[float]) -> None:
         self._bars, self._name, self._seconds = bars, name, seconds
         self._stage, self._at = 0, 0.0
-        self._task = bars.add_task("", total=max(sum(seconds), 1e-9), rate="", numbers="") if bars else None
+        self._task = bars.add_task(name, total=max(sum(seconds), 1e-9), rate="", numbers="") if bars else None
         self.within(0.0)
 
     def next(self) -> None:
@@ -58,7 +58,8 @@ class Progress:
             self._whole.within(self._done / max(self._total, 1e-9))
         self._rated += amount if rated is None else rated
         elapsed = max(time.monotonic() - self._began, 1e-6)
-        self._bars.update(self.task, advance=amount, rate=f"{self._rated / elapsed:,.0f} {self._unit}/s")
+        rate = f"{self._rated / elapsed:,.0f} {self._unit}/s" if self._rated else ""
+        self._bars.update(self.task, advance=amount, rate=rate)
 
     def show(self, **numbers: float) -> None:
         if self._bars is not None and self.task is not None:
