@@ -133,7 +133,9 @@ def test_the_example_in_the_readme_runs(words: PreTrainedTokenizerFast, tmp_path
     runpy.run_path("example.py")
     (stage,) = (tmp_path / "runs" / "mine").glob("rl-*")
     assert capsys.readouterr().out.strip() == str((stage / "out").relative_to(tmp_path))
-    assert {path.name for path in stage.iterdir()} == {"stage.json", "metrics.jsonl", "out", "DONE"}  # as it says
+    assert {path.name for path in stage.iterdir()} == {
+        "stage.json", "metrics.jsonl", "learned.npy", "out", "DONE"
+    }  # as it says  # fmt: skip
     trained, before = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (stage / "out", "tiny"))
     assert any(not trained[name].equal(before[name]) for name in before)
 

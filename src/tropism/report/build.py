@@ -1,6 +1,7 @@
 """`report.json` and `report.html` of a run folder.
 
-    {"recipe", "seconds": {stage: s}, "models": {name: figures}, "reward_model": figures, "base_completes": figure,
+    {"recipe", "seconds": {stage: s}, "models": {name: figures}, "overlap": {"prompts", "met", "stages": {stage: met}},
+     "reward_model": figures, "base_completes": figure,
      "comparison": {"start", "equal_kl", "equal_spent", "methods"}, "stages": {stage: {"kind", "facts"}}}
 
 A measured value is {"value", "low", "high"} with its 95 % interval. What was not measured is left out. But for
@@ -33,7 +34,7 @@ def write(folder: Path) -> dict[str, Any]:
 
 
 def _report(findings: Findings) -> dict[str, Any]:
-    measured = {key: findings.evaluation.get(key) for key in ("reward_model", "base_completes")}
+    measured = {key: findings.evaluation.get(key) for key in ("overlap", "reward_model", "base_completes")}
     measured["comparison"] = comparison(findings)
     return {
         "recipe": findings.recipe,

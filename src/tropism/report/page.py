@@ -50,7 +50,7 @@ def methods(findings: Findings) -> list[str]:
     if findings.models:
         count = next(iter(findings.models.values())).get("n", "?")
         said.append(
-            f"n is the number of held-out prompts ({count}). Intervals are 95 % and over prompts, because the samples of "
+            f"n is the number of {findings.asked} ({count}). Intervals are 95 % and over prompts, because the samples of "
             "one prompt are not independent: Wilson's where a figure has bounds, with as many trials as have the spread "
             "seen, else Student's t. KL is measured on a model's own samples."
         )

@@ -55,6 +55,11 @@ class Findings:
         return self.evaluation.get("over", "")
 
     @property
+    def asked(self) -> str:
+        """What the report calls the prompts of the evaluation."""
+        return "prompts" if self.evaluation.get("overlap", {}).get("met") else "held-out prompts"
+
+    @property
     def plain(self) -> Sequence[str]:
         """The models that were asked in raw text, as they have never seen a chat template."""
         return self.evaluate.get("plain", ())

@@ -11,7 +11,7 @@ from typing import Any
 
 from tropism.report.plots import Axis, Series, escape, figure, lines, plain, timeline, whiskers
 from tropism.report.read import Findings, Finished
-from tropism.report.words import cell, duration, left_out, title
+from tropism.report.words import cell, duration, left_out, overlap, title
 
 SHOWN = 12  # prompts side by side
 LONGEST = 280  # characters of an answer
@@ -75,13 +75,14 @@ def model_table(findings: Findings) -> str:
             cells = "".join(f"<td>{cell(f, measure in SHARES)}</td>" for f in found)
             rows.append(f'<tr><th scope="row">{escape(said.format(over=title(over)))}</th>{cells}</tr>')
     count = next(iter(models.values()))
-    caption = f"{count.get('n', '?')} held-out prompts"
+    caption = f"{count.get('n', '?')} {findings.asked}"
     caption += f", {count['samples']} samples of each beside the greedy answer" if "samples" in count else ""
     table = (
         f'<div class="scroll"><table class="figures"><caption>{escape(caption)}. Small: 95 % intervals.</caption>'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
-    notes = (" · ".join(count.get("signatures", ())), " ".join(left_out(models)))
+    shared = overlap(findings.evaluation.get("overlap", {}))
+    notes = (" · ".join(count.get("signatures", ())), " ".join(left_out(models)), shared)
     noted = "".join(f'<p class="note">{escape(note)}</p>' for note in notes if note)
     return f'{table}{noted}<div class="plots">{_model_plots(findings)}</div>{_completes(findings)}'
 
@@ -100,7 +101,7 @@ def side_by_side(findings: Findings) -> str:
         for row in answers
     )
     raw = [title(name) for name in names if name in findings.plain]
-    notes = [f"The first {len(answers)} held-out prompts, not chosen; greedy answers."]
+    notes = [f"The first {len(answers)} {findings.asked}, not chosen; greedy answers."]
     if any(row.get("target") is not None for row in answers):
         notes.append("✓ stands for the reference answer and nothing else, ✗ for anything else.")
     if raw:

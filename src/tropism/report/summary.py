@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tropism.report.compared import sentences, starred
 from tropism.report.plots import plain
-from tropism.report.words import left_out
+from tropism.report.words import left_out, overlap
 
 TEXT = ("bleu_greedy", "bleu_sampled", "chrf_greedy", "chrf_sampled", "rouge_l_greedy", "rouge_l_sampled")
 ROWS = ("exact_greedy", "exact_sampled", "chrf", *TEXT, "quality", "reward", "stop_rate", "tokens")
@@ -29,6 +29,8 @@ def summary(report: Mapping[str, Any]) -> str:
                 console.print(signature, soft_wrap=True)
             for note in left_out(models):
                 console.print(note, soft_wrap=True)
+        if said := overlap(report.get("overlap", {})):
+            console.print(said, soft_wrap=True)
         if "base_completes" in report:
             console.print(f"base completes raw text: {_figure(report['base_completes'])}")
         if "pair_accuracy" in (reward := report.get("reward_model", {})):

@@ -65,7 +65,7 @@ def _verdict(name: str, findings: Findings) -> str:
     if win is None:
         said = _by_reward(ours, theirs, rewards, cost)
     else:
-        share = f"{percent(win['value'])} of comparisons on held-out prompts"
+        share = f"{percent(win['value'])} of comparisons on {findings.asked}"
         if win["low"] > 0.5:
             said = f"{ours} answers better than {theirs}: it wins {share} ({interval(win)}){cost}"
         elif win["high"] < 0.5:

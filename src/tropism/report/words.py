@@ -24,6 +24,19 @@ def title(name: str) -> str:
     return NAMES.get(name, name)
 
 
+def overlap(found: Mapping[str, Any]) -> str:
+    """What the prompts of an evaluation share with the training sets of the stages it depends on; "" if not looked for."""
+    if not found:
+        return ""
+    prompts, stages = found["prompts"], found["stages"]
+    if not stages:
+        return "What the models were trained on is not known here, so neither is whether the prompts were held out."
+    if not found["met"]:
+        return f"None of the {prompts:,} prompts stands in a training set: {', '.join(map(title, stages))}."
+    each = ", ".join(f"{title(id)} {met:,}" for id, met in stages.items())
+    return f"Not all held out: {found['met']:,} of the {prompts:,} prompts stand in a training set ({each})."
+
+
 def percent(value: float) -> str:
     return f"{100 * value:.0f}\u202f%"
 

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tropism.engines.local import LocalEngine
 from tropism.models.store import context_of, load_lm
 from tropism.search._drive import drive
+from tropism.stages._overlap import overlap
 from tropism.stages._probe import kl_by_prompt
 from tropism.stages._reward_figures import held_out_groups, reward_figures
 from tropism.stages._text_metrics import TextMetric, measure
@@ -71,7 +72,7 @@ class Evaluate:
     searches: Mapping[str, Search] = field(default_factory=dict)
     sampling: SamplingParams = SamplingParams(n=4, max_tokens=48)
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     makes: ClassVar[Literal["report"]] = "report"
 
     def __post_init__(self) -> None:
@@ -90,7 +91,7 @@ class Evaluate:
         asked = read(self.prompts, "prompts", work)
         if self.metrics and (alone := next((g.id for g in asked if g.target is None), None)):
             raise TropismError(f"metrics compare with a reference answer and group {alone} has none: leave metrics out")
-        result: dict[str, Any] = {"over": self.over}
+        result: dict[str, Any] = {"over": self.over, "overlap": overlap(work, self, asked)}
         if self.reward:  # first, as it may find that `against` is wrong
             result["reward_model"] = reward_figures(held_out_groups(self.reward), self.against)
         answers = self._answers(asked, work)

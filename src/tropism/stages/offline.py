@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from tropism.algorithms.dpo import DPO
 from tropism.models.store import context_of, save
 from tropism.models.weights import Weights
+from tropism.stages._overlap import learns, probed
 from tropism.stages._probe import Probe
 from tropism.stages._train import PASS_TOKENS, Data, fitting, read_split, resumed, train
 from tropism.store.run import Work
@@ -57,6 +58,8 @@ class Offline(Weights):
         words = tokenizer.load(self.policy)
         model, reference = self.train_lm(self.policy, work.seed), self.freeze_lm(self.policy)
         groups, _ = read_split(self.groups)
+        learns(work, groups)
+        probed(work, self)
         context = context_of(model)
         kept = fitting(groups, lambda g: judged_tree(g, self.judge, tree(g, words, context)), self.too_long, work)
         trees = [t for _, t in kept]

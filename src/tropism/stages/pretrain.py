@@ -11,6 +11,7 @@ from annotated_types import Ge, Interval
 from tropism.algorithms.nll import NLL
 from tropism.models.store import Architecture, context_of, create, save
 from tropism.models.weights import Weights
+from tropism.stages._overlap import learns
 from tropism.stages._train import PASS_TOKENS, Data, documents, fit, held_out, measure
 from tropism.store.run import Work
 from tropism.text import tokenizer
@@ -51,6 +52,7 @@ class Pretrain(Weights):
 
     def run(self, work: Work) -> None:
         train, test = held_out(documents(self.data, work), self.held_out)
+        learns(work, train)
         words = tokenizer.load(self.init or self.tokenizer or "")
         seed = work.seed
         model = self.train_lm(self.init, seed) if self.init else self.ready(create(self.model, words, seed))

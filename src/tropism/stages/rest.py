@@ -34,6 +34,7 @@ from tropism.engines.local import LocalEngine
 from tropism.models.store import context_of, save
 from tropism.models.weights import Weights
 from tropism.recipe import bind
+from tropism.stages._overlap import learns, probed
 from tropism.stages._probe import Probe
 from tropism.stages._train import PASS_TOKENS, Data, Place, fitting, question, read, train
 from tropism.stages.offline import filled, watched
@@ -103,6 +104,8 @@ class ReST(Weights):
         policy, reference = self.train_lm(self.policy, work.seed), self.freeze_lm(self.policy)
         make = functools.partial(question, words=words, context=context_of(policy), max_tokens=self.sampling.max_tokens)
         asked = fitting(read(self.prompts, "prompts", work), make, self.too_long, work)
+        learns(work, [g for g, _ in asked])
+        probed(work, self)
         found = work.restore()
         first = found[0] // self.steps if found else 0
         place, groups = Place(), []

@@ -29,6 +29,7 @@ from tropism.algorithms.kwise import KWise
 from tropism.models.forward import set_units
 from tropism.models.store import context_of, save
 from tropism.models.weights import Weights
+from tropism.stages._overlap import learns
 from tropism.stages._plateau import fit_to_plateau
 from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, measure, read_split
 from tropism.store import groups as store
@@ -78,6 +79,7 @@ class Reward(Weights):
 
     def run(self, work: Work) -> None:
         train, test = read_split(self.groups)
+        learns(work, train)
         words = tokenizer.load(self.model)
         if words.chat_template is None and any(m.role != "text" for g in train for m in g.prompt):
             raise TropismError(

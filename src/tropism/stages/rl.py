@@ -21,6 +21,7 @@ from tropism.algorithms.ppo import PPO
 from tropism.engines.local import LocalEngine
 from tropism.models.store import context_of, save
 from tropism.models.weights import Weights
+from tropism.stages._overlap import learns, probed
 from tropism.stages._probe import Probe
 from tropism.stages._train import PASS_TOKENS, fitting, question, read
 from tropism.store.run import Work
@@ -77,6 +78,8 @@ class RL(Weights):
         context = context_of(models["policy"])
         make = functools.partial(question, words=words, context=context, max_tokens=self.sampling.max_tokens)
         asked = [g for g, _ in fitting(read(self.prompts, "prompts", work), make, self.too_long, work)]
+        learns(work, asked)
+        probed(work, self)
         if "values_BT" in self.algorithm.predicts:
             models["critic"] = self.train_scalar(self.critic or self.policy, work.seed + 1)
         reference = self.freeze_lm(self.policy)

@@ -13,6 +13,7 @@ from tropism.models.halves import vocabulary_of
 from tropism.models.store import context_of, save
 from tropism.models.vocabulary import know
 from tropism.models.weights import Weights
+from tropism.stages._overlap import learns
 from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, held_out, measure, read
 from tropism.store.run import Work
 from tropism.text import chat, tokenizer
@@ -60,6 +61,7 @@ class SFT(Weights):
         context = context_of(model)
         kept = fitting(groups, lambda g: demonstration(g, words, context), self.too_long, work)
         train, test = held_out([g for g, _ in kept], self.held_out)
+        learns(work, train)
         trees = {g.id: t for g, t in kept}
         before = measure({"policy": model}, NLL(), [trees[g.id] for g in test])["loss"].value if test else None
         learner = Learner({"policy": model}, self.optim, self.steps, pass_tokens=self.pass_tokens, layout=self.layout)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 from tropism.types import Group
@@ -26,8 +28,7 @@ def mark(group: Group) -> int:
     if not said:
         about = group.meta.get("about")
         said = [("about", about)] if about else [("document", c.text) for c in group.completions]
-    text = "\x00".join(f"{role}\x01{normal(content)}" for role, content in said)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    return _hash("\x00".join(f"{role}\x01{normal(content)}" for role, content in said))
 
 
 def side(group: Group, share: float) -> Literal["train", "test"]:
@@ -35,3 +36,23 @@ def side(group: Group, share: float) -> Literal["train", "test"]:
     if not group.prompt and group.meta.get("about", "") is None:
         return "train"
     return "test" if (mark(group) >> 11) / 2**53 < share else "train"
+
+
+def learned(group: Group) -> Iterator[int]:
+    """The marks of all that training on a group may teach: each prompt that an answer follows, each line of a document."""
+    if not group.prompt:
+        yield from (mark for c in group.completions for mark in lines(c.text))
+        return
+    yield mark(group)
+    for i, message in enumerate(group.prompt):
+        if i and message.role == "assistant":
+            yield mark(replace(group, prompt=group.prompt[:i]))
+
+
+def lines(text: str) -> list[int]:
+    """A mark for each line that is not blank."""
+    return [_hash(f"line\x01{said}") for line in text.split("\n") if (said := normal(line))]
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

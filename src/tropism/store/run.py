@@ -343,6 +343,19 @@ def read_stage(folder: Path) -> dict[str, Any] | None:
         return None
 
 
+def ancestry(folder: Path) -> dict[Path, str]:
+    """The folder of a stage and of every stage that it depends on, with their ids; nothing if no stage has made it."""
+    found: dict[Path, str] = {}
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        if here in found or (made := read_stage(here)) is None:
+            continue
+        found[here] = made["id"]
+        waiting += [here.parent / f"{id}-{mark[:8]}" for id, mark in made["inputs"].items()]
+    return found
+
+
 def done(folder: Path) -> dict[str, Any] | None:
     """What DONE says, if the stage is finished and its files are whole; None otherwise."""
     meta = files.sealed(folder, DONE)

@@ -1,0 +1,58 @@
+"""Which prompts of an evaluation the models it asks have been trained on.
+
+Every stage that trains on or learns from prompts leaves their marks (`store/contents.py`) in its folder; an evaluation or a
+probe looks for its own prompts among those of all stages that it depends on. A prompt is met where it stands as a prompt,
+roles included, and in raw text where each line of its last message is a line of the documents. A model from elsewhere says
+nothing of what it was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tropism.recipe import refs
+from tropism.store.contents import learned, lines, mark
+from tropism.store.run import Work, ancestry
+from tropism.types import Group
+
+FILE = "learned.npy"
+
+
+def learns(work: Work, groups: Iterable[Group]) -> None:
+    """Leaves the marks of what a stage learns from: sorted, 64 bits each."""
+    marks = np.unique(np.fromiter(chain.from_iterable(map(learned, groups)), np.uint64))
+    work.peers.once(lambda: np.save(work.folder / FILE, marks))
+
+
+def overlap(work: Work, stage: Any, asked: Sequence[Group]) -> dict[str, Any]:
+    """{"prompts": how many are asked, "met": how many of them some stage was trained on, "stages": {id: by stage}}."""
+    folders = ancestry(work.folder)
+    for _, _, path in refs(stage):
+        folders |= ancestry(Path(path).parent)
+    prompts = np.array([mark(g) for g in asked], np.uint64)
+    texts = [np.array(lines(g.prompt[-1].content) if g.prompt else [], np.uint64) for g in asked]
+    found: dict[str, np.ndarray] = {}
+    for folder, id in folders.items():
+        if (folder / FILE).exists():
+            known = np.load(folder / FILE)
+            said = [len(text) > 0 and bool(np.isin(text, known).all()) for text in texts]
+            found[f"{folder.parent.name}/{id}" if id in found else id] = np.isin(prompts, known) | said
+    met = int(np.any(list(found.values()), axis=0).sum()) if found else 0
+    return {"prompts": len(asked), "met": met, "stages": {id: int(which.sum()) for id, which in found.items()}}
+
+
+def probed(work: Work, stage: Any) -> None:
+    """Counts the prompts of a stage's probe that it or a stage before it was trained on."""
+    if stage.probe is None:
+        return
+    found = overlap(work, stage, list(stage.probe.prompts.groups()))
+    work.facts["probe_prompts_trained_on"] = found["met"]
+    if found["met"]:
+        work.note(
+            f"{found['met']} of the {found['prompts']} prompts of the probe stand in a training set: not held out"
+        )
