@@ -186,3 +186,38 @@ def test_real_messages() -> None:
         *before, answer = row["messages"]
         assert turns(group) == [(m["role"], m["content"]) for m in before]
         assert group.target == answer["content"]
+
+
+@pytest.mark.parametrize(
+    ("record", "prompt"),
+    [
+        ({"instruction": "Name one.", "context": "", "response": "Red.", "category": "open_qa"}, "Name one."),
+        ({"instruction": "Name one.", "context": "Colours.", "response": "Red."}, "Name one.\nColours."),
+        ({"instruction": "Name one.", "input": "Colours.", "output": "Red.", "context": "no"}, "Name one.\nColours."),
+        ({"prompt": "Name one.", "completion": "Red."}, "Name one."),
+        (
+            {
+                "prompt": [{"role": "user", "content": "Name one."}],
+                "completion": [{"role": "assistant", "content": "Red."}],
+            },
+            "Name one.",
+        ),
+        ({"prompt": "Name one.", "completion": {"role": "assistant", "content": "Red."}}, "Name one."),
+    ],
+)
+def test_dolly_and_prompt_with_completion(tmp_path: Path, record: dict[str, object], prompt: str) -> None:
+    (group,) = read(tmp_path, record)
+    assert turns(group) == [("user", prompt)]
+    assert group.target == group.completions[0].text == "Red."
+
+
+def test_a_completion_of_several_turns_and_a_system_prompt(tmp_path: Path) -> None:
+    record = {"prompt": [{"role": "system", "content": "be brief"}, HI], "completion": [YO, HI, YO]}
+    (group,) = read(tmp_path, record)
+    assert turns(group) == [("system", "be brief"), ("user", "hi"), ("assistant", "yo"), ("user", "hi")]
+    with pytest.raises(TropismError, match="x.jsonl line 1: field 'completion' ends with a user turn; end it"):
+        read(tmp_path, {"prompt": "hi", "completion": [HI]})
+    with pytest.raises(TropismError, match="field 'completion' is empty"):
+        read(tmp_path, {"prompt": "hi", "completion": " "})
+    with pytest.raises(TropismError, match="field 'prompt' is missing"):
+        read(tmp_path, {"completion": "hi"})

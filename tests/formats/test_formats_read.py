@@ -288,19 +288,24 @@ def test_files_that_are_not_there() -> None:
     Path("folder").mkdir()
     assert error(Text("no.jsonl")).startswith("there is no file no.jsonl (looked for it from ")
     assert error(Text("no*.jsonl")).startswith("no file matches no*.jsonl (looked for it from ")
-    assert error(Text("folder/")) == "folder/ is a folder: name the files in it, such as folder/*.jsonl"
+    assert error(Text("folder/")) == (
+        "folder/ is a folder: name the files in it, such as folder/*.jsonl, or give the folder that save_to_disk has "
+        "written as hub"
+    )
     with pytest.raises(TropismError, match="there is no file"):
         Text("no.jsonl").files()
 
 
 def test_suffixes_are_checked_before_anything_is_read() -> None:
-    Path("x.csv").write_text("a,b\n")
+    Path("x.xml").write_text("<a/>\n")
     lines("x.jsonl", {"text": 1})
-    assert error(Text(("x.jsonl", "x.csv"))) == (
-        "x.csv is not a .jsonl, .json, .parquet, .txt file (or one of them with .gz): convert it"
+    assert error(Text(("x.jsonl", "x.xml"))) == (
+        "x.xml is not a .jsonl, .json, .parquet, .csv, .tsv, .txt file (or one of them with .gz): convert it"
     )
     Path("x.txt").write_text("a")
-    assert error(Chat("x.txt")) == ("x.txt is not a .jsonl, .json, .parquet file (or one of them with .gz): convert it")
+    assert error(Chat("x.txt")) == (
+        "x.txt is not a .jsonl, .json, .parquet, .csv, .tsv file (or one of them with .gz): convert it"
+    )
 
 
 @pytest.mark.parametrize("rows", [1000, 20_000])  # 20 row groups, and one
@@ -335,8 +340,8 @@ def test_mistakes_in_a_recipe(entry: dict[str, object], says: str) -> None:
 
 def test_a_recipe_entry_becomes_the_format() -> None:
     lines("x.jsonl", {"body": "a"})
-    source = build(Format, {"kind": "text", "path": ["x.jsonl"], "field": "body"}, "data")
-    assert source == Text(("x.jsonl",), field="body")
+    source = build(Format, {"kind": "text", "path": ["x.jsonl"], "columns": {"text": "body"}}, "data")
+    assert source == Text(("x.jsonl",), columns={"text": "body"})
     assert isinstance(source, Format)
     assert texts(source) == ["a"]
 
@@ -371,3 +376,18 @@ def test_a_data_set_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None
     assert "zz" in error(Text(hub=hub, subset="zz"))
     assert error(Text(hub=f"{hub}/nothing", limit=1)).endswith("): check hub, subset, split and the network")
     assert Text(hub="some/data-set").files() == []
+
+
+def test_what_save_to_disk_has_written(tmp_path: Path) -> None:
+    import datasets
+
+    parts = {
+        split: datasets.Dataset.from_dict({"text": [f"{split} {n}" for n in range(3)]}) for split in ("train", "test")
+    }
+    datasets.DatasetDict(parts).save_to_disk("both")
+    parts["test"].save_to_disk("alone")
+    assert texts(Text(hub="both")) == ["train 0", "train 1", "train 2"]
+    assert texts(Text(hub="both", split="test", limit=2)) == ["test 0", "test 1"]
+    assert texts(Text(hub="alone")) == ["test 0", "test 1", "test 2"]
+    assert "cannot be read ('dev')" in error(Text(hub="both", split="dev"))
+    assert any(path.suffix == ".arrow" for path in Text(hub="both").files())

@@ -22,7 +22,7 @@ def texts(source: Text) -> list[str]:
 def test_a_document_is_a_completion_without_a_prompt(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
     file.write_text('{"title": "t", "body": " kept as it is\\n"}\n')
-    assert list(Text(str(file), field="body").groups()) == [
+    assert list(Text(str(file), columns={"text": "body"}).groups()) == [
         Group(
             id="x.jsonl:1",
             prompt=(),
@@ -53,10 +53,10 @@ def test_separator(tmp_path: Path, content: str, separator: str, expected: list[
     ]
 
 
-def test_separator_and_field_in_one_source(tmp_path: Path) -> None:
+def test_separator_and_columns_in_one_source(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n\ntwo")
     (tmp_path / "b.jsonl").write_text('{"body": "three\\n\\nstill three"}\n')
-    source = Text(str(tmp_path / "*"), field="body", separator="\n\n")
+    source = Text(str(tmp_path / "*"), columns={"text": "body"}, separator="\n\n")
     assert texts(source) == ["one", "two", "three\n\nstill three"]
 
 

@@ -84,7 +84,7 @@ PLAIN = {"prompt": "q", "completion": "a"}
         (PLAIN, "field 'label' is missing; add it"),
         ({**TALK, "label": None}, "field 'label' is missing"),
         ({**TALK, "label": 1}, "field 'label' is a number, not true or false; write true or false"),
-        ({**TALK, "label": "true"}, "field 'label' is a text, not true or false"),
+        ({**TALK, "label": "yes"}, "field 'label' is a text, not true or false"),
         ({**PLAIN, "label": [True]}, "field 'label' is a list, not true or false"),
         ({"prompt": "q", "label": True}, "field 'completion' is missing; add it"),
         ({"completion": "a", "label": True}, "field 'prompt' is missing; add it"),
@@ -93,7 +93,7 @@ PLAIN = {"prompt": "q", "completion": "a"}
         ({"prompt": "q", "completion": 3, "label": True}, "field 'completion' is a number, not a text"),
         ({"prompt": "q", "completion": [], "label": True}, "field 'completion' is empty"),
         ({"prompt": "q", "completion": ["a"], "label": True}, "field 'completion[0]' is a text, not a message"),
-        ({"prompt": "q", "completion": user("a"), "label": True}, "field 'completion' is not one assistant turn; put"),
+        ({"prompt": "q", "completion": user("a"), "label": True}, "field 'completion' ends with a user turn; end it"),
         (
             {"prompt": "q", "completion": [assistant("a"), user("b"), assistant("c")], "label": True},
             "field 'completion' is not one assistant turn",

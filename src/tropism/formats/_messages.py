@@ -1,7 +1,8 @@
 """The shapes in which published records hold a conversation → a tuple of Messages.
 
 OpenAI: `messages` of {role, content}. ShareGPT: `conversations` of {from, value}, `system`. Alpaca:
-`instruction`, `input` (joined to it by a newline), `output`, `system`, `history` of [question, answer]. HH
+`instruction`, `input` (joined to it by a newline), `output`, `system`, `history` of [question, answer]; Dolly calls the
+second `context` and the third `response`. TRL: `prompt` and `completion`, of texts or of messages. HH
 (arXiv 2204.05862): a string "\\n\\nHuman: … \\n\\nAssistant: …". Left out: tool calls, images and sound,
 which a Message cannot carry; a record with them is broken, because an answer learned without its question
 does harm.
@@ -19,6 +20,17 @@ from tropism.types import Message, Role
 Messages = tuple[Message, ...]
 
 SHAPES = ("messages", "conversations", "instruction")
+FIELDS = (
+    *SHAPES,
+    "input",
+    "context",
+    "output",
+    "response",
+    "system",
+    "history",
+    "tools",
+    "prompt",
+)  # of a conversation
 ROLES: dict[str, Role] = {
     "system": "system",
     "developer": "system",
@@ -77,6 +89,17 @@ def prompt(fields: Fields) -> Messages:
     else:
         messages = (Message("user", value),)
     return _with_system(fields, question(messages, "prompt"))
+
+
+def completion(fields: Fields) -> Messages:
+    """The field `completion`: a text, one message or a list of them, the last of which is the assistant's."""
+    value: Any = fields.get("completion")
+    if not isinstance(value, (dict, list)):
+        return (Message("assistant", string(fields, "completion")),)
+    said = (turn(value, "completion"),) if isinstance(value, dict) else turns(value, "completion")
+    if said[-1].role != "assistant":
+        raise BrokenRecord(f"field 'completion' ends with a {said[-1].role} turn", "end it with an assistant turn")
+    return said
 
 
 def turns(value: Any, key: str) -> Messages:
@@ -147,11 +170,11 @@ def _alpaca(fields: Fields) -> Messages:
         messages.append(Message("user", string(named, "question", f"history[{i}].")))
         messages.append(Message("assistant", string(named, "answer", f"history[{i}].")))
     instruction = string(fields, "instruction")
-    if fields.get("input"):
-        instruction += "\n" + _string(fields, "input")
+    if more := next((key for key in ("input", "context") if fields.get(key)), ""):
+        instruction += "\n" + _string(fields, more)
     messages.append(Message("user", instruction))
-    if fields.get("output"):
-        messages.append(Message("assistant", string(fields, "output")))
+    if answer := next((key for key in ("output", "response") if fields.get(key)), ""):
+        messages.append(Message("assistant", string(fields, answer)))
     return tuple(messages)
 
 

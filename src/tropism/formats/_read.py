@@ -1,16 +1,18 @@
-"""Files and hub data sets → Records, one at a time: .txt, .jsonl, .json and .parquet, each also as .gz.
+"""Files and hub data sets → Records, one at a time: .txt, .jsonl, .json, .parquet, .csv and .tsv, each also as .gz.
 
 Contract: a jsonl or parquet file is never held in memory as a whole (a JSON array, a .parquet.gz and a .txt
 that is one document are). A record that can be left out raises BrokenRecord from its own `load`; a file that
 is empty, cut short or damaged raises TropismError and stops the reading in any case. Nothing is ever
 written, but for the cache of `datasets`.
 `.json` and `.jsonl` are told apart by content (an array, or one object a line), because published files mix
-the names. Left out: CSV (no standard for quotes), zip and zstd archives.
+the names. A .csv or .tsv has a first line of names; a cell is a text, an empty one is null, and a cell may be quoted
+(RFC 4180: '"' doubled inside), with whatever else quotes hold refused. Left out: other separators, zip and zstd archives.
 """
 
 from __future__ import annotations
 
 import codecs
+import csv
 import glob
 import gzip
 import io
@@ -31,6 +33,7 @@ Lines = Iterator[tuple[int, bytes]]  # (number from 1, bytes with their line end
 Piece = tuple[str, int, Callable[[], Any]]  # (line, record, row or document; its number from 1; its loader)
 Txt = Callable[[Lines], Iterable[Piece]]  # how a format cuts a .txt into pieces
 
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
 FETCH = "write or fetch it again"
 
 
@@ -58,7 +61,10 @@ def find(patterns: Sequence[str]) -> list[Path]:
     for pattern in patterns:
         path = Path(pattern).expanduser()
         if path.is_dir():
-            raise TropismError(f"{pattern} is a folder: name the files in it, such as {pattern.rstrip('/')}/*.jsonl")
+            raise TropismError(
+                f"{pattern} is a folder: name the files in it, such as {pattern.rstrip('/')}/*.jsonl, or give the folder "
+                "that save_to_disk has written as hub"
+            )
         if path.exists():
             matches = [path]
         elif any(sign in pattern for sign in "*?["):
@@ -74,7 +80,7 @@ def find(patterns: Sequence[str]) -> list[Path]:
 
 def read_files(paths: Sequence[Path], txt: Txt | None) -> Iterator[Record]:
     """The records of the files, one after the other; suffixes are checked first, `txt` None refuses .txt."""
-    known = (".jsonl", ".json", ".parquet") + ((".txt",) if txt else ())
+    known = (".jsonl", ".json", ".parquet", *SEPARATORS) + ((".txt",) if txt else ())
     for path in paths:
         if _suffix(path) not in known:
             raise TropismError(f"{path} is not a {', '.join(known)} file (or one of them with .gz): convert it")
@@ -88,13 +94,18 @@ def read_files(paths: Sequence[Path], txt: Txt | None) -> Iterator[Record]:
 
 
 def read_hub(hub: str, subset: str, split: str, streaming: bool) -> Iterator[Record]:
-    """The rows of a Hugging Face data set (or of a local folder of data files) through `datasets`."""
+    """The rows of a Hugging Face data set (or of a local folder of data files, or one that its `save_to_disk` wrote)."""
     import datasets  # takes a second to import, and most runs read files
 
     name = "/".join(part for part in (Path(hub).name if Path(hub).is_dir() else hub, subset, split) if part)
     number = 0
     try:
-        for row in datasets.load_dataset(hub, subset or None, split=split, streaming=streaming):
+        if any((Path(hub) / name).is_file() for name in ("state.json", "dataset_dict.json")):
+            saved = datasets.load_from_disk(hub)
+            rows: Iterable[Any] = saved[split] if isinstance(saved, datasets.DatasetDict) else saved
+        else:
+            rows = datasets.load_dataset(hub, subset or None, split=split, streaming=streaming)
+        for row in rows:
             number += 1
             yield Record(f"{name}:{number}", name, f"{name} row {number}", lambda row=row: row)
     except Exception as error:  # `datasets` raises whatever its readers and its network raise
@@ -108,11 +119,18 @@ def read_hub(hub: str, subset: str, split: str, streaming: bool) -> Iterator[Rec
         raise TropismError(f"the data set {name} is empty: choose another split")
 
 
-def fields_of(record: Record) -> Fields:
-    """The fields of a record, nulls left out. Raises BrokenRecord."""
+def fields_of(record: Record, columns: Mapping[str, str]) -> Fields:
+    """The fields of a record, those named in `columns` under the name there, nulls left out. Raises BrokenRecord."""
     value = record.load()
     if not isinstance(value, Mapping):
         raise BrokenRecord(f"is {kind_of(value)}, not an object with fields", "mend it")
+    for field, column in columns.items():
+        if column not in value:
+            has = ", ".join(map(repr, value)) or "none"
+            raise BrokenRecord(f"has no field {column!r} (its fields: {has})", f"mend columns.{field}")
+    if columns:
+        others = {key: item for key, item in value.items() if key not in columns.values()}
+        value = others | {field: value[column] for field, column in columns.items()}
     return {key: item for key, item in value.items() if item is not None}
 
 
@@ -150,6 +168,9 @@ def _pieces(path: Path, txt: Txt | None) -> Iterator[Piece]:
             yield from _parquet(path)
             return
         with _open(path) as file:
+            if _suffix(path) in SEPARATORS:
+                yield from _table(_lines(file), path)
+                return
             yield from txt(_lines(file)) if txt and _suffix(path) == ".txt" else _json(_lines(file), path)
 
 
@@ -190,6 +211,35 @@ def _array(whole: bytes, path: Path) -> list[Any]:
         raise TropismError(f"{path} line {line} is not UTF-8 ({_byte(error)}): convert the file to UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise TropismError(f"{path} is cut short or damaged, not a JSON array ({error}): {FETCH}") from None
+
+
+def _table(lines: Lines, path: Path) -> Iterator[Piece]:
+    csv.field_size_limit(2**31 - 1)  # of the whole process; 131,072 signs otherwise
+    rows = csv.reader(
+        (raw.decode("utf-8", "surrogateescape") for _, raw in lines), delimiter=SEPARATORS[_suffix(path)], strict=True
+    )
+    header: list[str] = []
+    while True:
+        number = rows.line_num + 1
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            raise TropismError(f"{path} line {number} is damaged or cut short ({error}): mend its quotes") from None
+        if row is None:
+            return
+        if header and row:
+            yield "line", number, partial(_cells, header, row)
+        elif row:
+            header = [name.strip() for name in row]
+            if len(set(header)) < len(header) or "" in header:
+                raise TropismError(f"{path} line {number} must name each column, no two alike: mend it")
+
+
+def _cells(header: list[str], row: list[str]) -> Fields:
+    if len(row) != len(header):
+        raise BrokenRecord(f"has {len(row)} cells for {len(header)} columns", "mend its separators or quotes")
+    decode("".join(row).encode("utf-8", "surrogateescape"))
+    return {name: cell.replace("\r\n", "\n") or None for name, cell in zip(header, row)}
 
 
 def _parquet(path: Path) -> Iterator[Piece]:

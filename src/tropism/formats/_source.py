@@ -1,14 +1,14 @@
 """What every format of files is: a frozen dataclass of recipe keys that say what to read, and `groups()`.
 
 A format adds its own keys and `_group(fields) -> Group`, and `_txt` if it reads .txt files. The key is `path`
-because `files()` is a method of the Format protocol. Left out: a table of field names, because the formats
-know the published shapes; shuffling, because a stage shuffles with its own seed.
+because `files()` is a method of the Format protocol. `_fields` are the names that a format reads, which is
+what `columns` may fill. Left out: shuffling, because a stage shuffles with its own seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -30,9 +30,11 @@ class Groups:
         offset: int,
         limit: int,
         skip: bool,
+        columns: Mapping[str, str],
     ):
         self.skipped: list[str] = []
         self._records, self._group, self._offset, self._limit, self._skip = records, group, offset, limit, skip
+        self._columns = columns
 
     def __iter__(self) -> Iterator[Group]:
         """Raises TropismError at a broken record (unless skipped), a damaged file, or if nothing is left."""
@@ -40,7 +42,7 @@ class Groups:
         made, given = 0, set()
         for record in self._records():
             try:
-                group = self._group(fields_of(record))
+                group = self._group(fields_of(record, self._columns))
                 if group.id in given:
                     raise BrokenRecord(f"field 'id' = {group.id!r} was used before", "make it unique")
             except BrokenRecord as error:
@@ -68,7 +70,8 @@ class Source:
     `path`: a path or glob, or a list of them, relative to the current directory. `hub`: instead of it a Hugging Face
     data set id (or a folder of data files), with its `subset` (configuration) and `split`. `offset`: leave out the first
     so many groups; `limit`: then at most so many, 0 for all. `on_error`: "stop" at a broken record, or "skip" it, count
-    it and go on.
+    it and go on. `columns`: for fields of the format the names that they have in these records, such as
+    { prompt = "question" }.
     """
 
     path: str | tuple[str, ...] = ()
@@ -78,7 +81,9 @@ class Source:
     offset: Annotated[int, Ge(0)] = 0
     limit: Annotated[int, Ge(0)] = 0
     on_error: Literal["stop", "skip"] = "stop"
+    columns: Mapping[str, str] = field(default_factory=dict)
 
+    _fields: ClassVar[tuple[str, ...]] = ()
     _txt: ClassVar[Txt | None] = None
     _where: ClassVar[tuple[str, ...]] = ("path", "hub")
 
@@ -88,9 +93,13 @@ class Source:
         if not self.hub and (self.subset or self.split != "train"):
             raise TropismError("subset and split belong to hub: leave them out without it")
 
+        if stray := next((key for key in self.columns if key not in self._fields), None):
+            known = ", ".join(self._fields) or "none, as this format knows its shape"
+            raise TropismError(f"columns.{stray} is no field that this format reads: use one of {known}")
+
     def groups(self) -> Groups:
         """The groups, read as they are iterated over."""
-        return Groups(self._records, self._group, self.offset, self.limit, self.on_error == "skip")
+        return Groups(self._records, self._group, self.offset, self.limit, self.on_error == "skip", self.columns)
 
     def files(self) -> list[Path]:
         """The local files it reads, in the order read. Raises TropismError if a path or glob names none."""

@@ -10,9 +10,10 @@ last turn, because there is no one prompt that both answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tropism.formats._messages import (
+    FIELDS,
     Messages,
     dialogue,
     prompt,
@@ -32,6 +33,8 @@ __all__ = ["Pairs"]
 @dataclass(frozen=True)
 class Pairs(Source):
     """A pair whose chosen equals its rejected says nothing and is a broken record."""
+
+    _fields: ClassVar[tuple[str, ...]] = (*FIELDS, "chosen", "rejected")
 
     def _group(self, fields: Fields) -> Group:
         before, chosen = _answer(fields, "chosen")

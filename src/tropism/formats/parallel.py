@@ -46,7 +46,7 @@ class Parallel:
 
     def groups(self) -> Groups:
         """The groups, read as they are iterated over."""
-        return Groups(self._records, self._group, self.offset, self.limit, self.on_error == "skip")
+        return Groups(self._records, self._group, self.offset, self.limit, self.on_error == "skip", {})
 
     def files(self) -> list[Path]:
         """The source file and the target file. Raises TropismError if one is not there."""

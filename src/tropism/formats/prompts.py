@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tropism.formats._messages import Messages, conversation, prompt, question, shape, string
+from tropism.formats._messages import FIELDS, Messages, conversation, prompt, question, shape, string
 from tropism.formats._read import Fields, Lines, Piece, Record, decode
 from tropism.formats._source import Source
 from tropism.types import Group
@@ -25,6 +25,7 @@ class Prompts(Source):
 
     prompts: tuple[str, ...] = ()
 
+    _fields: ClassVar[tuple[str, ...]] = (*FIELDS, "target", "id")
     _where: ClassVar[tuple[str, ...]] = ("path", "hub", "prompts")
 
     def files(self) -> list[Path]:
@@ -35,7 +36,12 @@ class Prompts(Source):
         if not self.prompts:
             return super()._records()
         return (
-            Record(f"prompts:{n + 1}", "recipe", f"prompts[{n}]", lambda text=text: {"prompt": text})
+            Record(
+                f"prompts:{n + 1}",
+                "recipe",
+                f"prompts[{n}]",
+                lambda text=text: {self.columns.get("prompt", "prompt"): text},
+            )
             for n, text in enumerate(self.prompts)
         )
 
@@ -50,7 +56,7 @@ class Prompts(Source):
     def _txt(self, lines: Lines) -> Iterator[Piece]:
         for number, raw in lines:
             if raw.strip():
-                yield "line", number, lambda raw=raw: {"prompt": decode(raw).rstrip("\n")}
+                yield "line", number, lambda raw=raw: {self.columns.get("prompt", "prompt"): decode(raw).rstrip("\n")}
 
 
 def _asked(fields: Fields) -> tuple[Messages, str | None]:

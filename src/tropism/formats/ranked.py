@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from tropism.formats._messages import prompt, string
+from tropism.formats._messages import FIELDS, prompt, string
 from tropism.formats._read import BrokenRecord, Fields, kind_of
 from tropism.formats._source import Source
 from tropism.types import Completion, Group, Judgment
@@ -25,19 +25,26 @@ __all__ = ["Ranked"]
 class Ranked(Source):
     """A record needs two different answers and two ranks, or it compares nothing."""
 
+    _fields: ClassVar[tuple[str, ...]] = (*FIELDS, "answers")
+
     def _group(self, fields: Fields) -> Group:
-        answers = fields.get("answers")
-        if not isinstance(answers, list):
-            what = "missing" if answers is None else f"{kind_of(answers)}, not a list"
-            raise BrokenRecord(f"field 'answers' is {what}", "write [{answer, rank}, ...]")
-        completions = tuple(_completion(item, f"answers[{i}]") for i, item in enumerate(answers))
-        scores = tuple(_score(item, f"answers[{i}].rank") for i, item in enumerate(answers))
-        if len({completion.text.strip() for completion in completions}) < 2:
-            raise BrokenRecord("field 'answers' has fewer than two different answers", "add some or remove the record")
-        if sum(score is not None for score in scores) < 2:
-            raise BrokenRecord("field 'answers' has fewer than two ranks", "add them or remove the record")
-        judgment = Judgment(judge="ranked", scores=scores, scale="ordinal")
-        return Group(id="", prompt=prompt(fields), completions=completions, judgments=(judgment,))
+        return ranking(fields)
+
+
+def ranking(fields: Fields) -> Group:
+    """The group of a record with `prompt` and `answers`. Raises BrokenRecord."""
+    answers = fields.get("answers")
+    if not isinstance(answers, list):
+        what = "missing" if answers is None else f"{kind_of(answers)}, not a list"
+        raise BrokenRecord(f"field 'answers' is {what}", "write [{answer, rank}, ...]")
+    completions = tuple(_completion(item, f"answers[{i}]") for i, item in enumerate(answers))
+    scores = tuple(_score(item, f"answers[{i}].rank") for i, item in enumerate(answers))
+    if len({completion.text.strip() for completion in completions}) < 2:
+        raise BrokenRecord("field 'answers' has fewer than two different answers", "add some or remove the record")
+    if sum(score is not None for score in scores) < 2:
+        raise BrokenRecord("field 'answers' has fewer than two ranks", "add them or remove the record")
+    judgment = Judgment(judge="ranked", scores=scores, scale="ordinal")
+    return Group(id="", prompt=prompt(fields), completions=completions, judgments=(judgment,))
 
 
 def _completion(item: Any, key: str) -> Completion:

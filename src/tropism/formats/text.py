@@ -1,4 +1,4 @@
-"""Documents for pretraining: .txt, .jsonl, .json or .parquet, each also .gz, or a hub data set.
+"""Documents for pretraining: .txt, .jsonl, .json, .parquet, .csv or .tsv, each also .gz, or a hub data set.
 
 A document is a Group without a prompt and with one completion. A .txt file is one document unless `separator`
 cuts it. Left out: quality filters and deduplication, which are work on a corpus before it comes here.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tropism.formats._messages import string
 from tropism.formats._read import Fields, Lines, Piece, documents
@@ -19,14 +20,15 @@ __all__ = ["Text"]
 
 @dataclass(frozen=True)
 class Text(Source):
-    """`field` holds the document of a record; `separator` stands between documents of a .txt ("\\n\\n")."""
+    """`separator` stands between documents of a .txt ("\\n\\n"). The field of a record is `text`."""
 
-    field: str = "text"
     separator: str = ""
 
+    _fields: ClassVar[tuple[str, ...]] = ("text",)
+
     def _group(self, fields: Fields) -> Group:
-        return Group(id="", prompt=(), completions=(Completion(string(fields, self.field)),))
+        return Group(id="", prompt=(), completions=(Completion(string(fields, "text")),))
 
     def _txt(self, lines: Lines) -> Iterator[Piece]:
         for number, document in documents(lines, self.separator):
-            yield "document", number, lambda document=document: {self.field: document}
+            yield "document", number, lambda document=document: {self.columns.get("text", "text"): document}

@@ -3,15 +3,15 @@
 A record has `label` (true: up, false: down) and either a conversation in a shape that `chat` reads, whose last turn is
 the answer, or `completion` (a text, or one assistant message, alone or in a list) beside its prompt: the unpaired
 preferences of TRL. The Group has that one completion and a Judgment of 1 or 0, of scale ordinal. Left out: labels
-written as numbers or words, because 0 may mean "bad" or "not rated".
+written as numbers or as other words, because 0 may mean "bad" or "not rated".
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
-from tropism.formats._messages import prompt, shape, string, turn, turns
+from tropism.formats._messages import completion, prompt, shape
 from tropism.formats._read import BrokenRecord, Fields, kind_of
 from tropism.formats.chat import Chat
 from tropism.types import Completion, Group, Judgment
@@ -23,6 +23,8 @@ __all__ = ["Thumbs"]
 class Thumbs(Chat):
     """A label of a conversation is about its last turn, which must be the assistant's."""
 
+    _fields: ClassVar[tuple[str, ...]] = (*Chat._fields, "label")
+
     def _group(self, fields: Fields) -> Group:
         if "completion" in fields or shape(fields) is None:
             answer = _answer(fields)
@@ -33,17 +35,16 @@ class Thumbs(Chat):
 
 
 def _answer(fields: Fields) -> str:
-    value: Any = fields.get("completion")
-    if not isinstance(value, (dict, list)):
-        return string(fields, "completion")
-    said = (turn(value, "completion"),) if isinstance(value, dict) else turns(value, "completion")
-    if [message.role for message in said] != ["assistant"]:
+    *earlier, answer = completion(fields)
+    if earlier:
         raise BrokenRecord("field 'completion' is not one assistant turn", "put earlier turns into the prompt")
-    return said[0].content
+    return answer.content
 
 
 def _score(fields: Fields) -> float:
-    label = fields.get("label")
+    label: Any = fields.get("label")
+    if isinstance(label, str) and label.lower() in ("true", "false"):  # a cell of a .csv
+        label = label.lower() == "true"
     if label is None:
         raise BrokenRecord("field 'label' is missing", "add it")
     if not isinstance(label, bool):
