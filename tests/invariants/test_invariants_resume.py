@@ -115,7 +115,7 @@ def test_killed_between_checkpoints_in_every_stage_that_makes_them(
         if attempt % 3 == 2:
             tear(out, rng)
     assert process.exitcode == 0
-    assert set(hit) == {"base", "sft", "samples", "reward", "ppo"}
+    assert set(hit) == {"base", "sft", "samples", "reward", "ppo", "evaluation"}
     assert_equal(out, uninterrupted)
 
 
