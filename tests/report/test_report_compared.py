@@ -18,6 +18,7 @@ from tropism.report.page import page
 from tropism.report.plots import Axis, Series, lines
 from tropism.report.read import read
 from tropism.report.summary import compared
+from tropism.report.words import number
 from tropism.store import files
 
 PROMPTS = 40
@@ -187,3 +188,7 @@ def test_a_band_is_drawn_from_its_finite_ends() -> None:
     assert '<polygon class="band s0" points="50.0,180.0 326.0,102.0 326.0,24.0 50.0,102.0"/>' in svg
     assert '<title>&lt;b&gt;</title><polyline class="faint" points="50.0,180.0 326.0,24.0"/>' in svg
     assert "nan" not in svg and "inf" not in svg
+
+
+def test_a_sentence_has_no_minus_zero() -> None:
+    assert [number(x) for x in (-0.001, -0.0, -0.5, 1.006)] == ["0.00", "0.00", "−0.50", "1.01"]

@@ -47,8 +47,8 @@ def interval(figure: Mapping[str, float]) -> str:
 
 
 def number(value: float) -> str:
-    """Two digits behind the point, a true minus sign."""
-    return f"{value:.2f}".replace("-", "−")
+    """Two digits behind the point, a true minus sign, none before a zero."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def left_out(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
