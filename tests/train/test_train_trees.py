@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 
 import pytest
 
+from tropism.stages._train import question
 from tropism.tensors.batch import Tree
 from tropism.text.chat import completion_tokens, conversation, prompt_tokens, stop_tokens, text_of
 from tropism.text.tokenizer import identity, train
-from tropism.train.trees import chunks, demonstration, judged, ranks, spans, tree
+from tropism.train.trees import TooLong, bounded, chunks, demonstration, judged, ranks, spans, tree
 from tropism.types import Completion, Group, Judgment, Message, TropismError
 
 ASK = (Message("user", "7 days"),)
@@ -149,3 +151,28 @@ def test_tokens_cut_at_a_stop_string_are_kept_by_the_tokenizer_that_made_them(wo
     assert tree(Group("g", ASK, (cut,)), words, 100).completions == (tokens,)
     strange = dataclasses.replace(cut, tokenizer="0123456789abcdef")
     assert tree(Group("g", ASK, (strange,)), words, 100).completions == ((words.eos_token_id,),)
+
+
+@pytest.mark.parametrize("where", ["prompt", "answer", "earlier answer"])
+def test_sixty_megabytes_are_refused_in_a_second(words, where: str):
+    long, short = "word " * 12_000_000, "x"
+    asked: tuple[Message, ...] = (Message("user", long if where == "prompt" else short),)
+    if where == "earlier answer":
+        asked = (*asked, Message("assistant", long), *asked)
+    group = Group("g", asked, (Completion(long if where == "answer" else short),))
+    start = time.process_time()
+    for make in (demonstration, tree):
+        with pytest.raises(TooLong, match=r"group g has 60,000,00\d characters, which cannot fit the model's context"):
+            make(group, words, 128)
+    if where == "prompt":
+        with pytest.raises(TooLong, match="group g has 60,000,001 characters"):
+            question(group, words, 128, 8)
+    assert time.process_time() - start < 1
+
+
+def test_a_long_text_that_may_fit_is_not(words):
+    group = Group("g", (Message("user", "x"),), (Completion("word " * 400_000),))
+    longest = max(len(token) for token in words.get_vocab())
+    bounded(group, words, -(-2_000_001 // longest))
+    with pytest.raises(TooLong):
+        bounded(group, words, 2_000_000 // longest)

@@ -17,7 +17,7 @@ from tropism.text.chat import prompt_tokens
 from tropism.train.layout import layout
 from tropism.train.loop import Learner, NotFinite, predict, values
 from tropism.train.order import Order
-from tropism.train.trees import TooLong, spans
+from tropism.train.trees import TooLong, bounded, spans
 from tropism.types import Algorithm, Format, Group, TropismError
 
 PASS_TOKENS = 16_384
@@ -161,6 +161,7 @@ def fitting(
 
 def question(group: Group, words: PreTrainedTokenizerBase, context: int, max_tokens: int) -> Tree:
     """The prompt of a group as a Tree without completions. Raises TooLong if an answer would not fit behind it."""
+    bounded(group, words, context)
     prompt = prompt_tokens(words, group.prompt)
     if len(prompt) + max_tokens > context:
         raise TooLong(

@@ -13,9 +13,21 @@ from tropism.text.chat import completion_tokens, conversation, prompt_tokens, st
 from tropism.text.tokenizer import identity
 from tropism.types import Completion, Group, Judgment, Message, TropismError
 
+WORTH_A_LOOK = 1_000_000  # characters; a second's encoding
+
 
 class TooLong(TropismError):
     """A group that does not fit the model's context."""
+
+
+def bounded(group: Group, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
+    """Raises TooLong for a text so long that no tokens of the vocabulary could make it fit, before it is encoded."""
+    signs = sum(len(m.content) for m in group.prompt) + max((len(c.text) for c in group.completions), default=0)
+    if signs > WORTH_A_LOOK and signs > context * max(map(len, tokenizer.get_vocab())):
+        raise TooLong(
+            f"group {group.id} has {signs:,} characters, which cannot fit the model's context of {context} tokens: "
+            "shorten it, leave it out, or use a model with a longer context"
+        )
 
 
 def tree(group: Group, tokenizer: PreTrainedTokenizerBase, context: int) -> Tree:
@@ -24,6 +36,7 @@ def tree(group: Group, tokenizer: PreTrainedTokenizerBase, context: int) -> Tree
     Those that were sampled with this tokenizer keep their own tokens and log-probabilities; others are read as text.
     Raises if the prompt and a completion do not fit into `context` tokens.
     """
+    bounded(group, tokenizer, context)
     prompt = tuple(prompt_tokens(tokenizer, group.prompt))
     completions = [
         c if c.tokens is not None and _own(c, tokenizer) else Completion(c.text, finish_reason=c.finish_reason)
@@ -62,6 +75,7 @@ def demonstration(group: Group, tokenizer: PreTrainedTokenizerBase, context: int
         raise TropismError(f"group {group.id} has {len(group.completions)} completions: a demonstration has one")
     if group.completions[0].tokens is not None or not any(m.role == "assistant" for m in group.prompt):
         return tree(group, tokenizer, context)
+    bounded(group, tokenizer, context)
     messages = (*group.prompt, Message("assistant", group.completions[0].text))
     tokens, mask = conversation(tokenizer, messages)
     _check(group.id, len(tokens), context)
