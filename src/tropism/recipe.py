@@ -206,7 +206,8 @@ def build(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         items = value if isinstance(value, (list, tuple)) else [value]
         if args[-1] is Ellipsis:
-            return tuple(build(args[0], item, f"{where}[{i}]") for i, item in enumerate(items))
+            alone = items is not value  # one that stands for a list of one
+            return tuple(build(args[0], v, where if alone else f"{where}[{i}]") for i, v in enumerate(items))
         if len(items) != len(args):
             raise TropismError(f"{where} needs {len(args)} values and has {len(items)}")
         return tuple(build(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(args, items)))
@@ -237,7 +238,7 @@ def _number(hint: type, value: Any, where: str, limits: Sequence[ranges.Bound]) 
     if hint is float and type(value) is int:
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, hint) or not ranges.inside(value, limits):
-        word = "a finite number" if isinstance(value, float) and not limits else _WORD[hint]
+        word = "a finite number" if hint is float and isinstance(value, float) and not limits else _WORD[hint]
         raise TropismError(f"{where} = {shown(value)} must be {word}{ranges.said(limits)}")
     return value
 
