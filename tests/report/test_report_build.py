@@ -19,7 +19,7 @@ STAGES = ["tokenizer", "base", "sft", "samples", "rankings", "reward", "ppo", "e
 def test_a_whole_run_has_exactly_the_schema(tmp_path: Path) -> None:
     report = build(make_run(tmp_path))
     found = evaluation(figure(0.71, 0.07))
-    assert list(report) == ["recipe", "seconds", "models", "reward_model", "base_completes", "stages"]
+    assert list(report) == ["recipe", "verdict", "seconds", "models", "reward_model", "base_completes", "stages"]
     assert report["recipe"] == "first"
     assert list(report["seconds"]) == STAGES
     assert report["seconds"]["ppo"] == 61.5
@@ -46,6 +46,7 @@ def test_an_unfinished_run_reports_its_finished_stages(tmp_path: Path) -> None:
     report = write(tmp_path)
     assert report == {
         "recipe": "first",
+        "verdict": ["No verdict yet: 1 of 8 stages are finished (tokenizer)."],
         "seconds": {"tokenizer": 1.5},
         "models": {},
         "stages": {"tokenizer": {"kind": "tokenizer", "facts": {"vocabulary": 512, "bytes_per_token": 2.077}}},

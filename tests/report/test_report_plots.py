@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 
@@ -94,14 +95,41 @@ def test_a_bar_stands_on_zero_with_its_interval() -> None:
 
 
 def test_the_bars_of_the_time_line_follow_each_other() -> None:
-    # 726 wide from x = 110: 30 of 120 seconds are 181.5
-    svg = timeline("Time", [("a", 30.0, "a"), ("b", 90.0, "b")])
+    # 100 wide: 30 of 120 seconds are a quarter
+    table = timeline("Time", [("a", 30.0, "a"), ("b", 90.0, "b")])
     assert [
-        tuple(map(float, m)) for m in re.findall(r'<rect class="bar" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', svg)
+        tuple(map(float, m)) for m in re.findall(r'<rect class="bar" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', table)
     ] == [
-        (110.0, 181.5),
-        (291.5, 544.5),
+        (0.0, 25.0),
+        (25.0, 75.0),
     ]
+    assert re.findall(r'<th scope="row">(.)</th>', table) == ["a", "b"]
+
+
+def test_one_point_is_shown() -> None:
+    """A line of one point draws nothing, so the point is a dot: in the middle of an axis that marks whole numbers."""
+    svg = lines("One", [Series("loss", [(1.0, 2.0)])], Axis("step", whole=True), Axis("nats"))
+    assert re.findall(r'<circle class="([^"]+)"', svg) == ["dot s0"]
+    assert re.findall(r'class="tick middle"[^>]*>([^<]+)<', svg) == ["1"]
+    assert "dot" not in lines("Two", [Series("loss", [(1.0, 2.0), (2.0, 2.0)])], Axis("step"), Axis("nats"))
+
+
+def test_an_axis_from_zero_shows_what_lies_below_it() -> None:
+    assert Axis("KL", zero=True).span([0.5, 2.0]) == (0.0, 2.0)
+    assert Axis("KL", zero=True).span([-0.5, 2.0]) == (-0.5, 2.0)
+    assert Axis("KL", zero=True).span([-0.5]) == (-0.5, 0.0)
+
+
+def test_labels_never_run_into_each_other() -> None:
+    """Letters are 6.6 wide and two stand between labels."""
+    for high in (1.0, 900.0, 7e5, 3.2e9):
+        svg = lines("Long", [Series("a", [(0.0, 0.0), (high, high)])], Axis("tokens"), Axis("tokens"))
+        labels = [(float(x), said) for x, said in re.findall(r'class="tick middle" x="([\d.]+)"[^>]*>([^<]+)<', svg)]
+        assert labels
+        for (x, said), (other, beside) in itertools.pairwise(labels):
+            assert other - x > 6.6 * (len(said) + len(beside)) / 2
+        left = [(float(x), said) for x, said in re.findall(r'class="tick end" x="([\d.]+)"[^>]*>([^<]+)<', svg)]
+        assert all(x - 6.6 * len(said) > -1 for x, said in left)
 
 
 def test_escape_leaves_nothing_that_html_forbids() -> None:

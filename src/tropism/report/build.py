@@ -1,6 +1,7 @@
 """`report.json` and `report.html` of a run folder.
 
-    {"recipe", "seconds": {stage: s}, "models": {name: figures}, "overlap": {"prompts", "met", "stages": {stage: met}},
+    {"recipe", "verdict": [sentence], "seconds": {stage: s}, "models": {name: figures},
+     "overlap": {"prompts", "met", "stages": {stage: met}},
      "reward_model": figures, "base_completes": figure,
      "comparison": {"start", "equal_kl", "equal_spent", "methods"}, "stages": {stage: {"kind", "facts"}}}
 
@@ -16,6 +17,7 @@ from typing import Any
 from tropism.report.compared import comparison
 from tropism.report.page import page
 from tropism.report.read import Findings, read
+from tropism.report.verdict import verdicts
 from tropism.store import files
 
 
@@ -38,6 +40,7 @@ def _report(findings: Findings) -> dict[str, Any]:
     measured["comparison"] = comparison(findings)
     return {
         "recipe": findings.recipe,
+        "verdict": verdicts(findings),
         "seconds": {stage.id: stage.seconds for stage in findings.stages},
         "models": findings.models,
         **{key: value for key, value in measured.items() if value is not None},

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tropism.report.comparison import PROMPTS_ONLY, comparable, compare, methods
-from tropism.report.plots import Axis, Point, Series, escape, figure, lines, plain
+from tropism.report.plots import Axis, Point, Series, escape, figure, lines, plain, scroll
 from tropism.report.read import Findings
 from tropism.report.words import cell, number, title
 
@@ -109,9 +109,10 @@ def _table(found: Mapping[str, Any], heading: str) -> str:
         f"<td>{_cell(row.get('reward'))}</td></tr>"
         for name, row in found["methods"].items()
     )
-    return (
-        f'<div class="scroll"><table class="figures"><caption>{escape(heading)}</caption><thead><tr><td></td>{head}'
-        f"</tr></thead><tbody>{rows}</tbody></table></div>"
+    return scroll(
+        heading,
+        f'<table class="figures"><caption>{escape(heading)}</caption><thead><tr><td></td>{head}'
+        f"</tr></thead><tbody>{rows}</tbody></table>",
     )
 
 

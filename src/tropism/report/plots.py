@@ -1,4 +1,5 @@
-"""Small plots as inline SVG: lines, dots and whiskers, bars, a reliability scatter, a time line. No library, no script.
+"""Small plots as inline SVG: lines, dots and whiskers, bars, a reliability scatter; a time line as a table. No library,
+no script.
 
 Colours are classes (`s0` … `s5`) that the style sheet fills for light and dark; a series is also told apart by its dash
 or its shape. Every point carries its numbers as a <title>. Left out: zoom and tooltips that need scripts.
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 Point = tuple[float, float]
 STYLES = 6
 SIZE = (340, 216)
+LETTER = 6.6  # about as wide as one is, in the picture's units
+LONGEST_NAME = 22
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -45,21 +48,34 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis shows. Without `low` or `high` it takes them from the data."""
+    """What an axis shows. Without `low` or `high` it takes them from the data, and with `zero` it reaches down to 0 and
+    further if the data do; `whole` marks whole numbers only."""
 
     label: str
     low: float | None = None
     high: float | None = None
     percent: bool = False
+    zero: bool = False
+    whole: bool = False
 
     def span(self, values: Sequence[float], pad: float = 0.0) -> tuple[float, float]:
+        values = [*values, 0.0] if self.zero else values
         low = min(values) if self.low is None else self.low
+        stands = self.low is not None or (self.zero and low == 0)
         high = max(values) if self.high is None else self.high
         if high <= low:  # one value, or all of them beyond a fixed end
             room = abs(low) * 0.1 or 1.0
-            return low - (room if self.low is None else 0), low + room
+            return low - (0 if stands else room), low + room
         room = (high - low) * pad
-        return low - (room if self.low is None else 0), high + (room if self.high is None else 0)
+        return low - (0 if stands else room), high + (room if self.high is None else 0)
+
+    def ticks(self, low: float, high: float, width: float, most: int = 5) -> list[float]:
+        """Round numbers along `width`, fewer where their labels would run into each other."""
+        for fewer in range(most, 0, -1):
+            found = [v for v in ticks(low, high, fewer) if not self.whole or v == round(v)]
+            if sum((len(self.shown(v)) + 2) * LETTER for v in found) <= width:
+                break
+        return found
 
     def shown(self, value: float, digits: int = 3) -> str:
         return plain(100 * value, digits) + "\u202f%" if self.percent else plain(value, digits)
@@ -99,7 +115,13 @@ class _Frame:
     def __init__(self, x: Axis, y: Axis, xs: tuple[float, float], ys: tuple[float, float], size: Point) -> None:
         self.axes, self.xs, self.ys = (x, y), xs, ys
         self.width, self.height = size
-        self.left, self.right, self.top, self.bottom = 50, self.width - 14, 24, self.height - 36
+        widest = max((len(y.shown(value)) for value in ticks(*ys, most=4)), default=0)
+        self.left, self.right, self.top, self.bottom = (
+            max(50, 8 + LETTER * widest),
+            self.width - 14,
+            24,
+            self.height - 36,
+        )
 
     def x(self, value: float) -> float:
         return round(self.left + (value - self.xs[0]) / (self.xs[1] - self.xs[0]) * (self.right - self.left), 1)
@@ -124,8 +146,8 @@ class _Frame:
             at = self.y(value)
             parts.append(f'<line class="grid" x1="{self.left}" x2="{self.right}" y1="{at}" y2="{at}"/>')
             parts.append(_text(self.left - 6, at + 4, y.shown(value), "tick end"))
-        for value in ticks(*self.xs) if x_ticks else ():
-            parts.append(_text(self.x(value), self.bottom + 16, x.shown(value), "tick middle"))
+        for value in x.ticks(*self.xs, self.right - self.left) if x_ticks else ():
+            parts.append(_text(self.x(value), self.bottom + 17, x.shown(value), "tick middle"))
         parts.append(f'<line class="rule" x1="{self.left}" x2="{self.right}" y1="{self.bottom}" y2="{self.bottom}"/>')
         return "".join(parts)
 
@@ -161,7 +183,7 @@ def lines(
         parts.append(frame.clipped([*raw, frame.path(smoothed(points, s.smooth), f"curve {css}")]))
         for a, b in ((a, b) for a, b in points if frame.ys[0] <= b <= frame.ys[1]):
             said = escape(f"{s.name}: {y.shown(b, 4)} at {x.label} {x.shown(a, 4)}")
-            dot = f"dot {css}" if s.dots else "hit"
+            dot = f"dot {css}" if s.dots or len(points) == 1 else "hit"
             parts.append(
                 f'<circle class="{dot}" cx="{frame.x(a)}" cy="{frame.y(b)}" r="3"><title>{said}</title></circle>'
             )
@@ -181,9 +203,10 @@ def whiskers(
     step = 20 * len(names) + 10
     size = (SIZE[0], 40 + step * len(rows))
     frame = _Frame(x, Axis(""), span, (0.0, 1.0), size)
-    frame.left, frame.right, frame.top = 78, size[0] - 52, 6
+    longest = min(max(map(len, rows), default=0), LONGEST_NAME)
+    frame.left, frame.right, frame.top = max(78, 14 + LETTER * longest), size[0] - 52, 6
     parts = []
-    for value in ticks(*span):
+    for value in x.ticks(*span, frame.right - frame.left):
         at = frame.x(value)
         parts.append(f'<line class="grid" x1="{at}" x2="{at}" y1="{frame.top}" y2="{frame.bottom}"/>')
         parts.append(_text(at, frame.bottom + 15, x.shown(value), "tick middle"))
@@ -192,7 +215,7 @@ def whiskers(
         parts.append(f'<line class="mark" x1="{at}" x2="{at}" y1="{frame.top}" y2="{frame.bottom}"/>')
     parts.append(_text(frame.right, size[1] - 3, x.label, "axis end"))
     for i, (row, found) in enumerate(rows.items()):
-        parts.append(_text(frame.left - 8, frame.top + step * i + step / 2 + 4, row, "name end"))
+        parts.append(_text(frame.left - 8, frame.top + step * i + step / 2 + 4, short(row), "name end"))
         for j, name in enumerate(names):
             if (figure := found.get(name)) is None:
                 continue
@@ -242,26 +265,30 @@ def bars(label: str, rows: Sequence[tuple[str, Mapping[str, float], str]], x: Ax
 
 
 def timeline(label: str, stages: Sequence[tuple[str, float, str]]) -> str:
-    """(name, seconds, text) one after the other, each a bar from where the one before it ended."""
-    total = sum(seconds for _, seconds, _ in stages) or 1.0
-    size = (900, 26 * len(stages) + 28)
-    frame = _Frame(Axis("seconds"), Axis(""), (0.0, total), (0.0, 1.0), size)
-    frame.left, frame.right, frame.top, frame.bottom = 110, size[0] - 64, 4, size[1] - 22
-    parts, began = [], 0.0
-    for value in ticks(0.0, total, most=8):
-        at = frame.x(value)
-        parts.append(f'<line class="grid" x1="{at}" x2="{at}" y1="{frame.top}" y2="{frame.bottom}"/>')
-        parts.append(_text(at, frame.bottom + 16, plain(value), "tick middle"))
-    parts.append(_text(size[0] - 2, frame.bottom + 16, "seconds", "axis end"))
-    for i, (name, seconds, said) in enumerate(stages):
-        y, left = frame.top + 26 * i + 4, frame.x(began)
-        width = max(frame.x(began + seconds) - left, 1.5)
-        parts.append(_text(frame.left - 8, y + 14, name, "name end"))
-        shape = f'class="bar" x="{left}" y="{y}" width="{width:.1f}" height="18" rx="2"'
-        parts.append(f"<rect {shape}><title>{escape(said)}</title></rect>")
-        parts.append(_text(round(left + width + 5, 1), y + 14, f"{seconds:.0f}\u202fs", "tick"))
+    """(name, seconds, text) one below the other, each a bar from where the one before it ended: a table, so that it is
+    read on a narrow screen and aloud."""
+    total, began, rows = sum(seconds for _, seconds, _ in stages) or 1.0, 0.0, []
+    for name, seconds, said in stages:
+        place = f'x="{100 * began / total:.1f}" y="0" width="{max(100 * seconds / total, 0.5):.1f}" height="10"'
+        bar = (
+            f'<svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true"><rect class="bar" {place}/></svg>'
+        )
+        rows.append(
+            f'<tr title="{escape(said)}"><th scope="row">{escape(name)}</th><td class="track">{bar}</td>'
+            f"<td>{seconds:.0f}\u202fs</td></tr>"
+        )
         began += seconds
-    return _svg(size, label, parts)
+    return f'<table class="timeline" aria-label="{escape(label)}"><tbody>{"".join(rows)}</tbody></table>'
+
+
+def scroll(label: str, content: str) -> str:
+    """What may be wider than the screen, in a region that the keyboard can move too."""
+    return f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">{content}</div>'
+
+
+def short(name: str) -> str:
+    """A name that fits beside a plot."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
 def figure(heading: str, svg: str, series: Sequence[str] = (), caption: str = "", wide: bool = False) -> str:
@@ -270,7 +297,7 @@ def figure(heading: str, svg: str, series: Sequence[str] = (), caption: str = ""
         return ""
     key = "".join(f'<span class="key s{i % STYLES}"><i></i>{escape(name)}</span>' for i, name in enumerate(series))
     said = f'<p class="caption">{escape(caption)}</p>' if caption else ""
-    css = ' class="wide"' if wide else ""
+    css, svg = (' class="wide"', scroll(heading, svg)) if wide else ("", svg)
     return f"<figure{css}><figcaption>{escape(heading)}{key}</figcaption>{svg}{said}</figure>"
 
 

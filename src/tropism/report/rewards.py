@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tropism.report.plots import Axis, Point, Series, bars, escape, figure, lines, plain, reliability, whiskers
+from tropism.report.plots import Axis, Point, Series, bars, escape, figure, lines, plain, reliability, scroll, whiskers
 from tropism.report.read import Findings, Finished
 from tropism.report.verdict import FEWEST_ROUNDS, described, hacking, rl_stages
 from tropism.report.words import cell, interval, percent, title
@@ -19,9 +19,9 @@ STILL = 1e-6  # a change over the rounds that is only rounding
 TRUTH = "true quality"
 PROXY = "learned reward"
 PANELS: dict[str, tuple[str, Axis]] = {
-    "entropy": ("Entropy of the policy", Axis("nats per token", low=0.0)),
+    "entropy": ("Entropy of the policy", Axis("nats per token", zero=True)),
     "clip_fraction": ("Clipped updates", Axis("share of tokens", low=0.0, percent=True)),
-    "kl_to_old": ("KL to the policy that sampled", Axis("nats per token", low=0.0)),
+    "kl_to_old": ("KL to the policy that sampled", Axis("nats per token", zero=True)),
     "explained_variance": (
         "Explained variance of the critic",
         Axis("1 is perfect; below −1 is cut off", -1.0, 1.0),
@@ -71,8 +71,11 @@ def reward_model(findings: Findings) -> str:
             "Does it like long answers?", svg, (), "Compare with the truth's own: long answers may be worse."
         )
     return (
-        f'<div class="scroll"><table class="figures"><caption>{counted}. Small: 95 % intervals.</caption><tbody>{rows}'
-        f'</tbody></table></div><div class="plots">{plots}</div>'
+        scroll(
+            "The reward model",
+            f'<table class="figures"><caption>{counted}. Small: 95 % intervals.</caption><tbody>{rows}</tbody></table>',
+        )
+        + f'<div class="plots">{plots}</div>'
     )
 
 
@@ -110,7 +113,7 @@ def rounds(findings: Findings) -> str:
         for key, heading, axis in (
             ("reward", "Learned reward", Axis("reward units")),
             ("truth", "True quality (never trained on)", Axis("truth's units")),
-            ("kl", "KL to the reference", Axis("nats per completion", low=0.0)),
+            ("kl", "KL to the reference", Axis("nats per completion", zero=True)),
         ):
             parts.append(_panel(stage, key, heading, axis))
     return _grid(parts)
@@ -198,7 +201,7 @@ def _panel(stage: Finished, key: str, heading: str, axis: Axis) -> str:
     points: list[Point] = [(m["round"], m[key]) for m in stage.metrics if key in m]
     curve = Series(heading, points, 0, _window(points))
     named = f"{title(stage.id)}: {heading}"
-    return figure(named, lines(f"{named} by round", [curve], Axis("round"), axis))
+    return figure(named, lines(f"{named} by round", [curve], Axis("round", whole=True), axis))
 
 
 def _standardised(values: Sequence[float]) -> list[float]:

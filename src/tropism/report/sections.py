@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tropism.report.plots import Axis, Series, escape, figure, lines, plain, timeline, whiskers
+from tropism.report.plots import Axis, Series, escape, figure, lines, plain, scroll, timeline, whiskers
 from tropism.report.read import Findings, Finished
 from tropism.report.words import cell, duration, left_out, overlap, title
 
@@ -39,6 +39,8 @@ FACTS = {
     "tokens_in_data": "tokens in the data",
     "held_out_loss": "held-out loss",
     "held_out_loss_before": "held-out loss before",
+    "held_out_accuracy": "share of held-out pairs in the right order",
+    "held_out_pairs": "held-out pairs",
     "bits_per_byte": "held-out bits per byte",
     "gzip_bits_per_byte": "gzip's bits per byte on the same text",
     "held_out_bytes": "held-out bytes",
@@ -56,9 +58,7 @@ def time_line(findings: Findings) -> str:
     total = sum(s.seconds for s in findings.stages)
     waiting = [title(id) for id in findings.planned if id not in {s.id for s in findings.stages}]
     caption = f"{duration(total)} of work in all." + (f" Not finished: {', '.join(waiting)}." if waiting else "")
-    return figure(
-        "Seconds of work, stage after stage", timeline("Time line of the stages", bars), (), caption, wide=True
-    )
+    return figure("Seconds of work, stage after stage", timeline("Time line of the stages", bars), (), caption)
 
 
 def model_table(findings: Findings) -> str:
@@ -77,9 +77,10 @@ def model_table(findings: Findings) -> str:
     count = next(iter(models.values()))
     caption = f"{count.get('n', '?')} {findings.asked}"
     caption += f", {count['samples']} samples of each beside the greedy answer" if "samples" in count else ""
-    table = (
-        f'<div class="scroll"><table class="figures"><caption>{escape(caption)}. Small: 95 % intervals.</caption>'
-        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    table = scroll(
+        "The models",
+        f'<table class="figures"><caption>{escape(caption)}. Small: 95 % intervals.</caption>'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>",
     )
     shared = overlap(findings.evaluation.get("overlap", {}))
     notes = (" · ".join(count.get("signatures", ())), " ".join(left_out(models)), shared)
@@ -106,9 +107,9 @@ def side_by_side(findings: Findings) -> str:
         notes.append("✓ stands for the reference answer and nothing else, ✗ for anything else.")
     if raw:
         notes.append(f"{', '.join(raw)} saw the same words as raw text.")
-    return (
-        f'<p>{escape(" ".join(notes))}</p><div class="scroll"><table class="answers"><thead><tr><th scope="col">Prompt</th>'
-        f"{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    return f"<p>{escape(' '.join(notes))}</p>" + scroll(
+        "Answers side by side",
+        f'<table class="answers"><thead><tr><th scope="col">Prompt</th>{head}</tr></thead><tbody>{rows}</tbody></table>',
     )
 
 
@@ -188,11 +189,12 @@ def _loss(stage: Finished) -> str:
     points = [(float(m["step"]), float(m["loss"])) for m in stage.metrics]
     unit = "nats per prompt" if stage.kind == "reward" else "nats per token"
     marks = {"held out": stage.facts["held_out_loss"]} if "held_out_loss" in stage.facts else {}
+    tail = [loss for _, loss in points[len(points) // 20 :]]  # the first fall would hide the rest
     svg = lines(
         f"Loss of {title(stage.id)} by step",
         [Series("loss", points, 0, max(len(points) // 15, 1))],
-        Axis("step"),
-        Axis(unit, high=max(loss for _, loss in points[len(points) // 20 :])),  # the first fall would hide the rest
+        Axis("step", whole=True),
+        Axis(unit, high=max([*tail, *marks.values()])),
         marks,
     )
     before = stage.facts.get("held_out_loss_before")
@@ -206,4 +208,4 @@ def _loss(stage: Finished) -> str:
 def _fact(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return f"{value:,}"
+    return f"{value + 0.0 if isinstance(value, float) else value:,}".replace("-", "−")

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tropism.report.plots import Axis, Series, escape, figure, lines, plain
+from tropism.report.plots import Axis, Series, escape, figure, lines, plain, scroll
 from tropism.report.read import Findings, Finished
 from tropism.report.words import number, percent, title
 
@@ -34,9 +34,10 @@ def _stage(stage: Finished) -> str:
     rows = "".join(f"<tr>{''.join(_cells(line))}</tr>" for line in grown)
     head = "".join(f'<th scope="col">{name}</th>' for name in HEAD)
     caption = f"{title(stage.id)}: what each step kept, and the policy after it on held-out prompts"
-    table = (
-        f'<div class="scroll"><table class="figures"><caption>{escape(caption)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    table = scroll(
+        caption,
+        f'<table class="figures"><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>",
     )
     plots = "".join(_histogram(stage, grow, grown) for grow in dict.fromkeys(line["grow"] for line in grown))
     return f'{table}<div class="plots">{plots}</div>'

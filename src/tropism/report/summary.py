@@ -43,6 +43,8 @@ def summary(report: Mapping[str, Any]) -> str:
         if not models:
             for stage, found in report["stages"].items():
                 console.print(f"{stage}: " + ", ".join(f"{k} {v}" for k, v in found["facts"].items()), soft_wrap=True)
+        for sentence in report.get("verdict", ()):
+            console.print(sentence, soft_wrap=True)
     return capture.get().rstrip("\n")
 
 
@@ -85,4 +87,5 @@ def _models(models: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _figure(figure: Mapping[str, float]) -> str:
-    return f"{figure['value']:.3g} [{figure['low']:.3g}, {figure['high']:.3g}]"
+    value, low, high = (figure[key] + 0.0 for key in ("value", "low", "high"))  # no minus before a zero
+    return f"{value:.3g} [{low:.3g}, {high:.3g}]"

@@ -31,11 +31,48 @@ class Hacking:
 
 
 def verdicts(findings: Findings) -> list[str]:
-    """One sentence for each model that was trained further than the one it is compared with."""
+    """One sentence for each model that was trained further than the one it is compared with; without such a comparison
+    what the stages themselves say."""
     tuned = [n for n in findings.models if n != findings.over and n not in findings.plain]
     if not tuned or findings.over not in findings.models:
-        return [_unfinished(findings)]
+        said = outcomes(findings)
+        return said if said and len(findings.stages) == len(findings.planned) else [_unfinished(findings), *said]
     return [_verdict(name, findings) for name in tuned]
+
+
+def outcomes(findings: Findings) -> list[str]:
+    """What the reward models and the stages that went by rounds say of themselves: accuracy, reward, truth, KL."""
+    said = []
+    for stage in findings.stages:
+        right, pairs = stage.facts.get("held_out_accuracy"), stage.facts.get("held_out_pairs")
+        if right is not None and pairs:
+            said.append(
+                f"{title(stage.id)} puts {percent(right)} of {pairs:,} pairs of held-out prompts in the right order."
+            )
+    for stage in rl_stages(findings):
+        rounds = [m for m in stage.metrics if math.isfinite(m.get("reward", math.nan))]
+        if not rounds:
+            continue
+        size = max(len(rounds) // 5, 1)
+        parts = (rounds[:size], rounds[-size:]) if len(rounds) > 1 else (rounds,)
+        told = [f"the reward of its samples {_went('reward', parts)}"]
+        if all("truth" in m for m in rounds):
+            told.append(f"the true quality {_went('truth', parts)}")
+        if kl := [m["kl"] for m in parts[-1] if math.isfinite(m.get("kl", math.nan))]:
+            told.append(f"the KL to where it began ended at {number(statistics.mean(kl))} nats per completion")
+        sentence = f"{title(stage.id)}: {'; '.join(told)}"
+        sentence += f" (means over {size} of {len(rounds)} rounds at each end)" if size > 1 else ""
+        if not any("truth" in m for m in rounds):
+            sentence += (
+                ". Whether the answers are better was not measured: a higher reward may also be a weakness of the judge"
+            )
+        said.append(f"{sentence}.")
+    return said
+
+
+def _went(key: str, parts: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    means = [number(statistics.mean(m[key] for m in part)) for part in parts]
+    return f"went from {means[0]} to {means[-1]}" if len(means) > 1 else f"was {means[0]} in its only round"
 
 
 def hacking(rounds: Sequence[Mapping[str, Any]]) -> Hacking | None:

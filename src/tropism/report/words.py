@@ -38,17 +38,22 @@ def overlap(found: Mapping[str, Any]) -> str:
 
 
 def percent(value: float) -> str:
-    return f"{100 * value:.0f}\u202f%"
+    return f"{fixed(100 * value, 0)}\u202f%"
 
 
 def interval(figure: Mapping[str, float]) -> str:
     """`64–78 %` of a share."""
-    return f"{100 * figure['low']:.0f}–{percent(figure['high'])}"
+    return f"{fixed(100 * figure['low'], 0)}–{percent(figure['high'])}"
 
 
 def number(value: float) -> str:
-    """Two digits behind the point, a true minus sign, none before a zero."""
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+    """Two digits behind the point, a true minus sign."""
+    return fixed(value, 2)
+
+
+def fixed(value: float, places: int) -> str:
+    """So many digits behind the point, a true minus sign, and none before a zero."""
+    return f"{round(value, places) + 0.0:.{places}f}".replace("-", "−")
 
 
 def left_out(models: Mapping[str, Mapping[str, Any]]) -> list[str]:

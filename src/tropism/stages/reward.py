@@ -118,6 +118,8 @@ class Reward(Weights):
             test_trees = [t for _, t in tested]
             numbers = measure({"scorer": model}, self.algorithm, test_trees)
             work.facts |= {"held_out_loss": round(numbers["loss"].value, 4)}
+            if "pair_accuracy" in numbers and (pairs := int(numbers["pair_accuracy"].count)):
+                work.facts |= {"held_out_accuracy": round(numbers["pair_accuracy"].value, 4), "held_out_pairs": pairs}
             rest = iter(_scores(model, test_trees).tolist())
             marked = [
                 dataclasses.replace(
