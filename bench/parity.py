@@ -22,6 +22,7 @@ import argparse
 import contextlib
 import copy
 import dataclasses
+import functools
 import io
 import json
 import logging
@@ -165,7 +166,8 @@ def pooled_sft(algorithm: DPO, batch: Batch, prediction: Prediction) -> Ratio:
 
 FIRST, BNPO, DAPO = {"loss_type": "grpo"}, {"loss_type": "bnpo"}, {"loss_type": "dapo"}
 FIXED = {"loss_type": "dr_grpo", "max_completion_length": LIMIT + 2}
-KL, KL_FIXED = GRPO(kl=0.05), GRPO(kl=0.05, weight="length", length=LIMIT + 2)
+grpo = functools.partial(GRPO, scale="std", kl_in="loss")  # TRL's defaults
+KL, KL_FIXED = grpo(kl=0.05), grpo(kl=0.05, weight="length", length=LIMIT + 2)
 DAPO_KL, UNCORRECTED = {**DAPO, "beta": 0.05}, {**DAPO, "beta": 0.05, "use_bias_correction_kl": False}
 WITH_SFT = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.3]}
 WEIGHTS = {"desirable_weight": 1.25, "undesirable_weight": 0.75}
@@ -184,20 +186,20 @@ CASES = (
     Case("DPO", "sigmoid + sft", DPO(0.1, "sigmoid", sft=0.3), WITH_SFT, GRADED, pooled_sft, "TRL pools the tokens"),
     Case("KTO", "KL above 0", KTO(0.1, good=1.25, bad=0.75), WEIGHTS, mirrored=True),
     Case("KTO", "KL below 0", KTO(0.1, good=1.25, bad=0.75), WEIGHTS),
-    Case("GRPO", 'grpo: weight "completion"', GRPO(kl=0, weight="completion"), FIRST),
-    Case("GRPO", 'bnpo: weight "token"', GRPO(kl=0), BNPO),
-    Case("GRPO", 'dapo: weight "token"', GRPO(kl=0), DAPO),
-    Case("GRPO", 'dr_grpo: weight "length"', GRPO(kl=0, weight="length", length=LIMIT + 2), FIXED),
-    Case("GRPO", 'scale "none"', GRPO(kl=0, scale="none"), {**DAPO, "scale_rewards": "none"}),
-    Case("GRPO", "clip_high 0.28", GRPO(kl=0, clip_high=0.28), {**DAPO, "epsilon_high": 0.28}),
-    Case("GRPO", "grpo, KL", GRPO(kl=0.05, weight="completion"), {**FIRST, "beta": 0.05}),
+    Case("GRPO", 'grpo: weight "completion"', grpo(kl=0, weight="completion"), FIRST),
+    Case("GRPO", 'bnpo: weight "token"', grpo(kl=0), BNPO),
+    Case("GRPO", 'dapo: weight "token"', grpo(kl=0), DAPO),
+    Case("GRPO", 'dr_grpo: weight "length"', grpo(kl=0, weight="length", length=LIMIT + 2), FIXED),
+    Case("GRPO", 'scale "none"', grpo(kl=0, scale="none"), {**DAPO, "scale_rewards": "none"}),
+    Case("GRPO", "clip_high 0.28", grpo(kl=0, clip_high=0.28), {**DAPO, "epsilon_high": 0.28}),
+    Case("GRPO", "grpo, KL", grpo(kl=0.05, weight="completion"), {**FIRST, "beta": 0.05}),
     Case("GRPO", "dapo, KL", KL, DAPO_KL),
     Case("GRPO", "dr_grpo, KL", KL_FIXED, {**FIXED, "beta": 0.05}),
     Case("GRPO", "dapo, KL, temperature 0.7", KL, {**DAPO_KL, "temperature": 0.7}),
     Case("GRPO", "dapo, KL uncorrected", KL, UNCORRECTED, GRADED, plain_k3, "TRL's k3 without the ratio"),
-    Case("GRPO", "equal rewards kept", GRPO(kl=0, drop_equal=False), DAPO, LEVEL),
-    Case("GRPO", "equal rewards dropped", GRPO(kl=0), DAPO, LEVEL, every_token, "TRL counts their tokens"),
-    Case("GRPO", "missing rewards", GRPO(kl=0), DAPO, UNSCORED, every_token, "TRL counts their tokens"),
+    Case("GRPO", "equal rewards kept", grpo(kl=0, drop_equal=False), DAPO, LEVEL),
+    Case("GRPO", "equal rewards dropped", grpo(kl=0), DAPO, LEVEL, every_token, "TRL counts their tokens"),
+    Case("GRPO", "missing rewards", grpo(kl=0), DAPO, UNSCORED, every_token, "TRL counts their tokens"),
     Case("RLOO", "", RLOO(kl=0), {"beta": 0.0}),
     Case("RLOO", "KL", RLOO(kl=0.05), {"beta": 0.05}),
     Case("RLOO", "missing rewards", RLOO(kl=0.05), {"beta": 0.05}, UNSCORED, every_completion, "TRL counts them"),

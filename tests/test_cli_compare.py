@@ -38,7 +38,7 @@ def test_it_runs_the_recipe_and_prints_both_tables(made: tuple[Path, Said]) -> N
     folder, said = made
     lines = said.out.splitlines()
     kl, spent = (
-        next(i for i, line in enumerate(lines) if text in line) for text in ("nats of KL", "generated and trained")
+        next(i for i, line in enumerate(lines) if text in line) for text in ("nats of KL", "tokens through models")
     )
     assert sorted(line.split()[0] for line in lines[kl + 2 : kl + 5]) == ["best_of_n", "ppo", "rloo"]
     assert sorted(line.split()[0] for line in lines[spent + 2 : spent + 4]) == ["ppo", "rloo"]

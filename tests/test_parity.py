@@ -21,10 +21,10 @@ parity.CASES = (
     Case("Reward", "centred", KWise("all_pairs", centre=0.0), {"center_rewards_coefficient": 0.01}),
     Case("DPO", "beta", DPO(0.1001, "sigmoid"), {"loss_type": "sigmoid"}),
     Case("KTO", "weights", KTO(0.1, good=1.25, bad=0.76), WEIGHTS),
-    Case("GRPO", "length", GRPO(kl=0, weight="length", length=LIMIT + 1), FIXED),
-    Case("GRPO", "clip", GRPO(kl=0, clip=0.21), DAPO),
-    Case("GRPO", "scale", GRPO(kl=0, scale="none"), DAPO),
-    Case("GRPO", "KL", GRPO(kl=0.051), UNCORRECTED, GRADED, plain_k3),
+    Case("GRPO", "length", grpo(kl=0, weight="length", length=LIMIT + 1), FIXED),
+    Case("GRPO", "clip", grpo(kl=0, clip=0.21), DAPO),
+    Case("GRPO", "scale", grpo(kl=0, scale="none"), DAPO),
+    Case("GRPO", "KL", grpo(kl=0.051), UNCORRECTED, GRADED, plain_k3),
     Case("RLOO", "KL", RLOO(kl=0.051), {"beta": 0.05}),
 )
 sys.argv = ["parity.py", "--json"]

@@ -145,7 +145,7 @@ METHODS = {
     "grpo": rl("grpo", '{ kind = "grpo" }', judge='{ kind = "coarse:parity" }'),
     "rloo": rl("rloo", '{ kind = "rloo" }', "budget = 650"),
     "dpo": offline("dpo", '{ kind = "dpo" }'),
-    "kto": offline("kto", '{ kind = "kto", threshold = -1.5 }'),
+    "kto": offline("kto", '{ kind = "kto" }'),
     "rest": rest("rest", '{ kind = "nll" }'),
     "rest_awr": rest("rest_awr", '{ kind = "awr" }', 'by = "quantile"\nper_prompt = 2'),
 }

@@ -30,6 +30,7 @@ from tropism.stages.rl import RL
 from tropism.stages.sft import SFT
 from tropism.stages.tokenizer import Tokenizer
 from tropism.store.run import status
+from tropism.train import cost
 from tropism.types import Format, Stage, TropismError
 
 BYTES_PER_TOKEN = 2.5  # before a tokenizer has been trained
@@ -193,7 +194,8 @@ def _needs(
     elif isinstance(stage, RL):
         shapes[id] = shape = _shape(stage.policy, shapes)
         each = stage.prompts_per_round * stage.sampling.n * stage.sampling.max_tokens
-        spent = (1 + stage.epochs) * each  # generated and trained on, at most
+        passes = 2 + cost.filling(stage.algorithm, sampled=True) + stage.epochs * cost.updating(stage.algorithm)
+        spent = passes * each  # at most; one model judges
         rounds = min(stage.rounds, -(-stage.budget // spent)) if stage.budget else stage.rounds
         updates = rounds * stage.epochs * stage.minibatches
         trained = 2 if "values_BT" in stage.algorithm.predicts else 1
@@ -212,7 +214,8 @@ def _needs(
         shapes[id] = shape = _shape(stage.policy, shapes)
         each = 128 * stage.groups_per_step
         tokens = int(stage.passes * _kept(stage.groups, kept) / stage.groups_per_step * each)
-        tokens = min(tokens, stage.budget) if stage.budget else tokens
+        passes = cost.filling(stage.algorithm, sampled=False) + cost.updating(stage.algorithm)
+        tokens = min(tokens, stage.budget // passes) if stage.budget else tokens
         return _training(
             shape,
             max(1, tokens // each),

@@ -12,13 +12,16 @@ from tropism.engines.local import LocalEngine
 from tropism.formats.prompts import Prompts
 from tropism.models.store import context_of, load_lm
 from tropism.outside import plain
-from tropism.search._drive import drive
+from tropism.search._drive import Found, drive
 from tropism.stages._train import question
 from tropism.store import files
 from tropism.store import groups as store
 from tropism.store.progress import Reporter
 from tropism.text import tokenizer
+from tropism.train.rollouts import apart, repeats, sample
 from tropism.types import Group, Judge, Message, SamplingParams, Search, TropismError, to_json
+
+AT_ONCE = 64  # prompts in one call of the engine
 
 
 def chat(model: str, system: str, temperature: float, seed: int, max_tokens: int, forget: bool = False) -> None:
@@ -99,14 +102,17 @@ def _answered(
         question(group, engine.tokenizer, context_of(engine.model), sampling.max_tokens)
     done: list[Group] = []
     with reporter.progress("answering", len(asked), "tokens") as bar:
-        for i in range(0, len(asked), 64):
-            batch = asked[i : i + 64]
+        times = repeats(asked)
+        for i in range(0, len(asked), AT_ONCE):
+            batch, before = asked[i : i + AT_ONCE], times[i : i + AT_ONCE]
             if search:
-                found = drive(search[0], batch, engine, search[1], sampling)
-                done += [f.group for f in found]
-                tokens = sum(f.tokens for f in found)
+                found: dict[int, Found] = {}
+                for at, seeded in apart(before, sampling):
+                    found |= zip(at, drive(search[0], [batch[k] for k in at], engine, search[1], seeded))
+                done += [found[k].group for k in range(len(batch))]
+                tokens = sum(f.tokens for f in found.values())
             else:
-                answers = engine.generate([g.prompt for g in batch], sampling)
+                answers = sample(batch, engine, sampling, before)
                 done += [dataclasses.replace(g, completions=a) for g, a in zip(batch, answers)]
                 tokens = sum(len(c.tokens or ()) for a in answers for c in a)
             bar.advance(len(batch), rated=tokens)

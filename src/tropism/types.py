@@ -75,9 +75,10 @@ class Completion:
 @dataclass(frozen=True, slots=True)
 class Judgment:
     """What one judge said of the K completions: higher is better, None = abstained or unreadable (never 0, never a tie).
+    A score that is NaN is None from here on.
 
-    `scale` says whether only the order means something (`ordinal`) or also the distances (`interval`); `shown` is the
-    order in which the completions stood before the judge.
+    `scale` says whether only the order among these K means something (`ordinal`) or the scores themselves (`interval`);
+    `shown` is the order in which the completions stood before the judge; `tokens` is what models read to say it.
     """
 
     judge: str
@@ -85,6 +86,10 @@ class Judgment:
     scale: Literal["ordinal", "interval"] = "interval"
     rationale: str = ""
     shown: tuple[int, ...] | None = None
+    tokens: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", tuple(None if s is None or s != s else s for s in self.scores))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,9 @@ class Judge(Protocol):
 class Algorithm(Protocol):
     """One paper: who gets how much (`credit`) and what is minimised (`loss`). Both are pure.
 
-    `needs` names Batch fields that the loop fills first; `predicts` names the parts of Prediction that the loss reads.
+    `needs` names what a stage gives it first: Batch fields; `others`, all completions of a prompt side by side (two or
+    more); `baseline_N`, what those of a prompt score on average; `mismatched`, another prompt's answer in each group.
+    `predicts` names the parts of Prediction that the loss reads.
     """
 
     needs: ClassVar[tuple[str, ...]]

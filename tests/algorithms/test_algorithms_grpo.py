@@ -14,14 +14,15 @@ from tropism.types import Selective, TropismError
 
 KNOBS = {
     "default": GRPO(),
-    "no scale": GRPO(scale="none"),
-    "per completion": GRPO(weight="completion", kl=0.3),
-    "per length": GRPO(weight="length", length=7, scale="none"),
-    "clip higher": GRPO(clip=0.1, clip_high=0.4),
-    "kl in reward": GRPO(kl_in="reward", kl=0.8),
-    "kl in reward, no scale": GRPO(kl_in="reward", kl=0.8, scale="none", weight="completion"),
-    "all kept": GRPO(drop_equal=False, weight="completion"),
-    "all kept, kl in reward": GRPO(drop_equal=False, kl_in="reward", kl=0.5),
+    "the first paper's": GRPO(scale="std", kl_in="loss"),
+    "no scale": GRPO(kl_in="loss"),
+    "per completion": GRPO(scale="std", kl_in="loss", weight="completion", kl=0.3),
+    "per length": GRPO(weight="length", length=7, kl_in="loss"),
+    "clip higher": GRPO(scale="std", kl_in="loss", clip=0.1, clip_high=0.4),
+    "kl in reward": GRPO(scale="std", kl=0.8),
+    "kl in reward, no scale": GRPO(kl=0.8, weight="completion"),
+    "all kept": GRPO(scale="std", kl_in="loss", drop_equal=False, weight="completion"),
+    "all kept, kl in reward": GRPO(scale="std", drop_equal=False, kl=0.5),
 }
 
 
@@ -101,7 +102,7 @@ def test_kl_in_the_loss_is_the_reverse_kl_in_value_and_in_gradient():
         old_logprobs_BT=on_trained(batch, old[:, None].tolist()),
         ref_logprobs_BT=on_trained(batch, ref[:, None].tolist()),
     )
-    grpo = GRPO(kl=1.0, drop_equal=False)  # equal rewards: no advantage, the KL is all there is
+    grpo = GRPO(kl=1.0, kl_in="loss", drop_equal=False)  # equal rewards: no advantage, the KL is all there is
     value, found = 0.0, torch.zeros(5, dtype=torch.float64)
     for token in range(5):
         alone = collate([tree]).replace(
@@ -138,7 +139,7 @@ def test_advantages_by_hand():
     assert credit(GRPO(scale="none"), by_hand(1.0, 3.0)) == apart
     assert credit(GRPO(scale="none"), by_hand(1.0, 3.0, None)) == [*apart, []]
     scaled = 1 / (math.sqrt(2) + 1e-4)
-    assert credit(GRPO(), by_hand(1.0, 3.0)) == [[pytest.approx(-scaled)], [pytest.approx(scaled)] * 3]
+    assert credit(GRPO(scale="std"), by_hand(1.0, 3.0)) == [[pytest.approx(-scaled)], [pytest.approx(scaled)] * 3]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_groups_of_equal_reward_leave_loss_and_count(score: float, k: int):
     """Whatever their mean rounds to. The 1e-4 under the spread keeps them finite where they stay."""
     batch = by_hand(*[score] * k, None)
     logprobs = batch.need("old_logprobs_BT")
-    for grpo, kept in ((GRPO(), 0), (GRPO(drop_equal=False), batch.loss_mask_BT.sum() - [1, 3][k % 2])):
+    for grpo, kept in ((GRPO(), 0), (GRPO(scale="std", drop_equal=False), batch.loss_mask_BT.sum() - [1, 3][k % 2])):
         loss, _ = grpo.loss(grpo.credit(batch), Prediction(logprobs, logprobs))
         assert loss.count == kept
         assert abs(loss.total.item()) < 1e-5

@@ -115,8 +115,8 @@ KL = 0.5
 ONLINE = {
     "ppo": PPO(kl=KL),
     "apa": APA(kl=KL),
-    "grpo, kl in the loss": GRPO(scale="none", kl=KL),
-    "grpo, kl in the reward": GRPO(scale="none", kl=KL, kl_in="reward"),
+    "grpo, kl in the loss": GRPO(kl=KL, kl_in="loss"),
+    "grpo, kl in the reward": GRPO(kl=KL),
     "rloo": RLOO(kl=KL),
 }
 
@@ -164,8 +164,8 @@ def test_two_tokens_of_three_arms(method: str):
     ("algorithm", "kl"),
     [
         (RLOO(kl=KL), KL),
-        (GRPO(scale="none", kl=KL, kl_in="reward", drop_equal=False), KL),
-        (GRPO(scale="none", kl=KL, drop_equal=False), KL * 4 / 3),
+        (GRPO(kl=KL, drop_equal=False), KL),
+        (GRPO(kl=KL, kl_in="loss", drop_equal=False), KL * 4 / 3),
     ],
     ids=["rloo", "grpo, kl in the reward", "grpo, kl in the loss"],
 )
@@ -182,7 +182,7 @@ def test_groups_of_four(algorithm: Algorithm, kl: float):
 def test_grpo_with_scale_has_a_fixed_point_of_its_own(size: float, seed: int):
     """logit p - logit p_ref = 1 / (kl sqrt(p (1 - p))), whatever the size of the reward."""
     play = Play(Table(2, 1, seed), lambda a: size * a[0])
-    start, end = play.start, play.rounds(GRPO(kl=2.0), 80, 0.2)
+    start, end = play.start, play.rounds(GRPO(kl=2.0, kl_in="loss", scale="std"), 80, 0.2)
     moved = math.log(end[1] / end[0]) - math.log(start[1] / start[0])
     assert moved == pytest.approx(1 / (2.0 * math.sqrt(end[1] * end[0])), rel=0.02)
     assert apart(end, optimum(play, 2.0 * size)) > 0.05
@@ -193,8 +193,17 @@ def test_grpo_with_scale_and_little_kl_has_no_fixed_point():
     for kl, certain in ((1.3, True), (1.7, False)):
         table = Table(2, 1)
         table.logits.data.zero_()
-        end = Play(table, second_arm).rounds(GRPO(kl=kl), 100, 0.2)
+        end = Play(table, second_arm).rounds(GRPO(kl=kl, kl_in="loss", scale="std"), 100, 0.2)
         assert (end[1] > 0.99) == certain
+
+
+def test_the_default_of_each_method_with_a_reference_holds():
+    """Whatever the reward's size in units of kl, each comes to rest near its fixed point, for samples in small groups."""
+    for algorithm in (PPO(), GRPO(), RLOO()):
+        play = Play(Table(2, 1), lambda a: 0.1 * a[0], groups=250, completions=4)
+        best = optimum(play, 0.05)
+        assert algorithm.kl == 0.05 and best[1] < 0.9
+        assert apart(play.rounds(algorithm, 80, 0.2), best) < 0.03
 
 
 def test_apa_anchored_at_each_round_goes_on():

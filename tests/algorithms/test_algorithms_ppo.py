@@ -216,4 +216,3 @@ def test_controller_by_hand():
     assert ppo.adapt(6.0, 100) == ppo
     assert ppo.adapt(6.6, 100).kl_target == 6.0
     assert PPO(kl=0.1).adapt(60.0, 100) == PPO(kl=0.1)
-    assert ppo.adapt(math.nan, 0) == ppo  # a round in which nothing was scored

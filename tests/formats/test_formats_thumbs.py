@@ -67,7 +67,7 @@ def test_every_shape(
             id="x.jsonl:1",
             prompt=tuple(Message(role, content) for role, content in prompt),  # type: ignore[arg-type]
             completions=(Completion("Red."),),
-            judgments=(Judgment(judge="thumbs", scores=(score,), scale="ordinal"),),
+            judgments=(Judgment(judge="thumbs", scores=(score,), scale="interval"),),
             meta={"source": "x.jsonl"},
         )
     ]

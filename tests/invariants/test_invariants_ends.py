@@ -105,7 +105,7 @@ METHODS = [
     PPO(),
     APA(),
     GRPO(),
-    GRPO(scale="none", weight="completion"),
+    GRPO(scale="std", kl_in="loss", weight="completion"),
     RLOO(),
     DPO(),
     DPO(likelihood="sigmoid"),

@@ -102,10 +102,12 @@ def test_what_a_member_abstains_on_is_left_out_of_its_scale(tmp_path: Path) -> N
 def test_an_ordinal_member_makes_an_ordinal_panel(samples: str) -> None:
     class Ranker:
         def judge(self, groups: Sequence[Group]) -> list[Judgment]:
-            return [Judgment("r", tuple(-float(k) for k, _ in enumerate(g.completions)), "ordinal") for g in groups]
+            ranked = [tuple(-float(k) for k, _ in enumerate(g.completions)) for g in groups]
+            return [Judgment("r", scores, "ordinal", tokens=7) for scores in ranked]
 
-    (said,) = Panel((Member(Verifier(length)), Member(Ranker())), samples).judge([group(9, "a", "b")])
+    (said,) = Panel((Member(Verifier(length)), Member(Ranker()), Member(Ranker())), samples).judge([group(9, "a", "b")])
     assert said.scale == "ordinal"
+    assert said.tokens == 14  # what both rankers read
 
 
 def test_calibration_takes_as_many_groups_as_it_is_told_spread_evenly_and_once(tmp_path: Path) -> None:

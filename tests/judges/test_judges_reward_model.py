@@ -62,6 +62,17 @@ def test_scores_are_those_of_transformers(folder: str) -> None:
         assert max(wanted) - min(wanted) > 0.01
 
 
+def test_it_says_how_many_tokens_it_read(folder: str) -> None:
+    """The prompt once, and each answer: what the answer adds to the conversation that transformers renders."""
+    words = AutoTokenizer.from_pretrained(folder)
+    for g, judgment in zip(GROUPS, RewardModel(folder).judge(GROUPS)):
+        turns = [{"role": m.role, "content": m.content} for m in g.prompt]
+        prompt = words.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
+        answered = [[*turns, {"role": "assistant", "content": c.text}] for c in g.completions]
+        whole = [words.apply_chat_template(t, return_dict=True)["input_ids"] for t in answered]
+        assert judgment.tokens == len(prompt) + sum(len(w) - len(prompt) for w in whole)
+
+
 def test_how_many_go_through_at_once_does_not_matter(folder: str) -> None:
     whole = [s for j in RewardModel(folder).judge(GROUPS) for s in j.scores]
     small = [s for j in RewardModel(folder, pass_tokens=1).judge(GROUPS) for s in j.scores]

@@ -127,7 +127,7 @@ def test_the_terminal_shows_both_tables(run: Path) -> None:
     said = compared(write(run)["comparison"]).splitlines()
     assert said[0] == "at 1 nats of KL per completion:"
     assert [text.split()[0] for text in said[2:6]] == ["search", "good", "hack", "poor"]
-    assert said[6] == "at 180 tokens generated and trained:"
+    assert said[6] == "at 180 tokens through models:"
     assert said[8].split()[:2] == ["good", "0.79"]
     # two seeds at 0.78 and 0.80, and one of poor: its own figures and what stands beside it are over prompts only
     poor = said[9]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from tropism.stages.best_of_n import BestOfN
 from tropism.stages.rl import RL
 from tropism.store import groups as store
 from tropism.store.run import Run, done, read_metrics
-from tropism.types import Completion, Group, SamplingParams, TropismError
+from tropism.text import tokenizer
+from tropism.text.chat import prompt_tokens
+from tropism.types import Completion, Group, Judge, Judgment, SamplingParams, TropismError
 
 N = 5
 ASKED = Phrasebook("held_out", count=6)
@@ -54,14 +57,26 @@ def texts(groups: Sequence[Group]) -> list[list[str]]:
     return [[c.text for c in g.completions] for g in groups]
 
 
+@dataclass(frozen=True)
+class Reader:
+    """A judge that read ten tokens of each group."""
+
+    inner: Judge
+
+    def judge(self, groups: Sequence[Group]) -> list[Judgment]:
+        return [replace(j, tokens=10) for j in self.inner.judge(groups)]
+
+
 def test_every_n_by_enumeration(run: Run, model_folder: str) -> None:
-    out = run(BestOfN(model_folder, ASKED, JUDGE, TRUTH, SAMPLING), "search")
+    out = run(BestOfN(model_folder, ASKED, Reader(JUDGE), TRUTH, SAMPLING), "search")
     groups, lines = list(store.read(out)), read_metrics(out.parent)
     scored = [([coarse(t) for t in row], [worth(t) for t in row]) for row in texts(groups)]
     assert any(None in s for s, _ in scored) and any(None in t for _, t in scored)
     assert any(len(set(s)) < len(s) for s, _ in scored)  # ties
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
     tokens = sum(len(c.tokens or ()) for g in groups for c in g.completions)
+    words = tokenizer.load(model_folder)
+    prompts = sum(len(prompt_tokens(words, g.prompt)) for g in groups)
     for n, line in enumerate(lines, 1):
         expected = {
             "reward": [enumerated(s, s, n) for s, _ in scored],
@@ -73,7 +88,7 @@ def test_every_n_by_enumeration(run: Run, model_folder: str) -> None:
             assert line.get(f"probe_{key}") == (pytest.approx(sum(values) / len(values)) if values else None)
         assert line["probe_kl"] == pytest.approx(math.log(n) - (n - 1) / n)
         assert line["by_prompt"]["kl"] == [line["probe_kl"]] * 6
-        assert line["spent"] == tokens * n // N
+        assert line["spent"] == prompts + (tokens + 6 * 10) * n // N
     assert any(x is None for x in lines[-1]["by_prompt"]["truth"])  # fewer than five are known
     meta = done(out.parent)
     assert meta is not None and meta["facts"] == {"n": N, "prompts": 6, "tokens_generated": tokens}

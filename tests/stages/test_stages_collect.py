@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from tropism.engines.local import LocalEngine
 from tropism.formats.pairs import Pairs
 from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.prompts import Prompts
@@ -53,6 +55,34 @@ def test_each_prompt_has_its_completions(run: Run, model_folder: str) -> None:
 
 def test_a_sample_does_not_hang_on_what_is_sampled_beside_it(run: Run, model_folder: str) -> None:
     assert texts(collected(run, policy=model_folder)) == texts(collected(run, policy=model_folder, prompts_at_once=3))
+
+
+def test_a_prompt_that_stands_there_twice_has_samples_of_its_own(
+    run: Run, tmp_path: Path, model_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the prompts are cut into calls, and where a run was cut off between the two. Blanks are no other prompt."""
+    asked = Prompts(prompts=("a", "b", "a", "c", "a ", "b"))
+    whole = collected(run, policy=model_folder, prompts=asked, prompts_at_once=6)
+    assert len({c.tokens for k in (0, 2, 4) for c in whole[k].completions}) == 9
+    assert len({c.tokens for k in (1, 5) for c in whole[k].completions}) == 6
+    for size in (1, 2, 4):
+        assert texts(collected(run, policy=model_folder, prompts=asked, prompts_at_once=size)) == texts(whole)
+    alone = collected(run, policy=model_folder, prompts=Prompts(prompts=("a", "b", "c")), prompts_at_once=2)
+    assert texts(alone) == texts([whole[0], whole[1], whole[3]])
+
+    generate, calls = LocalEngine.generate, []
+
+    def cut_off(self: LocalEngine, *asked: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return generate(self, *asked)
+
+    monkeypatch.setattr(LocalEngine, "generate", cut_off)
+    for _ in range(2):
+        with Run(tmp_path / "again", checkpoint_s=0) as again, contextlib.suppress(KeyboardInterrupt):
+            found = collected(again, policy=model_folder, prompts=asked, prompts_at_once=2)
+    assert texts(found) == texts(whole) and len(calls) == 7  # one call a chunk and time of asking
 
 
 def test_another_seed_another_sample(run: Run, tmp_path: Path, model_folder: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from tropism.algorithms.awr import AWR
 from tropism.algorithms.dpo import DPO
 from tropism.algorithms.grpo import GRPO
 from tropism.algorithms.kto import KTO
@@ -51,6 +53,24 @@ def test_a_judged_tree() -> None:
     assert found.rank == (2, 0, 1, 2, 0) and found.reward == (0.5, None, 2.0, 0.5, None)
 
 
+def test_a_judge_that_only_orders_gives_thumbs_above_the_median() -> None:
+    """Scores that are minus ranks are all below KTO's threshold; the share beaten is not. A rating is left as it is."""
+    ordered = Judgment("annotator@1", (-3.0, -1.0, None, -2.0, -4.0), "ordinal")
+    group = Group("g", (), (Completion("a"),) * 5, (ordered, Judgment("rating", (0.2, 0.6, None, 0.9, 0.4))))
+    ranked = judged_tree(group, "annotator", tree("g", 2, 1, 1, 1, 1, 1))
+    assert ranked.rank == (3, 1, 0, 2, 4) and ranked.reward == pytest.approx((1 / 3, 1.0, None, 2 / 3, 0.0))
+    assert [r is not None and r > KTO().threshold for r in ranked.reward or ()] == [False, True, False, True, False]
+    assert judged_tree(group, "rating", tree("g", 2, 1, 1, 1, 1, 1)).reward == (0.2, 0.6, None, 0.9, 0.4)
+
+
+def test_who_compares_needs_two_scored_completions_of_a_prompt(run: Run, tmp_path: Path, model_folder: str) -> None:
+    said = Judgment("j", (1.0, None))
+    lone = [Group(f"{n}", (Message("user", "?"),), (Completion("a"), Completion("b")), (said,)) for n in range(4)]
+    store.write(lone, tmp_path / store.FILE)
+    with pytest.raises(TropismError, match="AWR compares the completions of a prompt, and no group has two that 'j'"):
+        run(stage(model_folder, str(tmp_path), "j", algorithm=AWR()))
+
+
 def test_what_a_judge_left_unscored_is_no_mismatched_answer() -> None:
     a = tree("a", 2, 1, 2, 3, reward=(None, 0.0, None), rank=(0, 1, 0), logprobs=((0.0,), (1.0, 1.0), (2.0,) * 3))
     assert scored(a) == Tree(
@@ -88,19 +108,20 @@ def stage(policy: str, groups: str, judge: str, **settings: Any) -> Offline:
 
 
 def test_steps_by_hand() -> None:
-    """Trees of 10 tokens, two an update; the completions cost 5."""
+    """Trees of 10 tokens, two an update, four passes' worth a token (policy forward, backward at twice the price, the
+    reference); the completions cost 5."""
     trees = [tree(str(n), 4, 3, 3) for n in range(7)]
 
     def steps(**settings: Any) -> int:
         return Offline("x/y", "x/y", "j", groups_per_step=2, **settings)._steps(trees, 5, seed=3)
 
     assert [steps(passes=p) for p in (0.1, 1.0, 2.0, 3.0)] == [1, 4, 7, 10]  # 0.35, 3.5, 7 and 10.5 rounded
-    budgets = (25, 44, 45, 84, 85, 1000)
+    budgets = (85, 164, 165, 324, 325, 4000)
     assert [steps(passes=1.0, budget=b) for b in budgets] == [1, 1, 2, 3, 4, 4]
     with pytest.raises(
-        TropismError, match=r"^budget = 24 tokens is less than the 25 of the completions and one update"
+        TropismError, match=r"^budget = 84 tokens through models is less than the 85 of the completions and one update"
     ):
-        steps(budget=24)
+        steps(budget=84)
 
 
 @pytest.fixture
@@ -127,25 +148,37 @@ def test_tokens_are_counted_and_the_test_groups_stay_out(run: Run, model_folder:
     assert len(train) + len(test) == 24 and len(test) > 2
     words = tokenizer.load(model_folder)
     generated = sum(len(c.tokens or ()) for g in train for c in g.completions)
-    prompts = sum(len(prompt_tokens(words, g.prompt)) - 1 for g in train)  # nothing predicts a prompt's first token
+    prompts = sum(len(prompt_tokens(words, g.prompt)) for g in train)
     out = run(stage(model_folder, sampled, "l", groups_per_step=len(train), passes=2.0))
     assert facts(out) == {
         "groups": len(train),
         "steps": 2,
         "tokens_generated": generated,
         "tokens_trained": 2 * (prompts + generated),
+        "tokens_spent": (1 + 2 * 4) * (prompts + generated),
     }
+
+
+def test_a_judge_that_reads_and_an_old_policy_are_paid_for(run: Run, model_folder: str, sampled: str) -> None:
+    """The second judge read 10 tokens of each group. GRPO asks the reference and the policy of before the update."""
+    path = run.folder / "read"
+    path.mkdir()
+    read = [replace(g, judgments=(*g.judgments, Judgment("m", g.judgments[0].scores, tokens=10))) for g in groups(run)]
+    store.write(read, path / store.FILE)
+    out = run(stage(model_folder, str(path), "m", algorithm=GRPO(), groups_per_step=len(read)))
+    tokens = facts(out)["tokens_trained"]
+    assert facts(out)["tokens_spent"] == (1 + 2 + 3) * tokens + 10 * len(read)
 
 
 def test_a_budget_is_kept(run: Run, model_folder: str, sampled: str) -> None:
     def spent(**settings: Any) -> tuple[int, int]:
         found = facts(run(stage(model_folder, sampled, "l", groups_per_step=2, passes=5.0, **settings)))
-        return found["tokens_generated"] + found["tokens_trained"], found["steps"]
+        return found["tokens_spent"], found["steps"]
 
     whole, every = spent()
     for budget in range(whole // 3, whole, whole // 5):
         used, steps = spent(budget=budget)
-        assert budget - 2 * 130 < used <= budget and steps < every  # two trees have fewer than 260 tokens
+        assert budget - 4 * 2 * 130 < used <= budget and steps < every  # two trees have fewer than 260 tokens
     assert spent(budget=whole + 2 * every) == (whole, every)
 
 
@@ -234,7 +267,7 @@ def test_nothing_to_learn_from_is_refused(run: Run, tmp_path: Path, model_folder
         TropismError, match="no group orders any two completions by 'thumbs': name another judge, or an"
     ):
         run(stage(model_folder, "label", "thumbs"))
-    with pytest.raises(TropismError, match="'mute' scored no completion of the training groups: name another judge"):
+    with pytest.raises(TropismError, match="'mute' scored no completion of the training groups, or only orders them"):
         run(stage(model_folder, "label", "mute", algorithm=KTO()))
     with pytest.raises(TropismError, match=r"has no judgment by 'truth' \(it has: mute, thumbs\)"):
         run(stage(model_folder, "label", "truth", algorithm=KTO()))

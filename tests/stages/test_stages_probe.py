@@ -163,7 +163,7 @@ def test_looking_changes_nothing_and_happens_where_it_is_due(run: Run, model_fol
     def probe(every: int) -> Probe:
         return Probe(Phrasebook("held_out", count=3), Verifier(letters), every=every, sampling=SamplingParams(2, 8))
 
-    blind, always, sometimes = (stages(run, model_folder, p) for p in (None, probe(1), probe(500)))
+    blind, always, sometimes = (stages(run, model_folder, p) for p in (None, probe(1), probe(1500)))
     for id in blind:
         plain, often, now_and_then = blind[id], always[id], sometimes[id]
         weights = [(folder / "out" / "model.safetensors").read_bytes() for folder in (plain, often, now_and_then)]
@@ -171,13 +171,13 @@ def test_looking_changes_nothing_and_happens_where_it_is_due(run: Run, model_fol
         assert spent(plain) == []
         after, looked = spent(often), spent(now_and_then)
         start = after[0]
-        crossed = {b for a, b in pairwise(after) if a // 500 != b // 500}
+        crossed = {b for a, b in pairwise(after) if a // 1500 != b // 1500}
         if id == "rest":  # a multiple that a Grow step goes past finds the policy as it was
             grown = [i for i, line in enumerate(read_metrics(often)) if "reused" in line]
             crossed -= {read_metrics(often)[i + 1]["spent"] for i in grown}
         assert len(crossed) >= 2 and crossed <= set(looked)
         assert looked[0] == start and looked[-1] == after[-1] and len(looked) < len(after)
-        assert start == (0 if id != "offline" else sampled_tokens(run))
+        assert start == (0 if id != "offline" else sampled_tokens(run, model_folder))
         lines = [{k: v for k, v in line.items() if k in ("reward", "loss", "kl")} for line in read_metrics(plain)]
         assert lines == [
             {k: v for k, v in line.items() if k in ("reward", "loss", "kl")}
@@ -186,8 +186,10 @@ def test_looking_changes_nothing_and_happens_where_it_is_due(run: Run, model_fol
         ]
 
 
-def sampled_tokens(run: Run) -> int:
-    """Of the training groups of the label stage, which an offline method has to have paid for."""
+def sampled_tokens(run: Run, model_folder: str) -> int:
+    """Of the training groups of the label stage, which an offline method has to have paid for: a prompt once."""
     (folder,) = run.folder.glob("label-*")
     groups = [g for g in store.read(folder / "out") if g.meta["split"] == "train"]
-    return sum(len(c.tokens or ()) for g in groups for c in g.completions)
+    words = tokenizer.load(model_folder)
+    prompts = sum(len(prompt_tokens(words, g.prompt)) for g in groups)
+    return prompts + sum(len(c.tokens or ()) for g in groups for c in g.completions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from tropism.models.store import load_scalar, save
 from tropism.stages.rest import ReST, filtered, survivors, weights_of
 from tropism.store import groups as store
 from tropism.store.run import Run, done, read_metrics
-from tropism.tensors.batch import Tree
+from tropism.tensors.batch import Tree, collate
 from tropism.text import tokenizer
 from tropism.text.chat import prompt_tokens
 from tropism.train.optim import Optim
@@ -42,30 +43,65 @@ def group(texts: Sequence[str], scores: Sequence[float | None], id: str = "g") -
 
 def test_survivors_of_a_value() -> None:
     found = [group("abc", (1.0, 3.0, 2.0)), group("de", (1.9, -5.0)), group("fg", (None, float("nan")))]
-    assert survivors(found, 2.0, "value") == [[1, 2], [], []]  # the best first; at the threshold is above it
-    assert survivors(found, -5.0, "value") == [[1, 2, 0], [0, 1], []]
+    assert survivors(found, 2.0, "value") == [[1], [], []]  # at the threshold is not above it
+    assert survivors(found, 1.9, "value") == [[1, 2], [], []]  # the best first
+    assert survivors(found, -6.0, "value") == [[1, 2, 0], [0, 1], []]
     assert survivors(found, 3.5, "value") == [[], [], []]
 
 
 def test_survivors_of_a_quantile_over_all_prompts() -> None:
     """Five scores 0 1 2 3 10: their median is 2; the 0.6-quantile lies at place 2.4, which is 2.4."""
     found = [group("abc", (10.0, 2.0, 3.0)), group("def", (0.0, 1.0, None))]
-    assert survivors(found, 0.5, "quantile") == [[0, 2, 1], []]
-    assert survivors(found, 0.6, "quantile") == [[0, 2], []]
-    assert survivors(found, 0.0, "quantile") == [[0, 2, 1], [1, 0]]
+    assert survivors(found, 0.5, "quantile") == [[0, 2], []]
+    assert survivors(found, 0.4, "quantile") == [[0, 2, 1], []]  # 1.6
+    assert survivors(found, 0.0, "quantile") == [[0, 2, 1], [1]]  # all but the worst
 
 
 def test_survivors_of_a_quantile_of_each_prompt() -> None:
-    """Medians 3 and 0.5: a prompt has its own. Where all score alike, all stay."""
+    """Medians 3 and 0.5: a prompt has its own."""
     found = [group("abc", (10.0, 2.0, 3.0)), group("def", (0.0, 1.0, None)), group("gh", (None, None))]
-    assert survivors(found, 0.5, "prompt") == [[0, 2], [1], []]
-    assert survivors([group("abc", (4.0, 4.0, 4.0))], 0.9, "prompt") == [[0, 1, 2]]
+    assert survivors(found, 0.5, "prompt") == [[0], [1], []]
+    assert survivors(found, 0.0, "prompt") == [[0, 2], [1], []]
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.0, 7), (0.25, 6), (0.5, 4), (0.7, 3), (0.85, 2), (0.9, 1), (0.99, 1)])
+def test_the_share_asked_for_comes_out_where_no_scores_tie(share: float, kept: int) -> None:
+    """Of eight, about (1 - share) · 8; 0 leaves out the worst alone."""
+    eight = group("abcdefgh", (0.3, -1.0, 2.0, 0.1, 5.0, 0.2, 9.0, 0.25))
+    best = [6, 4, 2, 0, 7, 5, 3, 1]
+    assert survivors([eight], share, "prompt") == [best[:kept]] == survivors([eight], share, "quantile")
+
+
+SHARES = (0.0, 0.3, 0.5, 0.7, 0.9)
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_right_and_wrong_answers_are_told_apart_at_every_share(share: float) -> None:
+    """Rewards of 0 and 1: of a prompt that is sometimes solved what is right survives, however many that are; where all
+    are alike nothing does, or with a floor all that are right."""
+    rows = [(0.0,) * 8, (1.0,) * 8, (0, 0, 0, 0, 0, 1, 1, 1), (0, 1, 1, 1, 1, 1, 1, 1), (0, 0, 0, 0, 0, 0, 0, 1)]
+    found = [group("abcdefgh", row) for row in rows]
+    right = [[k for k, s in enumerate(row) if s == 1] for row in rows]
+    assert survivors(found, share, "prompt") == [[], [], *right[2:]]
+    assert survivors(found, share, "prompt", floor=0.5) == right
+    assert survivors(found, share, "quantile") == right  # over all prompts nothing is alike
+    assert survivors(found[:1], share, "quantile") == survivors(found[1:2], share, "quantile") == [[]]
+    assert survivors(found[:1], share, "quantile", floor=0.5) == [[]]
+    assert survivors(found[1:2], share, "quantile", floor=0.5) == [[*range(8)]]
+
+
+def test_a_floor_is_under_every_survivor() -> None:
+    """The median of the first is 0.2, of the second 3; above the floor of 1 the first has one."""
+    found = [group("abcd", (0.1, 0.0, 0.3, 1.5)), group("ef", (4.0, 2.0)), group("gh", (1.0, 1.0))]
+    assert survivors(found, 0.5, "prompt") == [[3, 2], [0], []]
+    assert survivors(found, 0.5, "prompt", floor=1.0) == [[3], [0], []]
+    assert survivors(found, 0.5, "prompt", floor=-9.0) == [[3, 2], [0], [0, 1]]
 
 
 def test_copies_are_dropped_and_a_prompt_has_at_most_so_many() -> None:
     found = [group(["a", "a", "b", "a", "c"], (1.0, 2.0, 2.0, 2.0, 0.0))]
-    assert survivors(found, 0.0, "value") == [[1, 2, 4]]  # the best of the copies, the first of the best
-    assert survivors(found, 0.0, "value", most=2) == [[1, 2]]
+    assert survivors(found, -1.0, "value") == [[1, 2, 4]]  # the best of the copies, the first of the best
+    assert survivors(found, -1.0, "value", most=2) == [[1, 2]]
     assert survivors([*found, group("ab", (5.0, 6.0))], 0.0, "value", most=1) == [[1], [1]]
 
 
@@ -77,10 +113,30 @@ def test_filtered() -> None:
         "g", (7, 8), tokens, flags, (True, True, True, False, True), logprobs=tuple((0.0,) * 2 for _ in "abcde")
     )
     plain = filtered(five, [1, 0], whole, ranked=False)
-    assert plain == Tree("g", (7, 8), ((2, 9), (1, 9)), flags[:2], (True, True), reward=(5.0, 3.0))
+    assert plain == Tree("g", (7, 8), ((2, 9), (1, 9)), flags[:2], (True, True), reward=(5.0, 3.0), baseline=14 / 4)
     ranked = filtered(five, [1, 0], whole, ranked=True)
     assert ranked.rank == (1, 1, 0, 2, 0)  # a copy of a survivor is not worse than it; without a score there is no rank
     assert ranked.completions == tokens and ranked.reward == (3.0, 5.0, 5.0, 1.0, None) and ranked.logprobs is None
+
+
+@pytest.mark.parametrize(
+    "algorithm", [AWR(temperature=0.5, limit=100.0), VMPO(epsilon=0.05)], ids=lambda a: type(a).__name__
+)
+def test_a_lone_survivor_is_weighed_against_all_samples(algorithm: Any) -> None:
+    """The best of four is 0.75 above the mean of its prompt's samples, or 2, or 1, with an unscored one among them."""
+    trees = []
+    for n, row in enumerate([(1.0, 0.0, 0.0, 0.0), (3.0, 1.0, 1.0, -1.0), (None, 1.5, 0.5, -0.5)]):
+        best = row.index(max(s for s in row if s is not None))
+        tokens, trained = ((1, 9),) * 4, ((True, True),) * 4
+        whole = Tree(f"{n}", (7, 8), tokens, trained, (True,) * 4)
+        trees.append(filtered(group("abcd", row), [best], whole, ranked=False))
+    batch = algorithm.credit(collate(trees, 10**9))
+    weights = batch.need("advantages_BT")[batch.completion_BT >= 0].view(3, 2)[:, 0].tolist()
+    above = [0.75, 2.0, 1.0]
+    if isinstance(algorithm, AWR):
+        assert weights == pytest.approx([math.exp(a / 0.5) for a in above])
+    else:  # the better half, at and above the median of 1, the better one more
+        assert weights[0] == 0 and weights[1] > 1 > weights[2] > 0 and sum(weights) == pytest.approx(2)
 
 
 def test_the_name_of_weights_takes_any_dtype(make_model: Any) -> None:
@@ -215,7 +271,7 @@ def test_the_log_says_what_was_kept(run: Run, model_folder: str) -> None:
         for g in groups:
             best = {}
             for s, c in zip(g.judgments[0].scores, g.completions):
-                if s is not None and s >= line["threshold"]:
+                if s is not None and s > line["threshold"]:
                     best[c.text] = s
             kept.append([(s, text) for text, s in best.items()])
         assert line["kept_share"] == pytest.approx(sum(map(len, kept)) / 32)
@@ -236,15 +292,18 @@ def assert_seen(line: Any, scored: list[tuple[float, str]], texts: list[str]) ->
 
 
 def test_tokens_are_counted(run: Run, model_folder: str) -> None:
-    """With all prompts in every update each tree is trained once in it. Nothing predicts a prompt's first token."""
-    out = run(rest(model_folder, thresholds=(0.0,), groups_per_step=8, steps=3))
+    """With all prompts in every update each tree is trained once in it. A token is sampled once (its prompt once for all
+    samples), and costs a forward pass and a backward pass, at twice the price, of the policy in each update."""
+    out = run(rest(model_folder, thresholds=(-1.0,), by="value", groups_per_step=8, steps=3))
     words, trained = tokenizer.load(model_folder), 0
     for g in samples(run):
         unique = {c.text: len(c.tokens or ()) for c in reversed(g.completions)}
-        trained += len(prompt_tokens(words, g.prompt)) - 1 + sum(unique.values())
+        trained += len(prompt_tokens(words, g.prompt)) + sum(unique.values())
     facts = done(out.parent)["facts"]  # type: ignore[index]
     generated = sum(len(c.tokens or ()) for g in samples(run) for c in g.completions)
-    assert facts == {"tokens_generated": generated, "tokens_trained": 3 * trained}
+    prompts = sum(len(prompt_tokens(words, g.prompt)) for g in samples(run))
+    spent = prompts + generated + 3 * 3 * trained
+    assert facts == {"tokens_generated": generated, "tokens_trained": 3 * trained, "tokens_spent": spent}
     out = run(rest(model_folder, grows=3))
     grown = [line["generated"] for line in read_metrics(out.parent) if "reused" in line]
     assert len(grown) == 3 and done(out.parent)["facts"]["tokens_generated"] == sum(grown)  # type: ignore[index]
@@ -254,7 +313,7 @@ def test_the_reward_rises_from_grow_to_grow(run: Run, model_folder: str) -> None
     out = run(rest(model_folder, grows=3, steps=8, thresholds=(0.5, 0.8), prompts=Phrasebook("prompts", count=16)))
     lines = read_metrics(out.parent)
     grows = [line["reward"] for line in lines if "reused" in line]
-    assert len(grows) == 3 and grows[2] > grows[0] + 0.2
+    assert len(grows) == 3 and grows[2] > 1.5 * grows[0] > 0 and grows[2] > grows[1] > grows[0]
     assert [line["step"] for line in lines if "improve" in line] == [8, 16, 24, 32, 40, 48]
     assert all(line["reward"] > grows[line["grow"] - 1] for line in lines if "improve" in line)
 
@@ -322,7 +381,9 @@ def damage(run: Run) -> None:
 
 
 def test_without_survivors_it_stops(run: Run, model_folder: str) -> None:
-    with pytest.raises(TropismError, match=r"^no sample of grow 1 reaches the threshold 7.0: lower rest.thresholds$"):
+    with pytest.raises(
+        TropismError, match=r"^no sample of grow 1 is above the threshold 7.0: lower rest.thresholds, or"
+    ):
         run(rest(model_folder, by="value", thresholds=(0.0, 7.0)))
 
 
@@ -334,9 +395,9 @@ class Always:
         return [Judgment("always", (float(self.score),) * len(g.completions)) for g in groups]
 
 
-@pytest.mark.parametrize(("score", "said"), [("nan", "no score to any"), ("inf", "an infinite score to a")])
+@pytest.mark.parametrize(("score", "said"), [("nan", "no score to any completion of grow 1"), ("inf", "inf to")])
 def test_a_judge_without_numbers_is_refused(run: Run, model_folder: str, score: str, said: str) -> None:
-    with pytest.raises(TropismError, match=f"the judge gave {said} completion of grow 1: name a judge that can tell"):
+    with pytest.raises(TropismError, match=rf"the judge (\w+ )?gave {said}"):
         run(rest(model_folder, judge=Always(score)))
 
 
@@ -348,7 +409,9 @@ def test_a_judge_without_numbers_is_refused(run: Run, model_folder: str, score: 
         ({"thresholds": (0.5, 0.5)}, r"rest.thresholds = \[0.5, 0.5\] must rise"),
         ({"thresholds": (0.5, 1.0)}, 'shares from 0 to below 1 unless by = "value"'),
         ({"sampling": SamplingParams(temperature=0.0)}, "temperature = 0 is greedy, which explores nothing"),
-        ({"algorithm": KTO()}, "needs mismatched completions: give it to the offline stage"),
+        ({"sampling": SamplingParams(n=1)}, 'sampling.n = 1 leaves by = "prompt" nothing to tell apart: use 2 or more'),
+        ({"by": "value", "floor": 0.5}, 'with by = "value" the thresholds are scores, so leave it out'),
+        ({"algorithm": KTO()}, "needs answers to other prompts, which rest does not have"),
     ],
 )
 def test_what_makes_no_sense_is_refused(settings: dict[str, Any], said: str) -> None:

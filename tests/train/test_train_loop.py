@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tropism.algorithms.grpo import GRPO
 from tropism.algorithms.kwise import KWise
 from tropism.algorithms.nll import NLL
 from tropism.algorithms.ppo import PPO
@@ -149,7 +150,7 @@ def test_a_batch_that_trains_nothing_moves_nothing(llama: PreTrainedModel):
     learner = Learner({"policy": llama}, Optim(weight_decay=0.1), 10)
     metrics = learner.update(NLL(), collate(trees))
     assert change(llama, before).abs().max() == 0
-    assert math.isnan(values(metrics)["loss"])
+    assert "loss" not in values(metrics)  # nothing was counted
     assert learner.done == 1
 
 
@@ -173,6 +174,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights(models: dict[str, Pr
     told = str(error.value.with_checkpoint("run/rl/checkpoints/00000007"))
     assert "step 1" in told
     assert "g2; the last good checkpoint is run/rl/checkpoints/00000007" in told
+    assert told.endswith(
+        "the advantages were not finite before this update, so look there first"
+    )  # no rate is to blame
     assert all(change(model, before[name]).abs().max() == 0 for name, model in models.items())
     assert learner.done == 0
 
@@ -202,6 +206,30 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights(llama: PreTraine
     with pytest.raises(NotFinite, match=r"the gradient of the policy is not finite at step 1, .* g0, g1, g2, g3$"):
         Learner({"policy": llama}, Optim(), 10).update(Root(), collate(forest()))
     assert change(llama, before).abs().max() == 0
+
+
+@pytest.mark.parametrize("field", ["ref_logprobs_BT", "old_logprobs_BT", "reward_N"])
+def test_what_an_update_was_given_is_to_blame(models: dict[str, PreTrainedModel], field: str):
+    trees = [dataclasses.replace(t, reward=tuple(float(k) for k, _ in enumerate(t.completions))) for t in forest()]
+    good = collate(trees)
+    good = good.replace(**dict.fromkeys(("ref_logprobs_BT", "old_logprobs_BT"), torch.zeros(good.tokens_BT.shape)))
+    bad = good.replace(**{field: torch.full_like(good.need(field), math.nan)})
+    grpo = GRPO(kl_in="loss", drop_equal=False)
+    with pytest.raises(NotFinite) as error:
+        Learner(models, Optim(), 10).update(grpo, grpo.credit(bad))
+    words = {"ref": "the log-probabilities of the reference", "old": "the log-probabilities of who sampled"}
+    assert error.value.source == words.get(field[:3], "the rewards")
+
+
+def test_a_diverging_update_blames_the_rate_and_broken_weights_themselves(llama: PreTrainedModel):
+    with pytest.raises(NotFinite) as error:
+        Learner({"policy": llama}, Optim(), 10).update(Root(), collate(forest()))
+    assert str(error.value.with_checkpoint("x")).endswith("lower the learning rate or mend those groups")
+    next(llama.parameters()).data[0, 0] = math.nan
+    with pytest.raises(NotFinite) as error:
+        Learner({"policy": llama}, Optim(), 10).update(Root(), collate(forest()))
+    said = "the weights of the policy were not finite before this update, so look there first"
+    assert str(error.value.with_checkpoint("x")).endswith(said)
 
 
 def test_many_groups_are_not_all_named():

@@ -32,7 +32,15 @@ def batch(
 
 
 def shaped(shaping: Shaping, found: Batch) -> list[float]:
-    return shaping(found, Moments())[0].need("reward_N").tolist()
+    return shaping(found, seen(found)).need("reward_N").tolist()
+
+
+def seen(*batches: Batch) -> Moments:
+    """The moments of all their scores."""
+    found = Moments()
+    for b in batches:
+        found = found.add(b.need("reward_N")[b.need("scored_N")].tolist())
+    return found
 
 
 def test_scores_are_left_alone_unless_asked():
@@ -64,14 +72,13 @@ def test_clip_comes_after_scale_and_before_the_penalties():
 def test_scale_is_that_of_all_scores_so_far():
     """[1, 3] has standard deviation 1; [1, 3, 5, 7] has √5. The mean stays."""
     shaping = Shaping(scale=True, missing_stop=0.0)
-    first, seen = shaping(batch(1.0, 3.0, None), Moments())
-    assert first.need("reward_N").tolist() == [1, 3, 0]
-    second, seen = shaping(batch(5.0, None, 7.0), seen)
-    assert second.need("reward_N").tolist() == pytest.approx([5 / 5**0.5, 0, 7 / 5**0.5])
-    assert (seen.count, seen.mean, seen.std) == (4, 4.0, pytest.approx(5**0.5))
-    third, after = shaping(batch(None, None), seen)
-    assert third.need("reward_N").tolist() == [0, 0]
-    assert after == seen
+    first, second, third = batch(1.0, 3.0, None), batch(5.0, None, 7.0), batch(None, None)
+    assert shaping(first, seen(first)).need("reward_N").tolist() == [1, 3, 0]
+    both = seen(first, second)
+    assert shaping(second, both).need("reward_N").tolist() == pytest.approx([5 / 5**0.5, 0, 7 / 5**0.5])
+    assert (both.count, both.mean, both.std) == (4, 4.0, pytest.approx(5**0.5))
+    assert shaping(third, both).need("reward_N").tolist() == [0, 0]
+    assert both.add([None, None]) == both
 
 
 def test_scale_waits_until_scores_differ():
@@ -79,17 +86,12 @@ def test_scale_waits_until_scores_differ():
     assert shaped(Shaping(scale=True, missing_stop=0.0), batch(5.0, 5.0)) == [5, 5]
 
 
-def test_without_scale_the_moments_are_kept_all_the_same():
-    """Counted either way, so that a run continued with other knobs has them."""
-    assert PLAIN(batch(1.0, 3.0), Moments())[1].std == 1
-
-
 def test_moments_of_pieces_are_those_of_the_whole():
     torch.manual_seed(0)
     every = torch.randn(100) * 3 + 1000  # a mean that a sum of squares would drown in
     seen = Moments()
     for piece in (every[:1], every[1:1], every[1:40], every[40:]):
-        seen = seen.add(piece)
+        seen = seen.add(piece.tolist())
     assert seen.count == 100
     assert seen.mean == pytest.approx(statistics.fmean(every.tolist()))
     assert seen.std == pytest.approx(statistics.pstdev(every.tolist()))
@@ -98,7 +100,7 @@ def test_moments_of_pieces_are_those_of_the_whole():
 
 
 HARSH = Shaping(scale=True, clip=1.0, missing_stop=3.0, length_cost=1.0)
-ONLINE = [PPO(), APA(), RLOO(), GRPO(), GRPO(scale="none", drop_equal=False), GRPO(kl_in="reward")]
+ONLINE = [PPO(), APA(), RLOO(), GRPO(), GRPO(scale="std", drop_equal=False), GRPO(kl_in="loss")]
 
 
 @pytest.mark.parametrize("algorithm", ONLINE, ids=repr)
@@ -109,7 +111,7 @@ def test_what_has_no_score_stays_out_of_every_method(algorithm):
     def credit(*rewards: float | None) -> tuple[list[float], Batch]:
         k = len(rewards)
         found = batch(*rewards, ended=(True, True, True, False)[:k], lengths=(2, 1, 3, 9)[:k])
-        found, _ = HARSH(found, Moments())
+        found = HARSH(found, seen(found))
         zeros = torch.zeros(found.tokens_BT.shape)
         after = algorithm.credit(found.replace(ref_logprobs_BT=zeros - 0.9, values_BT=zeros + 0.1))
         kept = (found.completion_BT >= 0) & (found.completion_BT < 3)

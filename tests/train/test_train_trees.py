@@ -12,7 +12,7 @@ from tropism.stages._train import question
 from tropism.tensors.batch import Tree
 from tropism.text.chat import completion_tokens, conversation, prompt_tokens, stop_tokens, text_of
 from tropism.text.tokenizer import identity, train
-from tropism.train.trees import TooLong, bounded, chunks, demonstration, judged, ranks, spans, tree
+from tropism.train.trees import TooLong, beaten, bounded, chunks, demonstration, judged, ranks, spans, tree
 from tropism.types import Completion, Group, Judgment, Message, TropismError
 
 ASK = (Message("user", "7 days"),)
@@ -99,6 +99,21 @@ def test_a_demonstration_has_one_completion(words, count: int):
 )
 def test_scores_as_ranks(scores, expected: tuple[int, ...]):
     assert ranks(Judgment("j", scores)) == expected
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ((-1.0, -2.0), (1.0, 0.0)),
+        ((1.0, 1.0), (0.5, 0.5)),
+        ((-2.0, -1.0, -3.0), (0.5, 1.0, 0.0)),
+        ((-1.0, -2.0, None, -2.0), (1.0, 0.25, None, 0.25)),  # each of the tied loses once and draws once
+        ((-7.0, -1.0, -2.0, -3.0, -4.0, -5.0, -6.0), (0.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6)),
+        ((-1.0, None), (None, None)),
+    ],
+)
+def test_ranks_as_shares_beaten(scores, expected: tuple[float | None, ...]):
+    assert beaten(Judgment("j", scores, "ordinal")) == pytest.approx(expected)
 
 
 def test_judged_takes_the_newest_and_names_what_is_missing():

@@ -35,7 +35,7 @@ class APA:
     lam: Annotated[float, Interval(ge=0, le=1)] = 0.95
     value_weight: Annotated[float, Ge(0)] = 0.5
 
-    needs: ClassVar[tuple[str, ...]] = ("old_logprobs_BT", "ref_logprobs_BT", "values_BT")
+    needs: ClassVar[tuple[str, ...]] = ("reward_N", "old_logprobs_BT", "ref_logprobs_BT", "values_BT")
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT", "values_BT")
 
     def credit(self, batch: Batch) -> Batch:

@@ -1,9 +1,10 @@
 """Advantage-weighted regression (arXiv 1910.00177): imitate every completion, the better ones more.
 
-    A_i = R_i - mean of the scored R of the group
+    A_i = R_i - mean of the scored R of the group              (in ReST: of all samples of the prompt, the dropped included)
     loss = - sum_i min(exp(A_i / temperature), limit) * sum_t log pi_t  /  trained tokens
 
-For exact weights its optimum is pi_samples exp(A/temperature) / Z: the KL-regularised optimum around whoever sampled.
+For exact weights its optimum is pi_samples exp(A/temperature) / Z: the KL-regularised optimum around whoever sampled. Among
+the survivors of a threshold alone a group's mean would weigh a lone survivor as 1 whatever its reward: plain cloning.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Gt
 
 from tropism.tensors.batch import Batch, Prediction, Ratio
-from tropism.tensors.credit import group_mean, scored_only, spread
+from tropism.tensors.credit import expected_N, scored_only, spread
 
 __all__ = ["AWR"]
 
@@ -24,13 +25,12 @@ class AWR:
     temperature: Annotated[float, Gt(0)] = 1.0  # reward units
     limit: Annotated[float, Gt(0)] = 20.0  # largest weight
 
-    needs: ClassVar[tuple[str, ...]] = ("reward_N",)
+    needs: ClassVar[tuple[str, ...]] = ("reward_N", "baseline_N")
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT",)
 
     def credit(self, batch: Batch) -> Batch:
         batch = scored_only(batch)
-        mean_N, _ = group_mean(batch.need("reward_N"), batch)
-        weight_N = ((batch.need("reward_N") - mean_N) / self.temperature).exp().clamp(max=self.limit)
+        weight_N = ((batch.need("reward_N") - expected_N(batch)) / self.temperature).exp().clamp(max=self.limit)
         return batch.replace(advantages_BT=spread(weight_N, batch))
 
     def loss(self, batch: Batch, prediction: Prediction) -> tuple[Ratio, dict[str, Ratio]]:

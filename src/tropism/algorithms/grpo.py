@@ -1,7 +1,8 @@
 """Group relative policy optimisation (arXiv 2402.03300): the other completions of the prompt are the baseline.
 
+    R_i = score_i - kl * sum_t (log pi_old - log pi_ref)_t                         (kl_in = "reward")
     A_i = R_i - mean(R),  over the scored completions of the group;  divided by their standard deviation if scale = "std"
-    loss_t = max(-A rho, -A clip(rho, 1 - clip, 1 + clip_high))  +  kl * rho * KL_t
+    loss_t = max(-A rho, -A clip(rho, 1 - clip, 1 + clip_high))  [ +  kl * rho * KL_t,  kl_in = "loss" ]
 
 The published variants are fields: `scale` "none" (Dr.GRPO, arXiv 2503.20783: "std" gives easy and hard prompts more
 weight), `weight` of a completion in the sum: "token" (DAPO, 2503.14476: every token of the update counts the same),
@@ -9,13 +10,16 @@ weight), `weight` of a completion in the sum: "token" (DAPO, 2503.14476: every t
 sum divided by a fixed `length`); `clip_high` above `clip` (DAPO); `drop_equal`: groups of equal reward, which say
 nothing, leave the loss and its count, and the rl stage samples others in their place.
 
+The defaults are not the first paper's, which are scale = "std" and kl_in = "loss". With `scale` "none" and `kl_in`
+"reward" the policy comes to rest at pi_ref exp(score/kl), for every K, as PPO's and RLOO's does at the same kl. With
+"std" the reward's size does not matter: for two answers and many samples the fixed point is logit(p) - logit(p_ref) =
+1/(kl sqrt(p(1-p))), and for p_ref = ½ there is none below kl = 1.51: the policy goes on until its groups agree, past
+what a learned reward can bear. Who takes "std" should take a kl above that, or few rounds.
+
 KL in the loss has the value of k3 and the gradient of k2 (½ log² has the gradient of the reverse KL under samples of pi;
 k3's own gradient is that of another divergence), times rho, since the samples are those of pi_old. It holds each token by
 itself, so the fixed point is not pi_ref exp(R/kl) of whole answers but pi(a|s) ∝ pi_ref(a|s) exp(E[R|s,a]/kl), and with
-scale = "none" it counts K/(K-1) times, because the mean holds the completion itself. With `kl_in` "reward" the exact
-log-ratio of the completion is taken from its reward instead, and neither is so. With scale = "std" the reward's size does
-not matter: for two answers and many samples the fixed point is logit(p) - logit(p_ref) = 1/(kl sqrt(p(1-p))), and for
-p_ref = ½ there is none below kl = 1.51: the policy goes on until its groups agree.
+scale = "none" it counts K/(K-1) times, because the mean holds the completion itself.
 """
 
 from __future__ import annotations
@@ -40,13 +44,13 @@ class GRPO:
     clip: Annotated[float, Gt(0)] = 0.2
     clip_high: Annotated[float, Gt(0)] = 0.2
     kl: Annotated[float, Ge(0)] = 0.05  # reward units per nat; with scale = "std" standard deviations per nat
-    kl_in: Literal["loss", "reward"] = "loss"
-    scale: Literal["std", "none"] = "std"
+    kl_in: Literal["loss", "reward"] = "reward"
+    scale: Literal["std", "none"] = "none"
     weight: Literal["token", "completion", "length"] = "token"
     length: Annotated[int, Ge(0)] = 0  # tokens, for weight = "length"
     drop_equal: bool = True
 
-    needs: ClassVar[tuple[str, ...]] = ("old_logprobs_BT", "ref_logprobs_BT")
+    needs: ClassVar[tuple[str, ...]] = ("reward_N", "others", "old_logprobs_BT", "ref_logprobs_BT")
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT")
 
     def __post_init__(self) -> None:

@@ -6,7 +6,9 @@
 
 A mismatched completion is another prompt's answer, put into each group by the loop (`needs` asks for it) without a score:
 it enters z and nothing else. z is taken over the whole update from the policy before it (`old_logprobs_BT`), so the update
-does not depend on how it was cut into passes. The paper's weights: good * n_good about 1 to 4/3 of bad * n_bad.
+does not depend on how it was cut into passes. The paper's weights: good * n_good about 1 to 4/3 of bad * n_bad. Of a judge
+that only orders, the offline stage makes rewards from 0 to 1, the share of the prompt's other completions that one beats:
+then a thumb is up for what is above the median of its prompt.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ __all__ = ["KTO"]
 @dataclass(frozen=True)
 class KTO:
     beta: Annotated[float, Gt(0)] = 0.1  # reward units per nat
-    threshold: Annotated[float, Interval()] = 0.5  # judge's units: a thumb up is a score above it
+    threshold: Annotated[float, Interval()] = 0.5  # a thumb up is a reward above it: judge's units, or a share beaten
     good: Annotated[float, Ge(0)] = 1.0
     bad: Annotated[float, Ge(0)] = 1.0
 

@@ -13,7 +13,6 @@ length limit (a cut answer is terminal and pays the stage's `shaping.missing_sto
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
@@ -38,7 +37,7 @@ class PPO:
     value_clip: Annotated[float, Gt(0)] = 0.2
     value_weight: Annotated[float, Ge(0)] = 0.5
 
-    needs: ClassVar[tuple[str, ...]] = ("old_logprobs_BT", "ref_logprobs_BT", "values_BT")
+    needs: ClassVar[tuple[str, ...]] = ("reward_N", "old_logprobs_BT", "ref_logprobs_BT", "values_BT")
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT", "values_BT")
 
     def credit(self, batch: Batch) -> Batch:
@@ -74,7 +73,7 @@ class PPO:
 
     def adapt(self, kl: float, completions: int) -> PPO:
         """The algorithm of the next round after `completions` completions measured `kl` nats each to the reference."""
-        if not self.kl_target or math.isnan(kl):  # NaN: no completion of the round could be scored
+        if not self.kl_target:
             return self
         error = min(max(kl / self.kl_target - 1, -0.2), 0.2)
         return replace(self, kl=self.kl * (1 + error * completions / self.kl_horizon))

@@ -27,7 +27,7 @@ class RLOO:
     kl: Annotated[float, Ge(0)] = 0.05  # reward units per nat
     clip: Annotated[float, Gt(0)] = 0.2
 
-    needs: ClassVar[tuple[str, ...]] = ("old_logprobs_BT", "ref_logprobs_BT")
+    needs: ClassVar[tuple[str, ...]] = ("reward_N", "others", "old_logprobs_BT", "ref_logprobs_BT")
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT")
 
     def credit(self, batch: Batch) -> Batch:

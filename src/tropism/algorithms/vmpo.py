@@ -1,6 +1,7 @@
 """V-MPO's weighted likelihood (arXiv 1909.12238), for completions with a score: imitate the better half, softly.
 
-    A_i = R_i - mean of the scored R of the group;  H = all completions with an A at or above the median
+    A_i = R_i - mean of the scored R of the group              (in ReST: of all samples of the prompt, the dropped included)
+    H = all completions with an A at or above the median
     psi_i = softmax over H of A_i / eta,   eta = argmin_eta  eta * epsilon + eta * log mean_H exp(A / eta)
     loss = - sum_{i in H} psi_i |H| * sum_t log pi_t  /  trained tokens of H
 
@@ -20,7 +21,7 @@ from annotated_types import Gt
 from torch import Tensor
 
 from tropism.tensors.batch import Batch, Prediction, Ratio
-from tropism.tensors.credit import group_mean, scored_only, spread
+from tropism.tensors.credit import expected_N, scored_only, spread
 
 __all__ = ["VMPO"]
 
@@ -29,13 +30,13 @@ __all__ = ["VMPO"]
 class VMPO:
     epsilon: Annotated[float, Gt(0)] = 0.1  # nats
 
-    needs: ClassVar[tuple[str, ...]] = ("reward_N",)
+    needs: ClassVar[tuple[str, ...]] = ("reward_N", "baseline_N")
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT",)
 
     def credit(self, batch: Batch) -> Batch:
         batch = scored_only(batch)
         scored_N = batch.need("scored_N")
-        advantage_N = batch.need("reward_N") - group_mean(batch.need("reward_N"), batch)[0]
+        advantage_N = batch.need("reward_N") - expected_N(batch)
         ordered = advantage_N[scored_N].sort(descending=True).values
         top_N = scored_N & (advantage_N >= ordered[(len(ordered) - 1) // 2]) if len(ordered) else scored_N
         top_BT = batch.loss_mask_BT & top_N[batch.completion_BT.clamp(min=0)]

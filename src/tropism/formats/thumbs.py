@@ -31,7 +31,7 @@ class Thumbs(Chat):
             group = Group(id="", prompt=prompt(fields), completions=(Completion(answer),))
         else:
             group = replace(super()._group(fields), target=None)  # the answer may be a bad one
-        return replace(group, judgments=(Judgment(judge="thumbs", scores=(_score(fields),), scale="ordinal"),))
+        return replace(group, judgments=(Judgment(judge="thumbs", scores=(_score(fields),)),))
 
 
 def _answer(fields: Fields) -> str:

@@ -62,7 +62,7 @@ class Panel:
         """One group's judgment from those of the members."""
         scale = "interval" if all(j.scale == "interval" for j in judged) else "ordinal"
         scores = (self._score(of_one, scales) for of_one in zip(*(j.scores for j in judged)))
-        return Judgment("panel@1", tuple(scores), scale)
+        return Judgment("panel@1", tuple(scores), scale, tokens=sum(j.tokens for j in judged))
 
     def _score(self, scores: Sequence[float | None], scales: Sequence[tuple[float, float]]) -> float | None:
         """One completion's score from those of the members."""

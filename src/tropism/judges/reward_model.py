@@ -46,7 +46,10 @@ class RewardModel:
                 batch = layout(piece, model, ("scores_N",))
                 scores += predict_scores(model, batch).tolist()
         rest = iter(scores)
-        return [Judgment("reward_model@1", tuple(next(rest) if f else None for f in fits)) for _, fits in found]
+        return [
+            Judgment("reward_model@1", tuple(next(rest) if f else None for f in fits), tokens=read.size if read else 0)
+            for read, fits in found
+        ]
 
 
 def _read(group: Group, words: Any, context: int) -> tuple[Tree | None, list[bool]]:

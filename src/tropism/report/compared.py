@@ -15,7 +15,8 @@ KL = "√KL, √(nats per completion)"
 STAR = "*"
 HEADINGS = {
     "equal_kl": "At equal KL: {level} nats per completion, the most that every seed of every method reached",
-    "equal_spent": "At equal compute: {level} tokens generated and trained on, the most that every seed spent",
+    "equal_spent": "At equal compute: {level} tokens through models, the most that every seed spent. Every pass of every "
+    "model counts (sampling, judging, reference, critic, updates), a forward pass once and a backward pass twice",
 }
 
 NOTE = (
@@ -135,7 +136,7 @@ def _panels(found: Mapping[str, Any]) -> str:
         for key, across, heading, label, y in (
             ("truth", "kl", "true quality over √KL", KL, "truth's units"),
             ("reward", "kl", "learned reward over √KL", KL, "reward units"),
-            ("truth", "spent", "true quality over tokens", "tokens spent", "truth's units"),
+            ("truth", "spent", "true quality over tokens", "tokens through models", "truth's units"),
         ):
             shown = {n: m for n, m in found.items() if across == "kl" or not m["at_answers"]}
             if name not in shown:

@@ -52,7 +52,7 @@ def compared(report: Mapping[str, Any]) -> str:
     """The comparison of methods: a table at equal KL, one at equal compute, and what they say."""
     console = Console(width=120, color_system=None)
     with console.capture() as capture:
-        for key, unit in (("equal_kl", "nats of KL per completion"), ("equal_spent", "tokens generated and trained")):
+        for key, unit in (("equal_kl", "nats of KL per completion"), ("equal_spent", "tokens through models")):
             if key not in report:
                 continue
             console.print(f"at {plain(report[key]['level'])} {unit}:")

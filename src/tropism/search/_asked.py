@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from tropism.outside import frames, raised, shortened
@@ -9,7 +10,7 @@ from tropism.types import Group, Judge, Judgment, TropismError
 
 
 def asked(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
-    """What a judge says of the groups. Raises unless it is one judgment a group and one score a completion.
+    """What a judge says of the groups. Raises unless it is one judgment a group and one finite score a completion.
 
     What a judge from outside the package raises is said with its own lines of code.
     """
@@ -31,4 +32,16 @@ def asked(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
             f"the judge {type(judge).__name__} did not give each of {len(groups)} groups a judgment with one score for "
             "each completion: mend its `judge`"
         )
+    for group, judgment in zip(groups, said):
+        refuse_infinite(group, judgment)
     return said
+
+
+def refuse_infinite(group: Group, judgment: Judgment) -> None:
+    """Raises if a score is infinite, which no mean and no update survives."""
+    for number, score in enumerate(judgment.scores, 1):
+        if score is not None and math.isinf(score):
+            raise TropismError(
+                f"the judge {judgment.judge} gave {score} to completion {number} of the group {group.id}: mend it, or let "
+                "it say None where it cannot tell"
+            )

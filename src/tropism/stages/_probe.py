@@ -57,7 +57,8 @@ class Probe:
         if self.truth is not None:
             judged = [dataclasses.replace(g, judgments=(j,)) for g, j in zip(groups, judgments(self.truth, groups))]
             found["truth"] = _means(judged)
-        means = {name: _mean([x for x in by_prompt if x is not None]) for name, by_prompt in found.items()}
+        known = {name: [x for x in by_prompt if x is not None] for name, by_prompt in found.items()}
+        means = {name: _mean(row) for name, row in known.items() if row}
         completions = [c for g in groups for c in g.completions]
         means["stop_rate"] = sum(c.finish_reason == "stop" for c in completions) / len(completions)
         means["tokens"] = sum(len(c.tokens or ()) for c in completions) / len(completions)
@@ -72,7 +73,7 @@ def _means(groups: Sequence[Group]) -> list[float | None]:
 
 
 def _mean(x: Sequence[float]) -> float:
-    return sum(x) / len(x) if x else float("nan")
+    return sum(x) / len(x)
 
 
 @torch.inference_mode()

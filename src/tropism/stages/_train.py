@@ -12,8 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tropism.store import groups as store
 from tropism.store.contents import mark, side
 from tropism.store.run import Work
-from tropism.tensors.batch import Batch, Ratio, Tree, distinct_tokens, total
+from tropism.tensors.batch import Batch, Ratio, Tree, total
 from tropism.text.chat import prompt_tokens
+from tropism.train import cost
 from tropism.train.layout import layout
 from tropism.train.loop import Learner, NotFinite, predict, values
 from tropism.train.order import Order
@@ -45,16 +46,17 @@ class Data:
 
 @dataclasses.dataclass
 class Place:
-    """Where a training run is: the data taken, the tokens trained on. `before` counts the updates of earlier runs of the
-    same stage, and `more` goes into every checkpoint as it is."""
+    """Where a training run is: the data taken, the tokens trained on, what has been spent (`train/cost.py`). `before`
+    counts the updates of earlier runs of the same stage, and `more` goes into every checkpoint as it is."""
 
     position: int = 0
     tokens: int = 0
+    spent: int = 0
     before: int = 0
     more: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def save(self, work: Work, learner: Learner) -> None:
-        saved = {"position": self.position, "tokens": self.tokens, **self.more}
+        saved = {"position": self.position, "tokens": self.tokens, "spent": self.spent, **self.more}
         work.save(self.before + learner.done, lambda folder: learner.save(folder, **saved))
 
 
@@ -69,7 +71,7 @@ def resumed(work: Work, learner: Learner) -> Place:
     """Where the newest checkpoint was, with the learner put back to it; the beginning if there is none."""
     found = work.restore()
     saved = learner.restore(found[1]) if found else {}
-    return Place(saved.pop("position", 0), saved.pop("tokens", 0), more=saved)
+    return Place(saved.pop("position", 0), saved.pop("tokens", 0), saved.pop("spent", 0), more=saved)
 
 
 def train(
@@ -84,24 +86,26 @@ def train(
 ) -> None:
     """Updates until the learner has done `data.steps`, or it is `enough`, from `place` on.
 
-    `prepare` fills a batch with what the algorithm needs. `watch` is told the tokens trained on before and after an
-    update, and returns what else to log of it; with nothing to add, as many lines are logged as there is room for.
+    `prepare` fills a batch with what the algorithm needs. `watch` is told what was spent before and after an update, and
+    returns what else to log of it; with nothing to add, as many lines are logged as there is room for.
     """
     model = next(iter(learner.models.values()))
+    each = cost.filling(algorithm, sampled=False) + cost.updating(algorithm)
     order = Order(len(data.trees), work.seed, place.position)
     with work.progress("training", data.steps) as bar:
         bar.advance(learner.done, rated=0)
         while learner.done < data.steps and not enough():
-            batch = prepare(layout(data.take(order), model, algorithm.predicts, learner.layout))
+            taken = data.take(order)
+            batch = prepare(layout(taken, model, algorithm.predicts, learner.layout))
             try:
                 numbers = values(learner.update(algorithm, algorithm.credit(batch)))
             except NotFinite as error:
                 raise error.with_checkpoint(work.last_checkpoint()) from None
-            fresh = distinct_tokens(batch)
-            place.position, place.tokens = order.position, place.tokens + fresh
+            fresh, before = sum(t.size for t in taken), place.spent
+            place.position, place.tokens, place.spent = order.position, place.tokens + fresh, before + each * fresh
             bar.advance(1, rated=fresh)
-            bar.show(loss=numbers["loss"])
-            more = watch(place.tokens - fresh, place.tokens)
+            bar.show(**{name: numbers[name] for name in ("loss",) if name in numbers})
+            more = watch(before, place.spent)
             if more or learner.done % max(data.steps // 200, 1) == 0 or learner.done == data.steps:
                 work.log(step=place.before + learner.done, layout=batch.layout, **numbers, **more)
             if work.due() and learner.done < data.steps and not enough():

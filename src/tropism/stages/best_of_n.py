@@ -2,7 +2,8 @@
 
 The policy stays as it is; what changes is how it is asked. For each n: the expected learned reward and truth of the sample
 with the best learned reward, without bias (tensors/best_of.py), the bound log n - (n-1)/n on its KL to the policy, and the
-tokens that n samples of each prompt cost, which are paid at every answer and not once.
+tokens that went through models for n samples of each prompt and, in proportion, their judging (train/cost.py). They are
+paid at every answer and not once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tropism.store import groups as store
 from tropism.store.run import Work
 from tropism.tensors.best_of import expected_best, kl_bound
 from tropism.text import tokenizer
+from tropism.text.chat import prompt_tokens
 from tropism.train.rollouts import judgments, rollouts, scores
 from tropism.types import Format, Judge, ModelRef, SamplingParams, TropismError
 
@@ -34,7 +36,7 @@ class BestOfN:
     truth: Judge | None = None
     sampling: SamplingParams = SamplingParams(n=16, max_tokens=48)
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     makes: ClassVar[Literal["groups"]] = "groups"
 
     def __post_init__(self) -> None:
@@ -44,7 +46,8 @@ class BestOfN:
     def run(self, work: Work) -> None:
         work.restore()  # there is no checkpoint: the lines of a try that was cut off go
         asked = read(self.prompts, "prompts", work)
-        engine = LocalEngine(load_lm(self.policy), tokenizer.load(self.policy), work.fingerprint + "@0")
+        words = tokenizer.load(self.policy)
+        engine = LocalEngine(load_lm(self.policy), words, work.fingerprint + "@0")
         seeded = dataclasses.replace(self.sampling, seed=work.seed + self.sampling.seed)
         groups = rollouts(asked, engine, self.judge, seeded)
         chosen_by = [scores(g) for g in groups]
@@ -53,12 +56,15 @@ class BestOfN:
             said["truth"] = [j.scores for j in judgments(self.truth, groups)]
         curves = {name: [expected_best(s, t) for s, t in zip(chosen_by, rows)] for name, rows in said.items()}
         tokens = sum(len(c.tokens or ()) for g in groups for c in g.completions)
+        prompts = sum(len(prompt_tokens(words, g.prompt)) for g in groups)
+        judged = sum(j.tokens for g in groups for j in g.judgments)
         for n in range(1, self.sampling.n + 1):
             by_prompt = {name: [row[n - 1] if n <= len(row) else None for row in rows] for name, rows in curves.items()}
             known = {name: [x for x in row if x is not None] for name, row in by_prompt.items()}
             means = {f"probe_{name}": sum(row) / len(row) for name, row in known.items() if row}
             kl = kl_bound(n)
             by_prompt["kl"] = [kl] * len(groups)
-            work.log(step=n, spent=tokens * n // self.sampling.n, probe_kl=kl, **means, by_prompt=by_prompt)
+            spent = prompts + (tokens + judged) * n // self.sampling.n
+            work.log(step=n, spent=spent, probe_kl=kl, **means, by_prompt=by_prompt)
         work.facts |= {"n": self.sampling.n, "prompts": len(groups), "tokens_generated": tokens}
         store.write(groups, work.out / store.FILE)

@@ -1,4 +1,4 @@
-"""Stage: K completions for each prompt, sampled from a policy."""
+"""Stage: K completions for each prompt, sampled from a policy. A prompt that stands there twice gets samples of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tropism.stages._train import fitting, question, read
 from tropism.store import groups as store
 from tropism.store.run import Work
 from tropism.text import tokenizer
-from tropism.train import parallel
+from tropism.train.rollouts import repeats, sample
 from tropism.types import Format, Group, ModelRef, SamplingParams
 
 __all__ = ["Collect"]
@@ -32,7 +32,7 @@ class Collect:
     too_long: Literal["stop", "skip"] = "stop"
     prompts_at_once: Annotated[int, Ge(1)] = 128
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     makes: ClassVar[Literal["groups"]] = "groups"
 
     def run(self, work: Work) -> None:
@@ -44,10 +44,10 @@ class Collect:
         with work.progress("sampling", len(asked) * self.sampling.n) as bar:
             engine = LocalEngine(model, words, work.fingerprint + "@0")
             bar.advance(len(done) * self.sampling.n, rated=0)
+            seeded, times = dataclasses.replace(self.sampling, seed=work.seed + self.sampling.seed), repeats(asked)
             for i in range(len(done), len(asked), self.prompts_at_once):
-                batch = asked[i : i + self.prompts_at_once]
-                seeded = dataclasses.replace(self.sampling, seed=work.seed + self.sampling.seed)
-                answers = parallel.generate(engine, [g.prompt for g in batch], seeded)
+                some = slice(i, i + self.prompts_at_once)
+                batch, answers = asked[some], sample(asked[some], engine, seeded, times[some])
                 done += [dataclasses.replace(g, completions=a, judgments=()) for g, a in zip(batch, answers)]
                 tokens = sum(len(c.tokens or ()) for a in answers for c in a)
                 bar.advance(len(batch) * self.sampling.n, rated=tokens)

@@ -1,6 +1,8 @@
 """Stage: a policy trained on groups that somebody has judged, without sampling: DPO, KTO, and whatever learns likewise.
 
-The reference is the policy before the first update. For an algorithm that needs the log-probabilities of `old`, those are
+The reference is the policy before the first update. The scores of a judge that only orders (`ordinal`) say nothing across
+prompts: as a reward stands the share of the prompt's other completions that one beats, ties for half. So kto's thumb, a
+reward above 0.5, is up for what is above the median. For an algorithm that needs the log-probabilities of `old`, those are
 the policy's before each update. One that asks for `mismatched` completions gets another prompt's answer in each group,
 without a score.
 """
@@ -20,24 +22,28 @@ from tropism.models.store import context_of, save
 from tropism.models.weights import Weights
 from tropism.stages._overlap import learns, probed
 from tropism.stages._probe import Probe
+from tropism.stages._takes import SEVERAL, check
 from tropism.stages._train import PASS_TOKENS, Data, fitting, read_split, resumed, train
 from tropism.store.run import Work
 from tropism.tensors.batch import Batch, Tree
 from tropism.text import tokenizer
+from tropism.train import cost
 from tropism.train.loop import Learner
 from tropism.train.optim import Optim
 from tropism.train.order import Order
-from tropism.train.rollouts import annotate, numbers
-from tropism.train.trees import judged, pick, ranks, tree
+from tropism.train.rollouts import annotate
+from tropism.train.trees import beaten, judged, pick, ranks, tree
 from tropism.types import Algorithm, Group, GroupsRef, ModelRef, SamplingParams, TropismError
 
 __all__ = ["Offline"]
 
+_FILLS = ("reward_N", "rank_N", "old_logprobs_BT", "ref_logprobs_BT", "mismatched", "others", "baseline_N")
+
 
 @dataclass(frozen=True)
 class Offline(Weights):
-    """`judge` names whose judgments are learned from; `passes` over the training groups are made, or fewer if `budget`
-    tokens, those of the sampled completions included, allow no more (0: no bound)."""
+    """`judge` names whose judgments are learned from; `passes` over the training groups are made, or fewer if a `budget`
+    in tokens through models (train/cost.py), those for sampling and judging included, allows no more (0: no bound)."""
 
     policy: ModelRef
     groups: GroupsRef | tuple[GroupsRef, ...]
@@ -54,6 +60,11 @@ class Offline(Weights):
     version: ClassVar[int] = 3
     makes: ClassVar[Literal["model"]] = "model"
 
+    def __post_init__(self) -> None:
+        check(
+            "offline", self.algorithm, _FILLS, ("policy",), "use one that learns from judged groups, such as dpo or kto"
+        )
+
     def run(self, work: Work) -> None:
         words = tokenizer.load(self.policy)
         model, reference = self.train_lm(self.policy, work.seed), self.freeze_lm(self.policy)
@@ -69,42 +80,56 @@ class Offline(Weights):
                 "no order, such as kto"
             )
         if all(s is None for t in trees for s in t.reward or ()):
-            raise TropismError(f"{self.judge!r} scored no completion of the training groups: name another judge")
+            raise TropismError(
+                f"{self.judge!r} scored no completion of the training groups, or only orders them and had one of each "
+                "prompt: name another judge"
+            )
+        alone = all(sum(s is not None for s in t.reward or ()) < 2 for t in trees)
+        if alone and SEVERAL & {*self.algorithm.needs}:
+            raise TropismError(
+                f"offline.algorithm {type(self.algorithm).__name__} compares the completions of a prompt, and no group has "
+                f"two that {self.judge!r} scored: sample more of each, or use one that needs one, such as kto"
+            )
         if "mismatched" in self.algorithm.needs:
             trees = mismatched([t for t in map(scored, trees) if t.completions], context)
-        generated = sum(len(c.tokens or ()) for g, _ in kept for c in g.completions)
-        steps = self._steps(trees, generated, work.seed)
+        paid = sum(cost.sampling(len(t.prompt), g.completions, judged(g, self.judge)) for g, t in kept)
+        steps = self._steps(trees, paid, work.seed)
         learner = Learner({"policy": model}, self.optim, steps, pass_tokens=self.pass_tokens, layout=self.layout)
-        watch = functools.partial(watched, self.probe, model, reference, words, generated)
+        watch = functools.partial(watched, self.probe, model, reference, words)
         fill = functools.partial(
             filled, algorithm=self.algorithm, reference=reference, policy=model, pass_tokens=self.pass_tokens
         )
         data = Data(trees, steps, groups=self.groups_per_step)
         place = resumed(work, learner)
+        if not learner.done:
+            place.spent = paid
         if self.probe and not learner.done:
-            work.log(step=0, **self.probe.look(model, reference, words, generated))
+            work.log(step=0, **self.probe.look(model, reference, words, place.spent))
         train(work, learner, self.algorithm, data, place, fill, watch)
         if self.probe:
-            work.log(step=steps, **self.probe.look(model, reference, words, generated + place.tokens))
+            work.log(step=steps, **self.probe.look(model, reference, words, place.spent))
         work.facts |= {
             "groups": len(trees),
             "steps": steps,
-            "tokens_generated": generated,
+            "tokens_generated": sum(len(c.tokens or ()) for g, _ in kept for c in g.completions),
             "tokens_trained": place.tokens,
+            "tokens_spent": place.spent,
         }
         save(model, words, work.out, self.save_dtype)
 
-    def _steps(self, trees: list[Tree], generated: int, seed: int) -> int:
-        """How many updates `passes` make, or how many of them `budget` pays for."""
+    def _steps(self, trees: list[Tree], paid: int, seed: int) -> int:
+        """How many updates `passes` make, or how many of them `budget` pays for, with `paid` spent already."""
         steps = max(1, round(self.passes * len(trees) / self.groups_per_step))
         if not self.budget:
             return steps
-        order, spent = Order(len(trees), seed), generated
+        order, spent = Order(len(trees), seed), paid
+        each = cost.filling(self.algorithm, sampled=False) + cost.updating(self.algorithm)
         for step in range(steps):
-            spent += sum(trees[i].size for i in order.take(self.groups_per_step))
+            spent += each * sum(trees[i].size for i in order.take(self.groups_per_step))
             if spent > self.budget and step == 0:
                 raise TropismError(
-                    f"budget = {self.budget} tokens is less than the {spent} of the completions and one update: raise it"
+                    f"budget = {self.budget} tokens through models is less than the {spent} of the completions and one "
+                    "update: raise it"
                 )
             if spent > self.budget:
                 return step
@@ -112,10 +137,11 @@ class Offline(Weights):
 
 
 def judged_tree(group: Group, judge: str, found: Tree) -> Tree:
-    """The tree with the judge's scores as rewards and as ranks; a score that is not a number counts as none."""
+    """The tree with the judge's ranks, and as rewards its scores: of a judge that only orders, what share of the prompt's
+    other completions each one beats."""
     judgment = judged(group, judge)
-    judgment = dataclasses.replace(judgment, scores=numbers(judgment))
-    return dataclasses.replace(found, rank=ranks(judgment), reward=judgment.scores)
+    reward = judgment.scores if judgment.scale == "interval" else beaten(judgment)
+    return dataclasses.replace(found, rank=ranks(judgment), reward=reward)
 
 
 def scored(found: Tree) -> Tree:
@@ -153,11 +179,10 @@ def watched(
     policy: PreTrainedModel,
     reference: PreTrainedModel,
     words: Any,
-    generated: int,
     before: int,
     after: int,
 ) -> dict[str, Any]:
-    """What the probe sees, if it is due."""
-    if probe is None or not probe.due(generated + before, generated + after):
+    """What the probe sees, if it is due between these two sums spent."""
+    if probe is None or not probe.due(before, after):
         return {}
-    return probe.look(policy, reference, words, generated + after)
+    return probe.look(policy, reference, words, after)

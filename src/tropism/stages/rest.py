@@ -5,9 +5,16 @@
             train on F with any loss: nll (the paper's BC), gold, awr, vmpo, or dpo on kept against dropped
 
 A threshold is a score (`by = "value"`), or the share of samples to leave out, counted over all prompts (`by = "quantile"`)
-or for each prompt alone (`by = "prompt"`: a reward model's scores need not compare across prompts). Copies of a survivor
-are dropped, a prompt has at most `per_prompt` survivors, the best first, and prompts without one are counted. Each Improve
-goes on from the one before, at `decay` times its rate; the reference of a loss that needs one is the stage's first policy.
+or for each prompt alone (`by = "prompt"`: a reward model's scores need not compare across prompts). A share stands for the
+quantile of the scores, and what survives is above it; 0 leaves out the worst alone. Where so many tie for the best that the
+quantile is the best score, they survive, being above all others. Scores that are all alike tell nothing apart: none
+survives, unless they are above `floor`, which is what any survivor then has to be above (0.5, say, for rewards of 0 and 1:
+a prompt that is always solved is kept whole, one that never is not at all).
+
+Copies of a survivor are dropped, a prompt has at most `per_prompt` survivors, the best first, and prompts without one are
+counted. A loss that weighs by the score (awr, vmpo) measures a survivor against the mean of all samples of its prompt. Each
+Improve goes on from the one before, at `decay` times its rate; the reference of a loss that needs one is the stage's first
+policy.
 
 Scored samples stand in the run folder's `samples`, under a name made of policy, judge, prompts and sampling: another
 threshold or loss, or a second run, samples nothing again.
@@ -19,6 +26,8 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +45,7 @@ from tropism.models.weights import Weights
 from tropism.recipe import bind
 from tropism.stages._overlap import learns, probed
 from tropism.stages._probe import Probe
+from tropism.stages._takes import check, check_several
 from tropism.stages._train import PASS_TOKENS, Data, Place, fitting, question, read, train
 from tropism.stages.offline import filled, watched
 from tropism.store import files
@@ -44,13 +54,17 @@ from tropism.store.fingerprint import describe
 from tropism.store.run import Work
 from tropism.tensors.batch import Tree
 from tropism.text import tokenizer
+from tropism.train import cost
 from tropism.train.loop import Learner
 from tropism.train.optim import Optim
-from tropism.train.rollouts import judgments, rollouts, scores
+from tropism.train.rollouts import judgments, repeats, rollouts, scores
 from tropism.train.trees import pick, tree
 from tropism.types import Algorithm, Format, Group, Judge, ModelRef, SamplingParams, TropismError, to_json
 
 __all__ = ["ReST"]
+
+AT_ONCE = 256  # prompts in one call of the engine
+_FILLS = ("reward_N", "rank_N", "old_logprobs_BT", "ref_logprobs_BT", "baseline_N")
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,7 @@ class ReST(Weights):
     grows: Annotated[int, Ge(1)] = 1
     thresholds: tuple[Annotated[float, Interval()], ...] = (0.5, 0.7, 0.9)
     by: Literal["value", "quantile", "prompt"] = "prompt"
+    floor: Annotated[float, Interval()] | None = None  # judge's units
     per_prompt: Annotated[int, Ge(0)] = 0  # survivors; 0 = all
     sampling: SamplingParams = SamplingParams(n=8, max_tokens=48)
     steps: Annotated[int, Ge(1)] = 50
@@ -75,7 +90,7 @@ class ReST(Weights):
     probe: Probe | None = None
     optim: Optim = field(default_factory=lambda: Optim(lr=5e-4))
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     makes: ClassVar[Literal["model"]] = "model"
 
     def __post_init__(self) -> None:
@@ -84,15 +99,23 @@ class ReST(Weights):
             raise TropismError(f"rest.thresholds = {list(self.thresholds)} must rise: give at least one")
         if self.by != "value" and not all(0 <= t < 1 for t in self.thresholds):
             raise TropismError('rest.thresholds are shares from 0 to below 1 unless by = "value": mend them')
+        if self.by == "value" and self.floor is not None:
+            raise TropismError('rest.floor is for shares: with by = "value" the thresholds are scores, so leave it out')
         if self.sampling.temperature == 0:
             raise TropismError("rest.sampling.temperature = 0 is greedy, which explores nothing: use a number above 0")
+        if self.by == "prompt" and self.sampling.n == 1 and self.floor is None:
+            raise TropismError(
+                'rest.sampling.n = 1 leaves by = "prompt" nothing to tell apart: use 2 or more, or another `by`'
+            )
         if len(self.losses) != len(self.thresholds):
             raise TropismError(
                 f"rest.algorithm has {len(self.losses)} losses for {len(self.thresholds)} thresholds: "
                 "give one for all, or one for each"
             )
-        if any("mismatched" in loss.needs for loss in self.losses):
-            raise TropismError("rest.algorithm needs mismatched completions: give it to the offline stage")
+        for loss in self.losses:
+            instead = "use one that learns from what was kept, such as nll or gold"
+            check("rest", loss, _FILLS, ("policy",), instead)
+            check_several("rest", loss, self.sampling.n)
 
     @property
     def losses(self) -> tuple[Algorithm, ...]:
@@ -118,14 +141,19 @@ class ReST(Weights):
             place.before, place.position = part * self.steps, 0
             if found and part == first:
                 more = learner.restore(found[1])
-                place.position, place.tokens, place.more = more.pop("position"), more.pop("tokens"), more
+                place.position, place.tokens, place.spent = (more.pop(n) for n in ("position", "tokens", "spent"))
+                place.more = more
                 groups = _read(work.folder.parent / place.more["samples"], work)
             elif number == 0:
                 if part == 0 and self.probe:
                     work.log(step=0, **self.probe.look(policy, reference, words, 0))
                 groups = self._grow(work, policy, words, asked, grow, place)
             self._improve(work, learner, groups, grow, number, place, (policy, reference, words))
-        work.facts |= {"tokens_generated": place.more["generated"], "tokens_trained": place.tokens}
+        work.facts |= {
+            "tokens_generated": place.more["generated"],
+            "tokens_trained": place.tokens,
+            "tokens_spent": place.spent,
+        }
         save(policy, words, work.out, self.save_dtype)
 
     def _grow(
@@ -144,20 +172,23 @@ class ReST(Weights):
         reused = work.peers.once(lambda: files.sealed(path) is not None)
         if not reused:
             engine = LocalEngine(policy, words, policy=f"{work.fingerprint}@{grow}")
-            groups = []
+            prompts, groups = [g for g, _ in asked], []
+            times = repeats(prompts)
             with work.progress(f"grow {grow + 1}", len(asked), "prompts") as bar:
-                for i in range(0, len(asked), 256):
-                    some = [g for g, _ in asked[i : i + 256]]
-                    groups += rollouts(some, engine, self.judge, sampling)
-                    bar.advance(len(some))
+                for i in range(0, len(prompts), AT_ONCE):
+                    some = slice(i, i + AT_ONCE)
+                    groups += rollouts(prompts[some], engine, self.judge, sampling, times[some])
+                    bar.advance(len(prompts[some]))
             work.peers.once(lambda: files.write_folder(path, lambda to: store.write(groups, to / store.FILE), {}))
         groups = list(store.read(path))
-        found = [s for g in groups for s in scores(g) if s is not None]
-        if not found or not np.isfinite(found).all():
-            said = "an infinite score to a completion" if found else "no score to any completion"
-            raise TropismError(f"the judge gave {said} of grow {grow + 1}: name a judge that can tell, or mend it")
+        if all(s is None for g in groups for s in scores(g)):
+            raise TropismError(
+                f"the judge gave no score to any completion of grow {grow + 1}: name a judge that can tell"
+            )
         generated = sum(len(c.tokens or ()) for g in groups for c in g.completions)
         place.more = {"samples": f"samples/{name}", "generated": place.more.get("generated", 0) + generated}
+        for group, (_, prompt) in zip(groups, asked):
+            place.spent += cost.sampling(prompt.size, group.completions, group.judgments[-1])
         everything = [list(range(len(g.completions))) for g in groups]
         work.log(grow=grow + 1, reused=reused, generated=generated, **self._seen(groups, everything))
         return groups
@@ -174,10 +205,13 @@ class ReST(Weights):
     ) -> None:
         policy, reference, words = models
         threshold, algorithm = self.thresholds[number], self.losses[number]
-        kept = survivors(groups, threshold, self.by, self.per_prompt)
+        kept = survivors(groups, threshold, self.by, self.per_prompt, self.floor)
         alive = [g for g, k in zip(groups, kept) if k]
         if not alive:
-            raise TropismError(f"no sample of grow {grow + 1} reaches the threshold {threshold}: lower rest.thresholds")
+            raise TropismError(
+                f"no sample of grow {grow + 1} is above the threshold {threshold}: lower rest.thresholds, or where all "
+                "scores are alike say with rest.floor which are good"
+            )
         trees = [
             filtered(g, k, tree(g, words, context_of(policy)), "rank_N" in algorithm.needs)
             for g, k in zip(groups, kept)
@@ -186,7 +220,7 @@ class ReST(Weights):
         fill = functools.partial(
             filled, algorithm=algorithm, reference=reference, policy=policy, pass_tokens=self.pass_tokens
         )
-        watch = functools.partial(watched, self.probe, policy, reference, words, place.more["generated"])
+        watch = functools.partial(watched, self.probe, policy, reference, words)
         data = Data(trees, self.steps, groups=self.groups_per_step)
         train(work, learner, algorithm, data, place, fill, watch)
         line = {
@@ -198,7 +232,7 @@ class ReST(Weights):
             **self._seen(groups, kept),
         }
         if self.probe:
-            line |= self.probe.look(policy, reference, words, place.more["generated"] + place.tokens)
+            line |= self.probe.look(policy, reference, words, place.spent)
         work.log(step=place.before + self.steps, **line)
 
     def _seen(self, groups: Sequence[Group], kept: Sequence[Sequence[int]]) -> dict[str, Any]:
@@ -216,32 +250,38 @@ class ReST(Weights):
 
 
 def survivors(
-    groups: Sequence[Group], threshold: float, by: Literal["value", "quantile", "prompt"], most: int = 0
+    groups: Sequence[Group],
+    threshold: float,
+    by: Literal["value", "quantile", "prompt"],
+    most: int = 0,
+    floor: float | None = None,
 ) -> list[list[int]]:
-    """For each group which completions are kept, best first: scored at or above the threshold, no copies, `most` at most.
-
-    A quantile of 0.7 keeps what is at or above the 0.7-quantile of the scores; equal scores are kept together.
-    """
-    found = [scores(g) for g in groups]
-    everything = [s for row in found for s in row if s is not None]
-    floor = threshold
-    if by == "quantile" and everything:
-        floor = float(np.quantile(everything, threshold))
+    """For each group which completions are kept, best first: scored above the threshold, no copies, `most` at most."""
+    found = [[(s, k) for k, s in enumerate(scores(g)) if s is not None] for g in groups]
+    bar = threshold
+    if by == "quantile":
+        bar = _bar([s for row in found for s, _ in row], threshold, floor)
     kept: list[list[int]] = []
     for group, row in zip(groups, found):
-        present = [s for s in row if s is not None]
-        if by == "prompt" and present:
-            floor = float(np.quantile(present, threshold))
-        order = sorted(
-            (i for i, s in enumerate(row) if s is not None and s >= floor), key=lambda i: (-(row[i] or 0.0), i)
-        )
-        unique = {group.completions[i].text: i for i in reversed(order)}
+        if by == "prompt":
+            bar = _bar([s for s, _ in row], threshold, floor)
+        order = [k for s, k in sorted(row, key=lambda scored: -scored[0]) if s > bar]
+        unique = {group.completions[k].text: k for k in reversed(order)}
         kept.append(sorted(unique.values(), key=order.index)[: most or None])
     return kept
 
 
+def _bar(known: Sequence[float], share: float, floor: float | None) -> float:
+    """What a score has to be above: the quantile, or where the best tie at the quantile, the score next to the best."""
+    behind = [s for s in known if s < max(known)]
+    if not behind:
+        return math.inf if floor is None else floor
+    return max(min(float(np.quantile(known, share)), max(behind)), -math.inf if floor is None else floor)
+
+
 def filtered(group: Group, kept: Sequence[int], found: Tree, ranked: bool) -> Tree:
-    """The tree of the survivors with their scores; if the loss ranks, all completions with kept above dropped.
+    """The tree of the survivors with their scores and the mean score of all; if the loss ranks, all completions with
+    kept above dropped.
 
     A copy of a survivor is not ranked: it is neither.
     """
@@ -253,7 +293,8 @@ def filtered(group: Group, kept: Sequence[int], found: Tree, ranked: bool) -> Tr
             1 if i in kept else 0 if r is None or text in alike else 2 for i, (r, text) in enumerate(zip(reward, texts))
         )
         return dataclasses.replace(found, rank=rank, reward=reward, logprobs=None)
-    return pick(dataclasses.replace(found, reward=reward, logprobs=None), kept)
+    mean = statistics.fmean(r for r in reward if r is not None)
+    return pick(dataclasses.replace(found, reward=reward, baseline=mean, logprobs=None), kept)
 
 
 def weights_of(model: PreTrainedModel) -> str:
@@ -267,9 +308,9 @@ def weights_of(model: PreTrainedModel) -> str:
 
 def _name(weights: str, judge: Judge, asked: Sequence[tuple[Group, Tree]], sampling: SamplingParams) -> str:
     """A name for scored samples: of the policy, the judge with the content of its models, the prompts as the policy
-    reads them, and the sampling."""
+    reads them, the sampling, and this code."""
     known = bind(judge, lambda ref: files.content_hash(Path(ref)) if Path(ref).exists() else ref)
-    facts = [weights, describe(known), [(to_json(g), t.prompt) for g, t in asked], describe(sampling)]
+    facts = [weights, describe(known), [(to_json(g), t.prompt) for g, t in asked], describe(sampling), ReST.version]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -31,6 +31,7 @@ from tropism.models.store import context_of, save
 from tropism.models.weights import Weights
 from tropism.stages._overlap import learns
 from tropism.stages._plateau import fit_to_plateau
+from tropism.stages._takes import check
 from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, measure, read_split
 from tropism.store import groups as store
 from tropism.store.contents import mark
@@ -76,6 +77,11 @@ class Reward(Weights):
 
     version: ClassVar[int] = 2
     makes: ClassVar[Literal["model"]] = "model"
+
+    def __post_init__(self) -> None:
+        check(
+            "reward", self.algorithm, ("reward_N", "rank_N", "others"), ("scorer",), "use one that ranks, such as kwise"
+        )
 
     def run(self, work: Work) -> None:
         train, test = read_split(self.groups)

@@ -3,13 +3,15 @@
 A round samples completions from the policy, has them judged, gives credit, and makes `epochs` passes of `minibatches`
 updates over them. `truth` is a judge that is looked at and never trained on, so that reward hacking shows: the reward
 goes up and the truth does not. With an algorithm that some groups teach nothing (all rewards equal), other prompts are
-sampled in their place.
+sampled in their place. A round's reward, truth, KL and stop rate are of all that was sampled; `teaching` is the share of
+its groups that is trained on, `teaching_reward` their reward.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,25 +25,31 @@ from tropism.models.store import context_of, save
 from tropism.models.weights import Weights
 from tropism.stages._overlap import learns, probed
 from tropism.stages._probe import Probe
+from tropism.stages._takes import check, check_several
 from tropism.stages._train import PASS_TOKENS, fitting, question, read
 from tropism.store.run import Work
-from tropism.tensors.batch import Batch, distinct_tokens, passes, take_rows, total
+from tropism.tensors.batch import Batch, Tree, passes, take_rows, total
 from tropism.text import tokenizer
+from tropism.train import cost
+from tropism.train.layout import layout
 from tropism.train.loop import Learner, NotFinite, values
 from tropism.train.optim import Optim
 from tropism.train.order import Order
-from tropism.train.rollouts import annotate, experience, judgments, rollouts, round_metrics
+from tropism.train.rollouts import annotate, critic_metrics, experience, judgments, rollouts, round_metrics
 from tropism.train.shaping import Moments, Shaping
 from tropism.types import Adaptive, Algorithm, Format, Group, Judge, ModelRef, SamplingParams, Selective, TropismError
 
 __all__ = ["RL"]
+
+_Rollout = tuple[Group, Tree]
+_FILLS = ("reward_N", "old_logprobs_BT", "ref_logprobs_BT", "values_BT", "others", "baseline_N")
 
 
 @dataclass(frozen=True)
 class RL(Weights):
     """The reference is the policy before the first round. `critic` is where the critic's weights begin (by default
     the policy's); for `critic_warmup` rounds only the critic is trained. `sampling.n` completions a prompt. `budget`
-    ends the stage before `rounds` do, once so many tokens have been generated and trained on (0: never). `refills`
+    ends the stage before `rounds` do, once so many tokens have gone through models (train/cost.py; 0: never). `refills`
     bounds how often a round samples again for groups that teach nothing."""
 
     policy: ModelRef
@@ -65,12 +73,15 @@ class RL(Weights):
     probe: Probe | None = None
     optim: Optim = field(default_factory=lambda: Optim(lr=2e-4, schedule="constant"))
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     makes: ClassVar[Literal["model"]] = "model"
 
     def __post_init__(self) -> None:
         if self.sampling.temperature == 0:
             raise TropismError("rl.sampling.temperature = 0 is greedy, which explores nothing: use a number above 0")
+        instead = "use one that learns from scores of the policy's own samples, such as ppo or grpo"
+        check("rl", self.algorithm, _FILLS, ("policy", "critic"), instead)
+        check_several("rl", self.algorithm, self.sampling.n)
 
     def run(self, work: Work) -> None:
         words = tokenizer.load(self.policy)
@@ -96,13 +107,13 @@ class RL(Weights):
             bar.advance(state.round, rated=0)
             engine = LocalEngine(models["policy"], words)
             while not self._over(state):
-                before = state.spent
+                spent, generated = state.spent, state.generated
                 engine.load(None, f"{work.fingerprint}@{state.round}")
-                numbers, tokens = self._round(work, learner, state, asked, engine)
-                bar.advance(1, rated=tokens)
-                bar.show(reward=numbers["reward"], kl=numbers.get("kl", 0.0))
+                numbers = self._round(work, learner, state, asked, engine)
+                bar.advance(1, rated=state.generated - generated)
+                bar.show(**{name: numbers[name] for name in ("reward", "kl") if name in numbers})
                 more = {}
-                if look and self.probe and (self._over(state) or self.probe.due(before, state.spent)):
+                if look and self.probe and (self._over(state) or self.probe.due(spent, state.spent)):
                     more = look(state.spent)
                 work.log(round=state.round, **numbers, **more)
                 if work.due() and not self._over(state):
@@ -112,6 +123,7 @@ class RL(Weights):
             "completions": state.completions,
             "tokens_generated": state.generated,
             "tokens_trained": state.trained,
+            "tokens_spent": state.spent,
         }
         save(models["policy"], words, work.out, self.save_dtype)
 
@@ -120,67 +132,79 @@ class RL(Weights):
 
     def _round(
         self, work: Work, learner: Learner, state: _State, asked: list[Group], engine: LocalEngine
-    ) -> tuple[dict[str, Any], int]:
-        """Samples, judges, gives credit, updates. Numbers of the round, and how many tokens were sampled."""
-        policy = learner.models["policy"]
-        groups, before = self._sampled(work, state, asked, engine, policy), state.generated
-        batch = experience(groups, state.words, policy, context_of(policy), self.layout)
-        if not batch.need("scored_N").any():
+    ) -> dict[str, Any]:
+        """Samples, judges, gives credit, updates. Numbers of the round: of all that was sampled, then of the updates."""
+        kept, dull = self._sampled(work, state, asked, engine)
+        batches = [self._filled(part, learner, state) for part in (kept, dull) if part]
+        if not any(batch.need("scored_N").any() for batch in batches):
             raise TropismError(f"the judge scored no completion of round {state.round + 1}: name a judge that can")
-        plain = batch
-        batch, state.seen = self.shaping(batch, state.seen)
-        batch = annotate(
-            batch,
-            state.algorithm.needs,
-            state.reference,
-            learner.models.get("critic"),
-            self.sampling,
-            self.pass_tokens,
-        )
-        batch = state.algorithm.credit(batch)
+        numbers: dict[str, Any] = {"layout": batches[0].layout}
+        numbers |= values(total(round_metrics(batch) for batch in batches)) | self._truth(kept + dull)
+        if isinstance(self.algorithm, Selective):
+            numbers["teaching"] = len(kept) / len(kept + dull)
+            numbers |= values({"teaching_reward": round_metrics(batches[0])["reward"]}) if kept else {}
+        batch = state.algorithm.credit(self.shaping(batches[0], state.seen))
+        numbers |= values(critic_metrics(batch))
+        trained = self.epochs * sum(t.size for _, t in kept or dull)
+        state.trained += trained
+        state.spent += trained * cost.updating(state.algorithm)
         rng = np.random.default_rng([work.seed, state.round])
         frozen = "policy" if state.round < self.critic_warmup else ""
         updates = []
         for piece in self._pieces(batch, rng):
             try:
                 updates.append(learner.update(state.algorithm, piece, frozen))
-                state.trained += distinct_tokens(piece)
             except NotFinite as error:
                 raise error.with_checkpoint(work.last_checkpoint()) from None
-        numbers = {"layout": batch.layout, **values(round_metrics(batch, plain)), **values(total(updates))}
-        if self.truth is not None:
-            said = [s for j in judgments(self.truth, groups) for s in j.scores if s is not None]
-            numbers["truth"] = sum(said) / len(said) if said else float("nan")
+        numbers |= values(total(updates))
         state.round += 1
-        if isinstance(state.algorithm, Adaptive):
-            state.algorithm = state.algorithm.adapt(numbers["kl"], batch.n)
+        if isinstance(state.algorithm, Adaptive) and "kl" in numbers:
+            state.algorithm = state.algorithm.adapt(numbers["kl"], sum(b.n for b in batches))
             numbers["kl_coefficient"] = state.algorithm.kl  # type: ignore[attr-defined]
-        return numbers, state.generated - before
+        return numbers
+
+    def _truth(self, sampled: list[_Rollout]) -> dict[str, float]:
+        """The mean of what the judge that only looks says, if it says anything."""
+        said = judgments(self.truth, [g for g, _ in sampled]) if self.truth is not None else []
+        known = [s for j in said for s in j.scores if s is not None]
+        return {"truth": sum(known) / len(known)} if known else {}
 
     def _sampled(
-        self, work: Work, state: _State, asked: list[Group], engine: LocalEngine, policy: PreTrainedModel
-    ) -> list[Group]:
-        """The judged groups of a round; with a Selective algorithm only those that teach something, if there are any."""
-        kept: list[Group] = []
-        dull: list[Group] = []
+        self, work: Work, state: _State, asked: list[Group], engine: LocalEngine
+    ) -> tuple[list[_Rollout], list[_Rollout]]:
+        """The judged groups of a round that teach the algorithm something, and those that do not."""
+        kept: list[_Rollout] = []
+        dull: list[_Rollout] = []
         for again in range(1 + self.refills):
             taken = [asked[i] for i in state.order.take(self.prompts_per_round - len(kept))]
             seed = self.sampling.seed + (work.seed << 20) + state.round + (again << 52)
             groups = rollouts(taken, engine, self.judge, dataclasses.replace(self.sampling, seed=seed))
-            state.completions += len(groups) * self.sampling.n
-            state.generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
-            for group, teaches in zip(groups, self._teaching(state, groups, policy)):
-                (kept if teaches else dull).append(group)
+            trees = experience(groups, state.words, context_of(engine.model))
+            state.count(groups, trees)
+            for group, tree, teaches in zip(groups, trees, self._teaching(state, trees, engine.model)):
+                (kept if teaches else dull).append((group, tree))
             if len(kept) == self.prompts_per_round:
                 break
-        return kept or dull
+        return kept, dull
 
-    def _teaching(self, state: _State, groups: list[Group], policy: PreTrainedModel) -> list[bool]:
+    def _teaching(self, state: _State, trees: list[Tree], policy: PreTrainedModel) -> list[bool]:
         """For each group, whether its rewards, shaped as the update sees them, can change the policy."""
         if not isinstance(state.algorithm, Selective):
-            return [True] * len(groups)
-        batch, _ = self.shaping(experience(groups, state.words, policy, context_of(policy), self.layout), state.seen)
-        return state.algorithm.teaches(batch).tolist()
+            return [True] * len(trees)
+        return state.algorithm.teaches(self.shaping(layout(trees, policy, force=self.layout), state.seen)).tolist()
+
+    def _filled(self, part: list[_Rollout], learner: Learner, state: _State) -> Batch:
+        """A batch with what the algorithm needs, its rewards those of the judge."""
+        trees = [t for _, t in part]
+        state.spent += sum(t.size for t in trees) * cost.filling(state.algorithm, sampled=True)
+        return annotate(
+            layout(trees, learner.models["policy"], force=self.layout),
+            state.algorithm.needs,
+            state.reference,
+            learner.models.get("critic"),
+            self.sampling,
+            self.pass_tokens,
+        )
 
     def _pieces(self, batch: Batch, rng: np.random.Generator) -> list[Batch]:
         """The rows of a round, shuffled anew for each epoch, in `minibatches` pieces that part no group."""
@@ -204,11 +228,15 @@ class _State:
     completions: int = 0
     generated: int = 0  # tokens
     trained: int = 0  # tokens, prompts included
-    seen: Moments = Moments()
+    spent: int = 0  # tokens through models, train/cost.py
+    seen: Moments = Moments()  # of all scores so far
 
-    @property
-    def spent(self) -> int:
-        return self.generated + self.trained
+    def count(self, groups: Sequence[Group], trees: Sequence[Tree]) -> None:
+        """Adds what was sampled and said of it."""
+        self.completions += sum(len(g.completions) for g in groups)
+        self.generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
+        self.spent += sum(cost.sampling(len(t.prompt), g.completions, g.judgments[-1]) for g, t in zip(groups, trees))
+        self.seen = self.seen.add(s for t in trees for s in t.reward or ())
 
     def save(self) -> dict[str, Any]:
         fields = {f.name: getattr(self.algorithm, f.name) for f in dataclasses.fields(self.algorithm)}
@@ -222,4 +250,4 @@ class _State:
         self.algorithm = dataclasses.replace(self.algorithm, **saved["algorithm"])
 
 
-_COUNTS = ("round", "completions", "generated", "trained")
+_COUNTS = ("round", "completions", "generated", "trained", "spent")

@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
                     "scale": pa.string(),
                     "rationale": pa.string(),
                     "shown": pa.list_(pa.int32()),
+                    "tokens": pa.int64(),
                 }
             )
         ),

@@ -62,6 +62,7 @@ class Tree:
     logprobs: tuple[tuple[float, ...], ...] | None = None
     reward: tuple[float | None, ...] | None = None
     rank: tuple[int, ...] | None = None
+    baseline: float | None = None  # mean reward of all samples of the prompt, of which these are some
 
     @property
     def size(self) -> int:
@@ -88,9 +89,7 @@ class Batch:
     old_logprobs_BT: Tensor | None = None  # nats, under the policy that sampled
     ref_logprobs_BT: Tensor | None = None  # nats, under the reference
     values_BT: Tensor | None = None  # the critic before the update, reward units
-    baseline_N: Tensor | None = (
-        None  # what a completion is measured against, in the algorithm's units; written by credit
-    )
+    baseline_N: Tensor | None = None  # what a completion is measured against; from the tree, or written by credit
     advantages_BT: Tensor | None = None  # reward units; written only by credit
     returns_BT: Tensor | None = None  # reward units; written only by credit
 
@@ -219,13 +218,15 @@ def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True, twi
 
     rewards = [tree.reward for tree in trees]
     ranks = [tree.rank for tree in trees]
-    reward_N = scored_N = rank_N = None
+    reward_N = scored_N = rank_N = baseline_N = None
     if all(r is not None for r in rewards):
         flat = [x for r in rewards for x in r or ()]
         scored_N = torch.tensor([x is not None for x in flat], dtype=torch.bool)
         reward_N = torch.tensor([0.0 if x is None else x for x in flat])
     if all(r is not None for r in ranks):
         rank_N = torch.tensor([x for r in ranks for x in r or ()], dtype=torch.long)
+    if all(tree.baseline is not None for tree in trees):
+        baseline_N = torch.tensor([tree.baseline or 0.0 for tree in trees for _ in tree.completions])
     return Batch(
         tokens_BT=torch.tensor(tokens, dtype=torch.long),
         position_BT=torch.tensor(position, dtype=torch.long),
@@ -240,6 +241,7 @@ def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True, twi
         scored_N=scored_N,
         reward_N=reward_N,
         rank_N=rank_N,
+        baseline_N=baseline_N,
         old_logprobs_BT=torch.tensor(old) if have_old else None,
     )
 
@@ -408,13 +410,6 @@ def passes(batch: Batch, tokens: int) -> list[list[int]]:
         else:
             runs.append(list(range(start, end)))
     return runs
-
-
-def distinct_tokens(batch: Batch) -> int:
-    """Tokens of a batch's groups, each prompt once whatever the layout; without each first one, which nothing predicts."""
-    again = torch.zeros(len(batch.tokens_BT), 1, dtype=torch.bool, device=batch.tokens_BT.device)
-    again[_goes_on(batch)] = True
-    return int(((batch.position_BT > 0) & ~(again & (batch.completion_BT < 0))).sum())
 
 
 def _goes_on(batch: Batch) -> Tensor:

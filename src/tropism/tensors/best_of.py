@@ -33,15 +33,11 @@ def kl_bound(n: int) -> float:
 def expected_best(scores: Sequence[float | None], truth: Sequence[float | None]) -> list[float]:
     """E_1 … E_N in units of `truth`: what the best of n by `scores` is expected to be worth, for one prompt.
 
-    Equal scores share: their truths are averaged, as a fair draw among them would. A score of None (or NaN) is below
-    all others, as the search takes such a sample only where it has no scored one. A sample whose truth is None (or NaN)
-    is left out, so N is the number of those known; nothing known gives [].
+    Equal scores share: their truths are averaged, as a fair draw among them would. A score of None is below all others,
+    as the search takes such a sample only where it has no scored one. A sample whose truth is None is left out, so N is
+    the number of those known; nothing known gives [].
     """
-    known = [
-        (-math.inf if s is None or math.isnan(s) else s, t)
-        for s, t in zip(scores, truth, strict=True)
-        if t is not None and not math.isnan(t)
-    ]
+    known = [(-math.inf if s is None else s, t) for s, t in zip(scores, truth, strict=True) if t is not None]
     if not known:
         return []
     score, value = np.asarray(known, dtype=np.float64).T

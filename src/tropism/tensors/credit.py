@@ -41,6 +41,12 @@ def group_mean(x_N: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     return (total_G / count_G.clamp(min=1)).to(x_N.dtype)[batch.group_N], count_G[batch.group_N]
 
 
+def expected_N(batch: Batch) -> Tensor:
+    """(N,) the mean reward of all samples of the prompt: `baseline_N` where the batch holds only some of them, else that
+    of the group's scored completions."""
+    return group_mean(batch.need("reward_N"), batch)[0] if batch.baseline_N is None else batch.baseline_N
+
+
 def group_differs(x_N: Tensor, batch: Batch) -> Tensor:
     """(G,), True where the scored completions of the group do not all have the same x."""
     scored_N = batch.need("scored_N")

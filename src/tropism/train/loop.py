@@ -28,6 +28,14 @@ ROLE = {
     "scores_N": "scorer",
     "scores_BT": "scorer",
 }  # which model predicts what
+GIVEN = {
+    "reward_N": "the rewards",
+    "old_logprobs_BT": "the log-probabilities of who sampled",
+    "ref_logprobs_BT": "the log-probabilities of the reference",
+    "values_BT": "the values of the critic",
+    "advantages_BT": "the advantages",
+    "returns_BT": "the returns",
+}  # what an update is given, in words
 
 
 @dataclass
@@ -71,7 +79,7 @@ class Learner:
             metrics.append({"loss": loss.detach(), **more})
         summed, bad = parallel.add_metrics(total(metrics), bad, batch)
         if bad:
-            raise NotFinite("the loss", self.done + 1, bad)
+            raise NotFinite("the loss", self.done + 1, bad, self._source(batch))
         count = float(summed["loss"].count)
         if count:
             parallel.add_gradients(p for model in trained.values() for p in model.parameters())
@@ -86,12 +94,20 @@ class Learner:
                     parameter.grad.div_(count)
             norm = clip(model.parameters(), self.optim.clip_norm)
             if norm != norm or norm == float("inf"):
-                raise NotFinite(f"the gradient of the {name}", self.done + 1, batch.ids)
+                raise NotFinite(f"the gradient of the {name}", self.done + 1, batch.ids, self._source(batch))
             summed[f"{name}_gradient_norm"] = Ratio(torch.tensor(norm), torch.tensor(1))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.done += 1
         return summed
+
+    def _source(self, batch: Batch) -> str:
+        """What the update was given that is not finite; nothing if it came about in it."""
+        for name, model in self.models.items():
+            if not all(torch.isfinite(p).all() for p in model.parameters()):
+                return f"the weights of the {name}"
+        given = ((what, getattr(batch, name)) for name, what in GIVEN.items())
+        return next((what for what, x in given if x is not None and not torch.isfinite(x).all()), "")
 
     def predict(self, algorithm: Algorithm, batch: Batch) -> Prediction:
         return predict(self.models, algorithm.predicts, batch, self.sampling)
@@ -114,15 +130,20 @@ class Learner:
 
 
 class NotFinite(TropismError):
-    """A loss or gradient that is NaN or infinite: raised before it reaches the weights."""
+    """A loss or gradient that is NaN or infinite: raised before it reaches the weights. `source` is what was not finite
+    before the update, if anything was."""
 
-    def __init__(self, what: str, step: int, ids: tuple[str, ...]) -> None:
-        self.what, self.step, self.ids = what, step, ids
+    def __init__(self, what: str, step: int, ids: tuple[str, ...], source: str = "") -> None:
+        self.what, self.step, self.ids, self.source = what, step, ids, source
         shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
         super().__init__(f"{what} is not finite at step {step}, in a batch of the groups {shown}")
 
     def with_checkpoint(self, path: str) -> TropismError:
-        return TropismError(f"{self}; the last good checkpoint is {path}: lower the learning rate or mend those groups")
+        """With what to do: where the update was given what is not finite, a learning rate is not to blame."""
+        remedy = "lower the learning rate or mend those groups"
+        if self.source:
+            remedy = f"{self.source} were not finite before this update, so look there first"
+        return TropismError(f"{self}; the last good checkpoint is {path}: {remedy}")
 
 
 def _pieces(batch: Batch | None, tokens: int) -> Iterator[Batch]:
@@ -158,5 +179,5 @@ def predict(
 
 
 def values(metrics: Mapping[str, Ratio]) -> dict[str, float]:
-    """Metrics as numbers, for a log line."""
-    return {name: ratio.value for name, ratio in metrics.items()}
+    """Metrics as numbers, for a log line; what was counted of nothing is left out."""
+    return {name: ratio.value for name, ratio in metrics.items() if ratio.count}

@@ -1,26 +1,58 @@
-"""One round of experience: prompts → completions → judgment → a Batch with rewards, old and reference log-probabilities."""
+"""One round of experience: prompts → completions → judgment → Trees with rewards; a Batch filled with what is needed."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tropism.models.forward import predict_tokens, predict_values
 from tropism.search._asked import asked
-from tropism.tensors.batch import Batch, Layout, Ratio, length_N, passes, sum_by_completion, take_rows
+from tropism.tensors.batch import Batch, Ratio, Tree, length_N, passes, sum_by_completion, take_rows
 from tropism.tensors.maths import k1
 from tropism.train import parallel
-from tropism.train.layout import layout
 from tropism.train.trees import tree
-from tropism.types import Engine, Group, Judge, Judgment, SamplingParams
+from tropism.types import Completion, Engine, Group, Judge, Judgment, SamplingParams
 
 
-def rollouts(groups: Sequence[Group], engine: Engine, judge: Judge, sampling: SamplingParams) -> list[Group]:
-    """The groups with `sampling.n` completions each, judged."""
-    answers = parallel.generate(engine, [g.prompt for g in groups], sampling)
+def repeats(groups: Sequence[Group]) -> list[int]:
+    """For each group how many before it ask the same prompt, blanks apart, as a chat template may strip them."""
+    seen: Counter[Any] = Counter()
+    times = []
+    for group in groups:
+        key = tuple((m.role, "".join(m.content.split())) for m in group.prompt)
+        times.append(seen[key])
+        seen[key] += 1
+    return times
+
+
+def apart(times: Sequence[int], sampling: SamplingParams) -> Iterator[tuple[list[int], SamplingParams]]:
+    """Which prompts to ask at once, and with which seed: a prompt that was asked before has one of its own, so that its
+    samples do not depend on how a stage cuts its prompts into calls."""
+    for time in sorted({*times}):
+        at = [i for i, t in enumerate(times) if t == time]
+        yield at, dataclasses.replace(sampling, seed=sampling.seed + (time << 42))
+
+
+def sample(
+    groups: Sequence[Group], engine: Engine, sampling: SamplingParams, times: Sequence[int] = ()
+) -> list[tuple[Completion, ...]]:
+    """For each group its completions. `times` (`repeats`) are given where these groups are some of a stage's."""
+    found: dict[int, tuple[Completion, ...]] = {}
+    for at, seeded in apart(times or [0] * len(groups), sampling):
+        found |= zip(at, parallel.generate(engine, [groups[i].prompt for i in at], seeded))
+    return [found[i] for i in range(len(groups))]
+
+
+def rollouts(
+    groups: Sequence[Group], engine: Engine, judge: Judge, sampling: SamplingParams, times: Sequence[int] = ()
+) -> list[Group]:
+    """The groups with `sampling.n` completions each, judged. `times` as in `sample`."""
+    answers = sample(groups, engine, sampling, times)
     answered = [dataclasses.replace(g, completions=a) for g, a in zip(groups, answers)]
     return [dataclasses.replace(g, judgments=(j,)) for g, j in zip(answered, judgments(judge, answered))]
 
@@ -30,26 +62,20 @@ def judgments(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
     return parallel.peers().once(lambda: asked(judge, groups))
 
 
-def experience(
-    groups: Sequence[Group],
-    words: PreTrainedTokenizerBase,
-    model: PreTrainedModel,
-    context: int,
-    force: Layout = "auto",
-) -> Batch:
-    """A Batch whose rewards are the scores of each group's newest judgment."""
-    trees = [dataclasses.replace(tree(g, words, context), reward=scores(g)) for g in groups]
-    return layout(trees, model, force=force)
+def experience(groups: Sequence[Group], words: PreTrainedTokenizerBase, context: int) -> list[Tree]:
+    """Trees whose rewards are the scores of each group's newest judgment."""
+    return [dataclasses.replace(tree(g, words, context), reward=scores(g)) for g in groups]
 
 
 def scores(group: Group) -> tuple[float | None, ...]:
-    """The scores of a group's newest judgment; one that is not a number counts as none."""
-    return numbers(group.judgments[-1])
+    """The scores of a group's newest judgment."""
+    return group.judgments[-1].scores
 
 
-def numbers(judgment: Judgment) -> tuple[float | None, ...]:
-    """A judgment's scores; one that is not a number counts as none."""
-    return tuple(None if s is None or s != s else s for s in judgment.scores)
+def fillable(needs: Sequence[str], sampled: bool) -> list[str]:
+    """Which of the fields that an algorithm needs a model fills: not `old` of what was sampled, the engine has said it."""
+    named = ("ref_logprobs_BT", "values_BT", *(() if sampled else ("old_logprobs_BT",)))
+    return [name for name in named if name in needs]
 
 
 @torch.no_grad()
@@ -67,8 +93,7 @@ def annotate(
     The old log-probabilities came from the engine; where nothing was sampled (`policy` is given) they are the policy's
     of this moment.
     """
-    fillable = ("ref_logprobs_BT", "values_BT", *(("old_logprobs_BT",) if policy is not None else ()))
-    found: dict[str, list[torch.Tensor]] = {name: [] for name in needs if name in fillable}
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in fillable(needs, policy is None)}
     for rows in passes(batch, pass_tokens):
         piece = take_rows(batch, rows)
         if "ref_logprobs_BT" in found:
@@ -80,26 +105,32 @@ def annotate(
     return batch.replace(**{name: torch.cat(parts) for name, parts in found.items() if parts})
 
 
-def round_metrics(batch: Batch, judged: Batch) -> Mapping[str, Ratio]:
-    """What a round shows of its own samples: reward (of the batch as `judged`, before shaping), both ends, length, KL
-    per completion, the critic's use."""
+def round_metrics(batch: Batch) -> dict[str, Ratio]:
+    """What a round shows of its own samples, before shaping and credit: reward, both ends, length, KL per completion.
+
+    Parts of a round add up (`tensors/batch.py:total`).
+    """
     one = torch.tensor(batch.n)
     scored = batch.need("scored_N")
     lengths = torch.bincount(batch.completion_BT[batch.completion_BT >= 0], minlength=batch.n)
     metrics = {
-        "reward": Ratio((judged.need("reward_N") * scored).sum(), scored.sum()),
+        "reward": Ratio((batch.need("reward_N") * scored).sum(), scored.sum()),
         "not_scored": Ratio((~scored).sum(), one),
         "stop_rate": Ratio(batch.ended_N.sum(), one),
         "tokens": Ratio(lengths.sum(), one),
     }
     if batch.ref_logprobs_BT is not None and batch.old_logprobs_BT is not None:
-        kl_N = sum_by_completion(k1(batch.old_logprobs_BT, batch.ref_logprobs_BT), judged)
-        trained = (length_N(judged) > 0).sum()  # also of completions that `credit` left out
-        metrics["kl"] = Ratio(kl_N.sum(), trained)  # nats per completion, to the reference
-    if batch.values_BT is not None and batch.returns_BT is not None:
-        mask = batch.loss_mask_BT
-        returns, left = batch.returns_BT[mask], (batch.returns_BT - batch.values_BT)[mask]
-        spread = ((returns - returns.mean()) ** 2).sum()
-        unexplained = ((left - left.mean()) ** 2).sum()
-        metrics["explained_variance"] = Ratio(spread - unexplained, spread)
+        kl_N = sum_by_completion(k1(batch.old_logprobs_BT, batch.ref_logprobs_BT), batch)
+        metrics["kl"] = Ratio(kl_N.sum(), (length_N(batch) > 0).sum())  # nats per completion, to the reference
     return metrics
+
+
+def critic_metrics(batch: Batch) -> dict[str, Ratio]:
+    """After credit, how much of the returns' variance the critic foresaw; nothing where there is no critic."""
+    if batch.values_BT is None or batch.returns_BT is None:
+        return {}
+    mask = batch.loss_mask_BT
+    returns, left = batch.returns_BT[mask], (batch.returns_BT - batch.values_BT)[mask]
+    spread = ((returns - returns.mean()) ** 2).sum()
+    unexplained = ((left - left.mean()) ** 2).sum()
+    return {"explained_variance": Ratio(spread - unexplained, spread)}

@@ -10,6 +10,7 @@ policy chose: what a tool said costs nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -30,17 +31,16 @@ class Shaping:
     length_cost: Annotated[float, Ge(0)] = 0.0  # per token
     length_free: Annotated[int, Ge(0)] = 0  # tokens
 
-    def __call__(self, batch: Batch, seen: Moments) -> tuple[Batch, Moments]:
-        """The batch with its rewards shaped, and the moments with this batch's scores added."""
+    def __call__(self, batch: Batch, seen: Moments) -> Batch:
+        """The batch with its rewards shaped; its own scores are among those `seen`."""
         scored_N, reward_N = batch.need("scored_N"), batch.need("reward_N")
-        seen = seen.add(reward_N[scored_N])
         if self.scale and seen.std:
             reward_N = reward_N / seen.std
         if self.clip:
             reward_N = reward_N.clamp(-self.clip, self.clip)
         reward_N = reward_N - self.missing_stop * ~batch.ended_N
         reward_N = reward_N - self.length_cost * (length_N(batch) - self.length_free).clamp(min=0)
-        return batch.replace(reward_N=torch.where(scored_N, reward_N, 0.0)), seen
+        return batch.replace(reward_N=torch.where(scored_N, reward_N, 0.0))
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Moments:
     mean: float = 0.0
     squares: float = 0.0
 
-    def add(self, x: torch.Tensor) -> Moments:
-        """With the values of `x` (Chan's formula for joining two samples)."""
+    def add(self, scores: Iterable[float | None]) -> Moments:
+        """With more scores; None is none (Chan's formula for joining two samples)."""
+        x = torch.tensor([s for s in scores if s is not None], dtype=torch.float64)
         more = len(x)
         if not more:
             return self
-        x = x.double()
         mean, count = float(x.mean()), self.count + more
         apart = mean - self.mean
         squares = self.squares + float(((x - mean) ** 2).sum()) + apart**2 * self.count * more / count

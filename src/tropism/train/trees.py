@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from tropism.search._asked import refuse_infinite
 from tropism.tensors.batch import Tree
 from tropism.text.chat import completion_tokens, conversation, prompt_tokens, stop_tokens, text_of
 from tropism.text.tokenizer import identity
@@ -105,6 +106,20 @@ def ranks(judgment: Judgment) -> tuple[int, ...]:
     return tuple(0 if s is None else place[s] for s in judgment.scores)
 
 
+def beaten(judgment: Judgment) -> tuple[float | None, ...]:
+    """For each scored completion the share of the others that it beats, ties counting half: 1 is best, 0 worst, above
+    0.5 is above the median. None where there is nothing to beat."""
+    present = [s for s in judgment.scores if s is not None]
+    others = len(present) - 1
+
+    def share(score: float | None) -> float | None:
+        if score is None or not others:
+            return None
+        return (sum(s < score for s in present) + (present.count(score) - 1) / 2) / others
+
+    return tuple(map(share, judgment.scores))
+
+
 def pick(found: Tree, keep: Sequence[int]) -> Tree:
     """The tree with these of its completions only."""
     of_each = ("completions", "trained", "ended", "logprobs", "reward", "rank")
@@ -125,6 +140,7 @@ def judged(group: Group, judge: str) -> Judgment:
             f"group {group.id}: {judge} gave {len(found.scores)} scores for {len(group.completions)} "
             "completions: run the label stage again"
         )
+    refuse_infinite(group, found)
     return found
 
 

@@ -1,0 +1,39 @@
+"""Whether a stage has what its algorithm asks for: known when the recipe is read, so said before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from tropism.train.loop import ROLE
+from tropism.types import Algorithm, TropismError
+
+SEVERAL = {"others", "baseline_N", "rank_N"}  # what takes two completions of a prompt or more
+NEEDS = {
+    "reward_N": "scores",
+    "rank_N": "rankings",
+    "old_logprobs_BT": "the log-probabilities of who sampled",
+    "ref_logprobs_BT": "a reference",
+    "values_BT": "a critic",
+    "mismatched": "answers to other prompts",
+    "others": "all completions of a prompt side by side",
+    "baseline_N": "several completions of a prompt",
+}
+
+
+def check(stage: str, algorithm: Algorithm, fills: Collection[str], roles: Collection[str], instead: str) -> None:
+    """Raises if the algorithm needs what the stage does not fill, or reads what no model of it predicts."""
+    missing = [NEEDS.get(need, need) for need in algorithm.needs if need not in fills]
+    missing += [f"the predictions of a {ROLE[p]}" for p in algorithm.predicts if ROLE.get(p, "policy") not in roles]
+    if missing:
+        raise TropismError(
+            f"{stage}.algorithm {type(algorithm).__name__} needs {missing[0]}, which {stage} does not have: {instead}"
+        )
+
+
+def check_several(stage: str, algorithm: Algorithm, completions: int) -> None:
+    """Raises if the algorithm compares the completions of a prompt and there is one."""
+    if completions < 2 and SEVERAL & {*algorithm.needs}:
+        raise TropismError(
+            f"{stage}.sampling.n = {completions} leaves {type(algorithm).__name__} nothing to compare a completion with: "
+            "use 2 or more"
+        )

@@ -1,0 +1,111 @@
+"""Which algorithm goes with which stage, as README's table says; what does not is refused before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tropism.algorithms.apa import APA
+from tropism.algorithms.awr import AWR
+from tropism.algorithms.dpo import DPO
+from tropism.algorithms.gold import GOLD
+from tropism.algorithms.grpo import GRPO
+from tropism.algorithms.kto import KTO
+from tropism.algorithms.kwise import KWise
+from tropism.algorithms.nll import NLL
+from tropism.algorithms.ppo import PPO
+from tropism.algorithms.rloo import RLOO
+from tropism.algorithms.vmpo import VMPO
+from tropism.formats.phrasebook import Phrasebook
+from tropism.judges.verifier import Verifier
+from tropism.stages.offline import Offline
+from tropism.stages.rest import ReST
+from tropism.stages.reward import Reward
+from tropism.stages.rl import RL
+from tropism.types import SamplingParams, TropismError
+
+
+def length(completion: str) -> float:
+    return float(len(completion))
+
+
+def rl(algorithm: Any, n: int = 4) -> RL:
+    asked = Phrasebook("prompts", count=2)
+    return RL("x/y", asked, Verifier(length), algorithm=algorithm, sampling=SamplingParams(n=n))
+
+
+def rest(algorithm: Any, n: int = 4) -> ReST:
+    asked, sampling = Phrasebook("prompts", count=2), SamplingParams(n=n)
+    return ReST("x/y", asked, Verifier(length), algorithm=algorithm, by="quantile", sampling=sampling)
+
+
+def offline(algorithm: Any) -> Offline:
+    return Offline("x/y", "x/y", "judge", algorithm=algorithm)
+
+
+def reward(algorithm: Any) -> Reward:
+    return Reward("x/y", "x/y", "judge", algorithm=algorithm)
+
+
+SCORED, RANKED = "needs rankings, which rl does not have: use one that learns from scores", "needs rankings"
+REFUSED = [
+    (rl, DPO(), SCORED),
+    (rl, KTO(), "needs answers to other prompts, which rl does not have: use one that learns from scores"),
+    (rl, KWise(), SCORED),
+    (
+        offline,
+        PPO(),
+        "needs a critic, which offline does not have: use one that learns from judged groups, such as dpo",
+    ),
+    (offline, APA(), "needs a critic, which offline does not have"),
+    (offline, KWise(), "needs the predictions of a scorer, which offline does not have"),
+    (rest, PPO(), "needs a critic, which rest does not have: use one that learns from what was kept, such as nll"),
+    (rest, KTO(), "needs answers to other prompts, which rest does not have"),
+    (rest, GRPO(), "needs all completions of a prompt side by side, which rest does not have"),
+    (rest, RLOO(), "needs all completions of a prompt side by side, which rest does not have"),
+    (rest, KWise(), "needs the predictions of a scorer"),
+    (reward, NLL(), "needs the predictions of a policy, which reward does not have: use one that ranks, such as kwise"),
+    (reward, DPO(), "needs a reference, which reward does not have"),
+    (reward, PPO(), "needs the log-probabilities of who sampled, which reward does not have"),
+]
+TAKEN = {
+    rl: (PPO(), APA(), GRPO(), RLOO()),
+    offline: (DPO(), KTO(), GRPO(), RLOO(), AWR(), VMPO(), NLL(), GOLD()),
+    rest: (NLL(), GOLD(), AWR(), VMPO(), DPO()),
+    reward: (KWise(), KWise("all_pairs"), KWise("top_1")),
+}
+
+
+@pytest.mark.parametrize(("stage", "algorithm", "said"), REFUSED)
+def test_what_a_stage_cannot_give_is_said_in_words(stage: Any, algorithm: Any, said: str) -> None:
+    with pytest.raises(TropismError, match=f"^{stage.__name__}.algorithm {type(algorithm).__name__} {said}"):
+        stage(algorithm)
+
+
+@pytest.mark.parametrize("stage", TAKEN, ids=lambda s: s.__name__)
+def test_what_a_stage_can_give_is_taken(stage: Any) -> None:
+    assert [stage(algorithm).algorithm for algorithm in TAKEN[stage]] == [*TAKEN[stage]]
+
+
+@dataclass(frozen=True)
+class Own(NLL):
+    """From outside the package; it says that it compares."""
+
+    needs = ("reward_N", "others")
+
+
+@pytest.mark.parametrize(
+    ("stage", "algorithm"), [(rl, GRPO()), (rl, RLOO()), (rl, AWR()), (rl, Own()), (rest, AWR()), (rest, DPO())]
+)
+def test_one_completion_a_prompt_leaves_nothing_to_compare_with(stage: Any, algorithm: Any) -> None:
+    said = rf"^{stage.__name__}.sampling.n = 1 leaves {type(algorithm).__name__} nothing to compare a completion with"
+    with pytest.raises(TropismError, match=said):
+        stage(algorithm, n=1)
+    stage(algorithm, n=2)
+
+
+@pytest.mark.parametrize(("stage", "algorithm"), [(rl, PPO()), (rl, APA()), (rest, NLL()), (rest, GOLD())])
+def test_who_compares_nothing_takes_one(stage: Any, algorithm: Any) -> None:
+    assert stage(algorithm, n=1).sampling.n == 1
