@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from transformers import PreTrainedModel
 
-from bad_inputs.data import DATA
+from bad_inputs.data import DATA, GOOD, lines
+from bad_inputs.models import JUDGES, MODELS, Change
 from bad_inputs.recipes import RECIPES
 from bad_inputs.words import COMMANDS, SETS, USAGE
 from tiny_recipe import BASE, TOKENIZER, Said, tropism
+from tropism.models.store import save
 
-CASES = [*RECIPES, *SETS, *USAGE, *COMMANDS, *DATA]
+CASES = [*RECIPES, *SETS, *USAGE, *COMMANDS, *DATA, *MODELS, *JUDGES]
 LABEL = '[[stage]]\nid = "read"\nkind = "{stage}"\ndata = {{ kind = "{kind}", path = "{path}"{more} }}\n'
 
 
@@ -36,7 +42,11 @@ def here(folder: Path) -> dict[str, bytes]:
 def test_there_are_enough_of_them() -> None:
     assert len(CASES) >= 300
     assert len({case[0] for case in CASES}) == len(CASES)
-    inputs = [*(c[1] for c in RECIPES), *(tuple(c[1]) for c in (*SETS, *USAGE, *COMMANDS)), *(c[1:5] for c in DATA)]
+    inputs = [
+        *(c[1] for c in (*RECIPES, *JUDGES)),
+        *(tuple(c[1]) for c in (*SETS, *USAGE, *COMMANDS)),
+        *(c[1:5] for c in DATA),
+    ]
     assert len({repr(one) for one in inputs}) == len(inputs)
 
 
@@ -90,4 +100,43 @@ def test_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[str, 
     (tmp_path / "r.toml").write_text(LABEL.format(stage=stage, kind=kind, path=name, more=""))
     said = sentence(tropism("run", "r.toml", "--quiet"))
     assert says in said and name in said
+    assert not list(tmp_path.glob("runs/*/*/DONE"))
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory, words, make_model: Callable[..., PreTrainedModel]) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "model"
+    save(make_model(), words, folder)
+    return folder
+
+
+@pytest.mark.parametrize("case", MODELS, ids=ids)
+def test_a_model_folder(place: Path, whole: Path, case: tuple[str, str, Change, str]) -> None:
+    _, name, change, says = case
+    shutil.copytree(whole, place / "model")
+    file = place / "model" / name
+    if (content := change(file.read_bytes())) is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    words = ["generate", "{here}/model", "--prompts", "{here}/p.txt", "--out", "{here}/o.jsonl", "--quiet"]
+    said = sentence(said_by(place, [*words, "--max-tokens", "3"]))
+    assert str(place / "model") in said and says in said
+
+
+@pytest.mark.parametrize("case", JUDGES, ids=ids)
+def test_a_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[str, str, str]) -> None:
+    """The sentence, and behind it where code from outside raised, in its own lines."""
+    name, code, says = case
+    module = f"judge_{re.sub(r'[^a-z]', '_', name)}"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / f"{module}.py").write_text(code)
+    (tmp_path / "d.jsonl").write_bytes(lines(GOOD["chat"]))
+    recipe = LABEL.format(stage="label", kind="chat", path="d.jsonl", more="") + f'judges = ["{module}:judge"]\n'
+    (tmp_path / "r.toml").write_text(recipe)
+    said = tropism("run", "r.toml", "--quiet")
+    first, *more = said.err.splitlines()
+    assert said.code == 2 and said.out == "" and first.startswith("tropism: ") and says in first
+    assert not [line for line in more if "tropism/" in line or line.startswith("Traceback")]
     assert not list(tmp_path.glob("runs/*/*/DONE"))

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -33,6 +34,7 @@ from tropism.models import adapters, strict
 from tropism.models.halves import text_config, vocabulary_of
 from tropism.models.scalar import language_class, scalar_class
 from tropism.models.vocabulary import know
+from tropism.outside import shortened
 from tropism.store import files
 from tropism.text import tokenizer as tokenizers
 from tropism.text.chat import PAD
@@ -216,8 +218,8 @@ def config_of(path: str | Path) -> Any:
     """The config of a model, of an adapter that of its base."""
     try:
         return AutoConfig.from_pretrained(adapters.base_of(path), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, StrictDataclassError) as error:  # the last: sizes that do not go together
+        first = shortened(str(error), 300)
         raise TropismError(f"no model is at {path} ({first}): give a Hugging Face folder or id") from None
 
 
