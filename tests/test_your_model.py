@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, PreTrainedTokenizerFast
 
 from tropism.recipe import load
+from tropism.report import build
 from tropism.store.progress import Reporter
 from tropism.store.run import read_metrics, run_recipe
 
@@ -92,6 +93,11 @@ def test_the_recipe_goes_from_a_checkpoint_to_ppo(your_model: Path, tmp_path: Pa
     assert [line["round"] for line in rounds] == [1, 2, 3, 4]
     assert rounds[-1]["kl"] > 0  # the policy has moved, and the KL is measured from where it began
     assert rounds[-1]["stop_rate"] > 0.5  # SFT has taught it the template's own stop token, <|im_end|>
+
+    verdict = " ".join(build.build(folder)["verdict"])  # what the terminal says at the end
+    assert "pairs of held-out prompts in the right order" in verdict
+    assert "PPO: the reward of its samples went from" in verdict
+    assert "nats per completion" in verdict
 
     model = AutoModelForCausalLM.from_pretrained(run.artifacts["ppo"].path)
     tokenizer = AutoTokenizer.from_pretrained(run.artifacts["ppo"].path)
