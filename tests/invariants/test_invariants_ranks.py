@@ -192,7 +192,8 @@ def test_a_recipe_run_by_two_processes(recipe: Path, by_two: Path, tmp_path: Pat
     assert len([v for v in ours.values() if isinstance(v, float)]) > 50
     for key, value in theirs.items():
         if isinstance(value, float):
-            assert ours[key] == pytest.approx(value, abs=1e-4, nan_ok=True), key
+            # figures have four digits, of which the last may be rounded the other way
+            assert ours[key] == pytest.approx(value, abs=1.5e-4, nan_ok=True), key
         else:
             assert ours[key] == value, key
 
