@@ -8,13 +8,15 @@ from text_tokenizers import CHATML, LLAMA2, TEXTS, as_dicts, byte_level, hugging
 from transformers import PreTrainedTokenizerFast
 
 from tropism.text.chat import (
-    adopt_template,
+    Rewritten,
+    completion,
     completion_tokens,
     conversation,
     prompt_tokens,
     stop_tokens,
     text_of,
 )
+from tropism.text.template import Refused, adopt_template, give_arguments
 from tropism.text.tokenizer import train
 from tropism.types import Message, TropismError
 
@@ -199,7 +201,7 @@ def test_a_tokenizer_that_puts_a_space_before_a_text_spells_an_answer_as_in_the_
 def test_a_template_that_rewrites_earlier_turns_is_refused_by_turn():
     tokenizer = byte_level(STRIPS, eos_token="<|im_end|>")
     thinking = (ASK, ANSWER, ASK, Message("assistant", "think: 26"), ASK, Message("assistant", "think: 7"))
-    with pytest.raises(TropismError, match=r"rewrites assistant turn 2 of 3 .* last turn only"):
+    with pytest.raises(Rewritten, match=r'rewrites assistant turn 2 of 3 .* set train_on = "last"'):
         conversation(tokenizer, thinking)
     last = completion_tokens(tokenizer, "think: 7", thinking[:-1])
     assert tokenizer.decode(last) == "think: 7<|im_end|>"
@@ -220,18 +222,102 @@ def test_a_tokenizer_without_a_chat_template_says_what_to_set():
     assert stop_tokens(tokenizer) == {end}
 
 
-def test_templates_that_cannot_be_trained_on_are_refused():
-    endless = byte_level("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", eos_token="</s>")
-    with pytest.raises(TropismError, match="ends an assistant turn with no special token"):
-        completion_tokens(endless, "26", (ASK,))
-    other_prompt = byte_level(CHATML.replace("assistant\n", "assistant\n<think>"), eos_token="<|im_end|>")
-    with pytest.raises(TropismError, match="does not put an answer right after its generation prompt"):
-        completion_tokens(other_prompt, "26", (ASK,))
+def test_a_template_that_ends_no_turn_is_sampled_from_and_ends_with_eos():
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    template += "{% if add_generation_prompt %}assistant: {% endif %}"
+    endless = byte_level(template, eos_token="</s>")
+    assert stop_tokens(endless) == {endless.eos_token_id}
+    assert completion_tokens(endless, "26 ", (ASK,)) == [*endless.encode("26 "), endless.eos_token_id]
+    with pytest.raises(Rewritten):
+        conversation(endless, TWO_TURNS)
+    without = byte_level(template)
+    assert stop_tokens(without) == frozenset()
+    with pytest.raises(TropismError, match="ends an assistant turn with no special token and there is no eos token"):
+        completion_tokens(without, "26", (ASK,))
+
+
+def test_a_turn_that_the_next_one_ends():
+    """As in GLM-4 MoE: <|im_start|> begins the next turn and so ends an answer, the last one too."""
+    marks = byte_level(CHATML.replace("<|im_end|>\n", "").replace("assistant\n", "assistant\n"), eos_token="</s>")
+    end = marks.convert_tokens_to_ids("<|im_start|>")
+    assert stop_tokens(marks) == {end, marks.eos_token_id}
+    tokens, mask = conversation(marks, TWO_TURNS)
+    assert tokens == [*huggingface(marks, TWO_TURNS), end]
+    trained = [t for t, m in zip(tokens, mask) if m]
+    assert trained == [*marks.encode("26 jours"), end, *marks.encode("26 days"), end]
+
+
+def test_a_last_turn_that_the_template_leaves_open_is_ended():
     only_first = byte_level(
         CHATML.replace("<|im_end|>", "{% if loop.index < 3 %}<|im_end|>{% endif %}"), eos_token="</s>"
     )
-    with pytest.raises(TropismError, match="does not end the assistant turn after 3 messages"):
-        conversation(only_first, TWO_TURNS)
+    tokens, mask = conversation(only_first, TWO_TURNS)
+    assert only_first.decode([t for t, m in zip(tokens, mask) if m]) == "26 jours<|im_end|>26 days<|im_end|>"
+
+
+@pytest.mark.parametrize("opening", ["<think>", "<think>\n"])
+def test_a_prompt_that_opens_thinking_is_answered_from_there(opening):
+    """As in DeepSeek-R1: the prompt opens <think>, a finished turn is written without its thoughts."""
+    ends = "{{ message.content.split('</think>') | last | trim }}"
+    template = CHATML.replace("{{ message.content }}", ends).replace("assistant\n", "assistant\n" + opening)
+    tokenizer = byte_level(template, eos_token="<|im_end|>")
+    gap = opening[7:]
+
+    def said(text: str, thinking: str) -> tuple[str, str]:
+        tokens, mask = completion(tokenizer, text, (ASK,), thinking)
+        return tokenizer.decode(tokens), tokenizer.decode([t for t, m in zip(tokens, mask) if m])
+
+    thought = f"<think>{gap}hm{gap}</think>7"
+    assert said(thought, "train") == (f"hm{gap}</think>7<|im_end|>",) * 2
+    assert said(thought, "keep") == (f"hm{gap}</think>7<|im_end|>", "7<|im_end|>")
+    nothing = f"{gap}</think>{gap * 2}7<|im_end|>"
+    assert said(thought, "drop") == (nothing,) * 2 == said("7", "train")
+    assert said("7", "keep") == (nothing, f"{gap * 2}7<|im_end|>")
+    assert tokenizer.decode(prompt_tokens(tokenizer, (ASK,))).endswith("assistant\n" + opening)
+    assert stop_tokens(tokenizer) == {tokenizer.eos_token_id}
+
+
+def test_thinking_in_earlier_turns_is_trained_kept_or_dropped(ours):
+    think = Message("assistant", "<think>hm</think>26 jours")
+    messages = (ASK, think, ASK, think)
+
+    def said(thinking: str) -> tuple[str, str]:
+        tokens, mask = conversation(ours, messages, thinking)
+        return ours.decode(tokens), ours.decode([t for t, m in zip(tokens, mask) if m])
+
+    whole = ours.apply_chat_template(as_dicts(messages), tokenize=False)
+    assert said("train") == (whole, "<think>hm</think>26 jours<|end|>" * 2)
+    assert said("keep") == (whole, "26 jours<|end|>" * 2)
+    assert said("drop") == (whole.replace("<think>hm</think>", ""), "26 jours<|end|>" * 2)
+
+
+def test_a_template_that_leaves_answers_out_or_is_broken_is_refused():
+    mute = byte_level(CHATML.replace("{{ message.content }}", ""), eos_token="<|im_end|>")
+    mute.chat_template = mute.chat_template.replace("assistant\n{% endif", "assistant: {% endif")
+    with pytest.raises(TropismError, match="leaves out what the assistant says"):
+        completion_tokens(mute, "26", (ASK,))
+    broken = byte_level("{% for m in messages %}", eos_token="</s>")
+    with pytest.raises(TropismError, match="is no whole Jinja template") as caught:
+        prompt_tokens(broken, (ASK,))
+    assert not isinstance(caught.value, Refused)  # no record's fault
+    wrong = byte_level("{{ 1 + 'a' }}", eos_token="</s>")
+    with pytest.raises(Refused, match="refuses the turns user"):
+        prompt_tokens(wrong, (ASK,))
+
+
+def test_arguments_are_given_for_good(tmp_path):
+    template = "{% if enable_thinking is defined and not enable_thinking %}no{% endif %}{{ tone }}|" + CHATML
+    tokenizer = byte_level(template, eos_token="<|im_end|>")
+    asked = as_dicts((ASK,))
+    expected = tokenizer.apply_chat_template(asked, tokenize=False, enable_thinking=False, tone='say "ça"\n')
+    give_arguments(tokenizer, {"enable_thinking": False, "tone": 'say "ça"\n'})
+    tokenizer.save_pretrained(tmp_path)
+    back = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert back.apply_chat_template(asked, tokenize=False) == expected
+    assert back.decode(prompt_tokens(back, (ASK,)), clean_up_tokenization_spaces=False).startswith(expected)
+    for name in ("enable_thinkin", "mess ages", "%}"):
+        with pytest.raises(TropismError, match="has no argument"):
+            give_arguments(tokenizer, {name: 1})
 
 
 def test_adopting_our_template_adds_what_is_missing():

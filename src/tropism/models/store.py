@@ -37,7 +37,7 @@ from tropism.models.vocabulary import know
 from tropism.outside import shortened
 from tropism.store import files
 from tropism.text import tokenizer as tokenizers
-from tropism.text.chat import PAD
+from tropism.text.template import PAD
 from tropism.types import TropismError
 
 

@@ -14,11 +14,12 @@ from tropism.store.contents import mark, side
 from tropism.store.run import Work
 from tropism.tensors.batch import Batch, Ratio, Tree, total
 from tropism.text.chat import prompt_tokens
+from tropism.text.template import Refused
 from tropism.train import cost
 from tropism.train.layout import layout
 from tropism.train.loop import Learner, NotFinite, predict, values
 from tropism.train.order import Order
-from tropism.train.trees import TooLong, bounded, spans
+from tropism.train.trees import TooLong, bounded, named, spans
 from tropism.types import Algorithm, Format, Group, TropismError
 
 PASS_TOKENS = 16_384
@@ -145,20 +146,35 @@ def documents(source: Format, work: Work) -> list[Group]:
 
 
 def fitting(
-    groups: Sequence[Group], make: Callable[[Group], Tree], too_long: Literal["stop", "skip"], work: Work
+    groups: Sequence[Group],
+    make: Callable[[Group], Tree],
+    too_long: Literal["stop", "skip"],
+    work: Work,
+    on_error: Literal["stop", "skip"] = "stop",
 ) -> list[tuple[Group, Tree]]:
-    """Groups with their trees. Those that do not fit the model's context stop the stage, or are left out and counted."""
+    """Groups with their trees. Those that do not fit the model's context stop the stage, or are left out and counted; so
+    are those that the chat template refuses, by the `on_error` of the format they come from."""
     kept: list[tuple[Group, Tree]] = []
+    refused: list[str] = []
     for group in groups:
         try:
             kept.append((group, make(group)))
         except TooLong as error:
             if too_long == "stop":
                 raise TropismError(f'{error}; or set too_long = "skip" to leave such groups out') from None
-    if left_out := len(groups) - len(kept):
+        except Refused as error:
+            if on_error == "stop":
+                raise TropismError(f'{error}; or set on_error = "skip" on the data to leave such groups out') from None
+            refused.append(str(error))
+    if refused:
+        work.note(f"{len(refused)} of {len(groups)} groups left out; the first: {refused[0]}")
+        work.facts["left_out"] = work.facts.get("left_out", 0) + len(refused)
+    if left_out := len(groups) - len(kept) - len(refused):
         work.note(f"{left_out} of {len(groups)} groups do not fit the model's context and were left out")
         work.facts["too_long"] = work.facts.get("too_long", 0) + left_out
     if not kept:
+        if refused:
+            raise TropismError(f"no group is left; the first of {len(refused)} that were refused: {refused[0]}")
         raise TropismError("no group fits the model's context: use a model with a longer one")
     return kept
 
@@ -166,7 +182,8 @@ def fitting(
 def question(group: Group, words: PreTrainedTokenizerBase, context: int, max_tokens: int) -> Tree:
     """The prompt of a group as a Tree without completions. Raises TooLong if an answer would not fit behind it."""
     bounded(group, words, context)
-    prompt = prompt_tokens(words, group.prompt)
+    with named(group):
+        prompt = prompt_tokens(words, group.prompt)
     if len(prompt) + max_tokens > context:
         raise TooLong(
             f"the prompt of group {group.id} has {len(prompt)} tokens, and with sampling.max_tokens = {max_tokens} that "

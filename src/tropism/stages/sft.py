@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Interval
 
@@ -16,23 +17,33 @@ from tropism.models.weights import Weights
 from tropism.stages._overlap import learns
 from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, held_out, measure, read
 from tropism.store.run import Work
+from tropism.tensors.batch import Tree
 from tropism.text import chat, tokenizer
+from tropism.text.template import adopt_template, give_arguments
 from tropism.train.loop import Learner
 from tropism.train.optim import Optim
 from tropism.train.trees import demonstration
-from tropism.types import Format, ModelRef, TropismError
+from tropism.types import Format, Group, ModelRef, TropismError
 
 __all__ = ["SFT"]
 
 
 @dataclass(frozen=True)
 class SFT(Weights):
-    """`chat_template` is for a tokenizer that has none: "tropism" or a Jinja file. `too_long` says what happens to a
-    demonstration longer than the model's context."""
+    """`chat_template` is for a tokenizer that has none: "tropism" or a Jinja file. `template_arguments` are given to
+    the template for good (`{ enable_thinking = false }`): they are saved with it, so that every later stage renders alike.
+
+    `train_on`: every assistant turn, or the last one; where the template writes earlier turns otherwise than the model
+    says them, it is the last one, and such conversations are counted. `thinking`: what stands in `<think>` is trained, or
+    kept there untrained, or dropped. `too_long` says what happens to a demonstration longer than the model's context.
+    """
 
     model: ModelRef
     data: Format
     chat_template: str = ""
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    train_on: Literal["all", "last"] = "all"
+    thinking: chat.Thinking = "train"
     steps: Annotated[int, Ge(1)] = 400
     groups_per_step: Annotated[int, Ge(1)] = 32
     held_out: Annotated[float, Interval(ge=0, le=0.5)] = 0.02
@@ -40,7 +51,7 @@ class SFT(Weights):
     pass_tokens: Annotated[int, Ge(0)] = PASS_TOKENS  # in one forward pass: lower it if memory is short
     optim: Optim = field(default_factory=lambda: Optim(lr=4e-3))
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     makes: ClassVar[Literal["model"]] = "model"
 
     def run(self, work: Work) -> None:
@@ -58,8 +69,26 @@ class SFT(Weights):
                 model.resize_token_embeddings(len(words))
             know(model, words)
             model.config.eos_token_id, model.config.pad_token_id = words.eos_token_id, words.pad_token_id
+        if self.template_arguments:
+            give_arguments(words, self.template_arguments)
         context = context_of(model)
-        kept = fitting(groups, lambda g: demonstration(g, words, context), self.too_long, work)
+        rewritten: list[str] = []
+
+        def make(group: Group) -> Tree:
+            try:
+                return demonstration(group, words, context, self.train_on, self.thinking)
+            except chat.Rewritten:
+                made = demonstration(group, words, context, "last", self.thinking)
+                rewritten.append(group.id)
+                return made
+
+        kept = fitting(groups, make, self.too_long, work, getattr(self.data, "on_error", "stop"))
+        if rewritten:
+            work.note(
+                f"in {len(rewritten)} of {len(kept)} conversations only the last turn is trained: the chat template writes "
+                "earlier ones otherwise than a model says them"
+            )
+            work.facts["last_turn_only"] = len(rewritten)
         train, test = held_out([g for g, _ in kept], self.held_out)
         learns(work, train)
         trees = {g.id: t for g, t in kept}
@@ -83,7 +112,7 @@ class SFT(Weights):
 def adopt(words: object, template: str) -> None:
     """Gives a tokenizer a chat template: ours, or the Jinja file at `template`."""
     if template == "tropism":
-        chat.adopt_template(words)  # type: ignore[arg-type]
+        adopt_template(words)  # type: ignore[arg-type]
         return
     try:
         words.chat_template = Path(template).read_text(encoding="utf-8")  # type: ignore[attr-defined]

@@ -1,14 +1,18 @@
-"""Messages to tokens and back: the only file that knows special tokens.
+"""Messages to tokens and back: the only file that knows where an answer begins and ends.
 
 Contract: whatever a tokenizer's chat template says is what is trained and what is sampled from. A prompt is
-`apply_chat_template(messages, add_generation_prompt=True)`; a completion is what the template adds to that
-string when the assistant's turn is there, up to and including the token that ends the turn. The pieces are
-tokenised one by one, so that a trained completion is spelt as an engine, which starts from the prompt's
-tokens, would spell it. The loss mask comes from these differences of rendered strings, never from a search
-for content. What a message says is data: a control token that it spells is plain text (`text/content.py`).
+`apply_chat_template(messages, add_generation_prompt=True)`; a completion is what the template adds to that string when
+the assistant's turn is there, up to and including the token that ends the turn. The pieces are tokenised one by one, so
+that a trained completion is spelt as an engine, which starts from the prompt's tokens, would spell it. The loss mask
+comes from these differences of rendered strings, never from a search for content. What a message says is data: a
+control token that it spells is plain text (`text/content.py`).
 
-Raw text (an empty prompt, or one message of the role `text`) touches no template: a document-start token, the
-text, and a document-end token. There too a special token that the text happens to spell is plain text.
+Templates that reason write a prompt that opens `<think>`, and leave the thoughts out of the turns before the last one.
+After such a prompt the completion is what a model would say there: the thoughts, `</think>` and the answer. A turn that
+is written otherwise once others follow is trained only where it is the last one.
+
+Raw text (an empty prompt, or one message of the role `text`) touches no template: a document-start token, the text, and
+a document-end token. There too a special token that the text happens to spell is plain text.
 
 Left out: tool calls and message parts other than text (a message is a role and a string).
 """
@@ -17,92 +21,96 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from tropism.text.content import encode, encode_raw, guarded, special_tokens
+from tropism.text.content import THINKING, encode, encode_raw, guarded, special_tokens
+from tropism.text.template import DOCUMENT, REMEDY, Refused, rendered, spoken, template_of
 from tropism.types import Message, TropismError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-DOCUMENT = "<|endoftext|>"  # begins and ends a raw document
-PAD = "<|pad|>"
-MARKERS = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")  # each begins a chat turn
-END = "<|end|>"  # ends a chat turn
+Thinking = Literal["train", "keep", "drop"]
+_OPEN, _CLOSE = THINKING
+_ANSWER = "\ufdd1"  # stands where an answer would; a noncharacter, like the mark of text/content.py
 
-# One token a marker, and no line breaks, because a small vocabulary makes every token dear.
-TEMPLATE = """\
-{%- for message in messages -%}
-    {%- if message['role'] == 'assistant' -%}
-        <|assistant|>{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}
-    {%- elif message['role'] in ('system', 'user', 'tool') -%}
-        {{ '<|' + message['role'] + '|>' + message['content'] + eos_token }}
-    {%- else -%}
-        {{ raise_exception('there is no role ' + message['role']) }}
-    {%- endif -%}
-{%- endfor -%}
-{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}
-"""
 
-_REMEDY = 'set chat_template = "tropism" on the sft stage'
+class Rewritten(TropismError):
+    """A conversation that the template cannot be split into turns of: later ones change how an earlier one is written."""
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
     """The tokens an engine starts from: the chat with its generation prompt, or the start of a document."""
     if _is_raw(messages):
         start, _ = document_ends(tokenizer)
-        text = messages[0].content if messages else ""
-        return [start, *encode_raw(tokenizer, text)]
-    return encode(tokenizer, _render(tokenizer, tuple(messages), True))
+        return [start, *encode_raw(tokenizer, messages[0].content if messages else "")]
+    return encode(tokenizer, rendered(tokenizer, tuple(messages), True))
 
 
 def completion_tokens(tokenizer: PreTrainedTokenizerBase, text: str, messages: Sequence[Message]) -> list[int]:
     """The tokens of the answer `text`, the stop token last: they follow the `prompt_tokens` of `messages`."""
+    return completion(tokenizer, text, messages)[0]
+
+
+def completion(
+    tokenizer: PreTrainedTokenizerBase, text: str, messages: Sequence[Message], thinking: Thinking = "train"
+) -> tuple[list[int], list[bool]]:
+    """The `completion_tokens`, and for each whether it is trained. "keep" leaves the thoughts there, untrained; "drop"
+    leaves them out."""
     if _is_raw(messages):
         _, end = document_ends(tokenizer)
-        return [*encode_raw(tokenizer, text, messages[0].content if messages else ""), end]
-    before, answer = _turn(tokenizer, (*messages, Message("assistant", text)))
-    return encode(tokenizer, answer, before)
+        tokens = [*encode_raw(tokenizer, text, messages[0].content if messages else ""), end]
+        return tokens, [True] * len(tokens)
+    turns = (
+        _dropped((*messages, Message("assistant", text)))
+        if thinking == "drop"
+        else (*messages, Message("assistant", text))
+    )
+    before, answer, end = _turn(tokenizer, turns)
+    return _spelt(tokenizer, answer + end, before, thinking)
 
 
-def conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
-    """The tokens of a whole chat, and for each token whether an assistant wrote it (its stop token included).
+def conversation(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], thinking: Thinking = "train"
+) -> tuple[list[int], list[bool]]:
+    """The tokens of a whole chat, and for each whether it is trained: an assistant wrote it (its stop token included).
 
-    TropismError if the template writes an assistant's turn differently once later turns follow it.
+    Rewritten if the template writes an assistant's turn differently once later turns follow it.
     """
     if _is_raw(messages):
         raise TropismError("raw text has no turns: encode it with prompt_tokens and completion_tokens")
-    whole = _render(tokenizer, tuple(messages), False)
+    turns = _dropped(messages) if thinking == "drop" else tuple(messages)
+    whole = rendered(tokenizer, turns, False)
     tokens: list[int] = []
     mask: list[bool] = []
     done = 0  # characters of `whole`
-
-    def add(text: str, trained: bool) -> None:
-        nonlocal done
-        piece = encode(tokenizer, text, whole[:done])
-        tokens.extend(piece)
-        mask.extend([trained] * len(piece))
-        done += len(text)
-
-    turns = [i for i, message in enumerate(messages) if message.role == "assistant"]
-    for number, i in enumerate(turns, start=1):
-        before, answer = _turn(tokenizer, tuple(messages[: i + 1]))
-        if not whole.startswith(before + answer):
-            raise TropismError(
-                f"{_template_of(tokenizer)} rewrites assistant turn {number} of {len(turns)} when later "
-                "turns follow, so it is not what the model would have said: train on the last turn only"
+    answers = [i for i, message in enumerate(turns) if message.role == "assistant"]
+    for number, i in enumerate(answers, start=1):
+        before, answer, end = _turn(tokenizer, turns[: i + 1])
+        said = before + answer + end
+        if i == len(turns) - 1 and whole.startswith(before + answer) and not whole.startswith(said):
+            whole = said  # the template leaves the end of the last turn out
+        if not whole.startswith(said):
+            raise Rewritten(
+                f"{spoken(tokenizer)} rewrites assistant turn {number} of {len(answers)} when later turns follow, so it is "
+                'not what the model would have said: set train_on = "last"'
             )
-        add(before[done:], False)
-        add(answer, True)
-    add(whole[done:], False)
-    return tokens, mask
+        between = encode(tokenizer, before[done:], whole[:done])
+        spelt, trained = _spelt(tokenizer, answer + end, before, thinking)
+        tokens += between + spelt
+        mask += [False] * len(between) + trained
+        done = len(said)
+    rest = encode(tokenizer, whole[done:], whole[:done])
+    return tokens + rest, mask + [False] * len(rest)
 
 
 def stop_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """The ids that end a completion: eos, the end of a raw document, the end of a turn in the template."""
-    stops = [tokenizer.eos_token_id, document_ends(tokenizer)[1]]
-    if tokenizer.chat_template is not None:
-        stops.append(tokenizer.convert_tokens_to_ids(_turn_end(tokenizer, _template(tokenizer))))
+    stops = [tokenizer.eos_token_id]
+    if tokenizer.bos_token_id is not None or tokenizer.eos_token_id is not None:
+        stops.append(document_ends(tokenizer)[1])
+    if tokenizer.chat_template is not None and (end := _turn_end(tokenizer, template_of(tokenizer))):
+        stops.append(tokenizer.convert_tokens_to_ids(end))
     return frozenset(stop for stop in stops if isinstance(stop, int))
 
 
@@ -131,100 +139,98 @@ def document_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     return start, end
 
 
-def adopt_template(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Gives `tokenizer` the template above; returns by how many tokens it grew (so must the embeddings).
-
-    Its own eos ends the turns, since the model and its configuration know that token as an end already; it
-    gets `<|end|>` if it has none. Padding becomes a token of its own. A bos that stands before every text
-    stands before the chat too.
-    """
-    size = len(tokenizer)
-    first = tokenizer.encode("a")[:1]
-    tokenizer.add_special_tokens({"extra_special_tokens": list(MARKERS)}, replace_extra_special_tokens=False)
-    if tokenizer.eos_token_id is None:
-        tokenizer.add_special_tokens({"eos_token": END})
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        tokenizer.add_special_tokens({"pad_token": PAD})
-    begins = tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id]
-    tokenizer.chat_template = "{{- bos_token -}}\n" + TEMPLATE if begins else TEMPLATE
-    return len(tokenizer) - size
-
-
 def _is_raw(messages: Sequence[Message]) -> bool:
     if len(messages) > 1 and any(message.role == "text" for message in messages):
         raise TropismError("a message of the role text stands among others: make it the only message of its prompt")
     return not messages or messages[0].role == "text"
 
 
-def _turn(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]) -> tuple[str, str]:
-    """What stands before the last message, an assistant's, and that message up to the end of its turn."""
+def _dropped(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The messages without what the assistant thought."""
+    return tuple(
+        Message(m.role, m.content.partition(_CLOSE)[2].lstrip()) if m.role == "assistant" and _CLOSE in m.content else m
+        for m in messages
+    )
+
+
+def _spelt(
+    tokenizer: PreTrainedTokenizerBase, said: str, before: str, thinking: Thinking
+) -> tuple[list[int], list[bool]]:
+    """What the assistant said, rendered, as tokens and which of them are trained."""
+    cut = said.rfind(_CLOSE) + len(_CLOSE) if thinking == "keep" and _CLOSE in said else 0
+    thought = encode(tokenizer, said[:cut], before) if cut else []
+    rest = encode(tokenizer, said[cut:], before + said[:cut])
+    return thought + rest, [False] * len(thought) + [True] * len(rest)
+
+
+def _turn(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]) -> tuple[str, str, str]:
+    """The prompt of the last message, an assistant's; what the model says after it; the token that ends the turn."""
     if len(messages) == 1:
         raise TropismError(
             "a conversation begins with an assistant turn, which answers nothing: begin with a user turn"
         )
-    end = _turn_end(tokenizer, _template(tokenizer))
-    before = _render(tokenizer, messages[:-1], True)
-    answer, found, _ = _rest(tokenizer, before, _render(tokenizer, messages, False)).partition(end)
-    if not found:
+    end = _turn_end(tokenizer, template_of(tokenizer))
+    if not end:
         raise TropismError(
-            f"{_template_of(tokenizer)} does not end the assistant turn after {len(messages) - 1} messages "
-            f"with {end}: train on the last turn only or mend the template"
+            f"{spoken(tokenizer)} ends an assistant turn with no special token and there is no eos token, so a model could "
+            f"not learn to stop: name one in tokenizer_config.json, or {REMEDY}"
         )
-    return before, answer + end
+    before, after = rendered(tokenizer, messages[:-1], True), rendered(tokenizer, messages, False)
+    if after.startswith(before):
+        said = after[len(before) :]
+    else:
+        said = _opened(tokenizer, messages, before)
+    answer, found, _ = said.partition(end)
+    return before, answer if found else answer.removesuffix(_tail(tokenizer, template_of(tokenizer))), end
+
+
+def _opened(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], before: str) -> str:
+    """The last message and what ends it, as said after a prompt that a finished turn is not written with: one that opens
+    `<think>`, mostly."""
+    header, found, tail = rendered(tokenizer, (*messages[:-1], Message("assistant", _ANSWER)), False).rpartition(
+        _ANSWER
+    )
+    if not found:
+        raise TropismError(f"{spoken(tokenizer)} leaves out what the assistant says: mend it, or {REMEDY}")
+    shown = before[len(header) :] if before.startswith(header) else ""
+    content = guarded(tokenizer, template_of(tokenizer), messages[-1])
+    if _OPEN in shown and _CLOSE not in shown:
+        if content.lstrip().startswith(_OPEN):
+            content = content.lstrip()[len(_OPEN) :].removeprefix("\n" if shown.endswith("\n") else "")
+        elif _CLOSE not in content:  # nothing was thought
+            content = (f"\n{_CLOSE}\n\n" if shown.endswith("\n") else _CLOSE) + content
+    return content + tail
 
 
 @lru_cache(maxsize=16)
 def _turn_end(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
-    """The special token that ends an assistant turn, as seen in a rendered question and its answer."""
-    question, answer = Message("user", "Question?"), "Probe."
-    before = _render(tokenizer, (question,), True)
-    rest = _rest(tokenizer, before, _render(tokenizer, (question, Message("assistant", answer)), False))
-    tail = rest[rest.rfind(answer) + len(answer) :]
-    found = [token for token in special_tokens(tokenizer) if token in tail]
-    if found:
-        return min(found, key=tail.index)
-    raise TropismError(
-        f"{_template_of(tokenizer)} ends an assistant turn with no special token, so a model could not learn "
-        f"to stop: write {{{{ eos_token }}}} after the content there, or {_REMEDY}"
-    )
+    """The special token that ends an assistant turn: one that the template writes after an answer, at best eos; else what
+    begins the turn after it; else eos, which a model can learn though no template writes it. "" if there is none."""
+    eos = tokenizer.eos_token if isinstance(tokenizer.eos_token, str) else ""
+    last, between = (_special_in(tokenizer, text) for text in _around(tokenizer))
+    if eos in last and eos in between:
+        return eos
+    return next(iter(last + between), eos)
 
 
-def _rest(tokenizer: PreTrainedTokenizerBase, before: str, after: str) -> str:
-    if not after.startswith(before):
-        raise TropismError(
-            f"{_template_of(tokenizer)} does not put an answer right after its generation prompt: mend it, or {_REMEDY}"
-        )
-    return after[len(before) :]
+@lru_cache(maxsize=16)
+def _tail(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
+    """What a template that does not end turns writes after the last answer."""
+    return _around(tokenizer)[0]
 
 
-def _template(tokenizer: PreTrainedTokenizerBase) -> str:
-    try:
-        return tokenizer.get_chat_template()
-    except ValueError:  # none at all, or several and no default among them
-        raise TropismError(f"the tokenizer {tokenizer.name_or_path} has no chat template: {_REMEDY}") from None
+def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """What the template writes after an answer that is the last turn, and between an answer and another question."""
+    first, answer, second = Message("user", "Question?"), Message("assistant", "Probe."), Message("user", "Another?")
+    texts = []
+    for messages in ((first, answer), (first, answer, second)):
+        try:
+            text = rendered(tokenizer, messages, False).rpartition(answer.content)[2]
+        except Refused:
+            text = ""
+        texts.append(text.partition(second.content)[0])
+    return texts[0], texts[1]
 
 
-def _template_of(tokenizer: PreTrainedTokenizerBase) -> str:
-    return f"the chat template of {tokenizer.name_or_path or 'the tokenizer'}"
-
-
-def _render(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], prompt: bool) -> str:
-    return _rendered(tokenizer, _template(tokenizer), messages, prompt)
-
-
-@lru_cache(maxsize=1024)  # K completions of a prompt render it once
-def _rendered(tokenizer: PreTrainedTokenizerBase, template: str, messages: tuple[Message, ...], prompt: bool) -> str:
-    from jinja2 import TemplateError
-
-    turns = [{"role": m.role, "content": guarded(tokenizer, template, m)} for m in messages]
-    try:
-        text = tokenizer.apply_chat_template(
-            turns, chat_template=template, add_generation_prompt=prompt, tokenize=False
-        )
-    except TemplateError as error:
-        roles = ", ".join(message.role for message in messages)
-        raise TropismError(
-            f"{_template_of(tokenizer)} refuses the turns {roles} ({error}): change the messages"
-        ) from None
-    assert isinstance(text, str)  # tokens only with tokenize=True
-    return text
+def _special_in(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+    return sorted((token for token in special_tokens(tokenizer) if token in text), key=text.index)

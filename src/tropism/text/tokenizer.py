@@ -17,7 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tropism.text.chat import DOCUMENT, END, MARKERS, PAD, TEMPLATE, document_ends
+from tropism.text.chat import document_ends
+from tropism.text.template import DOCUMENT, END, MARKERS, PAD, TEMPLATE
 from tropism.types import TropismError
 
 if TYPE_CHECKING:

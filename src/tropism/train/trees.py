@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from tropism.search._asked import refuse_infinite
 from tropism.tensors.batch import Tree
-from tropism.text.chat import completion_tokens, conversation, prompt_tokens, stop_tokens, text_of
+from tropism.text.chat import Thinking, completion, completion_tokens, conversation, prompt_tokens, stop_tokens, text_of
+from tropism.text.template import Refused
 from tropism.text.tokenizer import identity
 from tropism.types import Completion, Group, Judgment, Message, TropismError
 
@@ -31,6 +33,15 @@ def bounded(group: Group, tokenizer: PreTrainedTokenizerBase, context: int) -> N
         )
 
 
+@contextmanager
+def named(group: Group) -> Iterator[None]:
+    """A template's refusal says which group it is about."""
+    try:
+        yield
+    except Refused as error:
+        raise Refused(f"group {group.id}: {error}") from None
+
+
 def tree(group: Group, tokenizer: PreTrainedTokenizerBase, context: int) -> Tree:
     """A group with its completions as tokens.
 
@@ -38,14 +49,16 @@ def tree(group: Group, tokenizer: PreTrainedTokenizerBase, context: int) -> Tree
     Raises if the prompt and a completion do not fit into `context` tokens.
     """
     bounded(group, tokenizer, context)
-    prompt = tuple(prompt_tokens(tokenizer, group.prompt))
     completions = [
         c if c.tokens is not None and _own(c, tokenizer) else Completion(c.text, finish_reason=c.finish_reason)
         for c in group.completions
     ]
-    tokens = tuple(
-        tuple(completion_tokens(tokenizer, c.text, group.prompt)) if c.tokens is None else c.tokens for c in completions
-    )
+    with named(group):
+        prompt = tuple(prompt_tokens(tokenizer, group.prompt))
+        tokens = tuple(
+            tuple(completion_tokens(tokenizer, c.text, group.prompt)) if c.tokens is None else c.tokens
+            for c in completions
+        )
     _check(group.id, len(prompt) + max(map(len, tokens), default=0), context)
     logprobs = [c.logprobs for c in completions]
     return Tree(
@@ -70,18 +83,31 @@ def _own(completion: Completion, tokenizer: PreTrainedTokenizerBase) -> bool:
     return text_of(tokenizer, tokens) == completion.text and (stopped or completion.text != "")
 
 
-def demonstration(group: Group, tokenizer: PreTrainedTokenizerBase, context: int) -> Tree:
-    """A conversation as a Tree of one completion: every assistant turn is trained, stop tokens included."""
+def demonstration(
+    group: Group,
+    tokenizer: PreTrainedTokenizerBase,
+    context: int,
+    train_on: Literal["all", "last"] = "all",
+    thinking: Thinking = "train",
+) -> Tree:
+    """A conversation as a Tree of one completion: every assistant turn is trained, or the last one only, stop tokens
+    included. Rewritten if the template cannot be split into turns and all are asked for."""
     if len(group.completions) != 1:
         raise TropismError(f"group {group.id} has {len(group.completions)} completions: a demonstration has one")
-    if group.completions[0].tokens is not None or not any(m.role == "assistant" for m in group.prompt):
+    answer = group.completions[0]
+    if answer.tokens is not None:
         return tree(group, tokenizer, context)
     bounded(group, tokenizer, context)
-    messages = (*group.prompt, Message("assistant", group.completions[0].text))
-    tokens, mask = conversation(tokenizer, messages)
-    _check(group.id, len(tokens), context)
-    first = mask.index(True)
-    return Tree(group.id, tuple(tokens[:first]), (tuple(tokens[first:]),), (tuple(mask[first:]),), (True,))
+    with named(group):
+        if train_on == "all" and any(m.role == "assistant" for m in group.prompt):
+            tokens, mask = conversation(tokenizer, (*group.prompt, Message("assistant", answer.text)), thinking)
+            first = mask.index(True)
+            prompt, tokens, mask = tokens[:first], tokens[first:], mask[first:]
+        else:
+            tokens, mask = completion(tokenizer, answer.text, group.prompt, thinking)
+            prompt = prompt_tokens(tokenizer, group.prompt)
+    _check(group.id, len(prompt) + len(tokens), context)
+    return Tree(group.id, tuple(prompt), (tuple(tokens),), (tuple(mask),), (answer.finish_reason == "stop",))
 
 
 def chunks(group: Group, tokenizer: PreTrainedTokenizerBase, length: int) -> list[Tree]:
