@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tropism.formats.chat import Chat
 from tropism.formats.phrasebook import Phrasebook
+from tropism.stages import sft
 from tropism.stages.sft import SFT
 from tropism.store.run import Run, done
 from tropism.train.optim import Optim
@@ -127,3 +129,101 @@ def test_documents_are_no_demonstrations(run: Run, model_folder: str, tmp_path: 
     (tmp_path / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
     with pytest.raises(TropismError, match="group pairs.jsonl:1 has 2 completions: a demonstration has one"):
         run(SFT(model_folder, Pairs(str(tmp_path / "pairs.jsonl")), steps=1))
+
+
+CHATML = "{% for m in messages %}<|user|>{{ m.role }}:{{ m.content }}<|end|>{% endfor %}"
+CHATML += "{% if add_generation_prompt %}<|user|>assistant:{% endif %}"
+# earlier answers lose their thoughts, a first system turn is refused, an argument stands in front
+STRIPS = (
+    "{{ greeting }}{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+    + CHATML.replace(
+        "{{ m.content }}",
+        "{{ m.content if loop.last or m.role != 'assistant' else m.content.split('</think>') | last }}",
+    )
+)
+
+
+def templated(folder: str, template: str, path: Path) -> str:
+    """The model with another chat template."""
+    shutil.copytree(folder, path)
+    words = AutoTokenizer.from_pretrained(path)
+    words.chat_template = template
+    words.save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture
+def talks(tmp_path: Path) -> str:
+    """Two conversations of two turns, of which one thinks, and one of one turn."""
+    turn = [{"role": "user", "content": "7 days"}, {"role": "assistant", "content": "7 jours"}]
+    thought = [turn[0], {"role": "assistant", "content": "<think>7</think>7 jours"}]
+    lines = [{"messages": m} for m in (turn + turn, thought + turn, thought)]
+    (tmp_path / "talks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(tmp_path / "talks.jsonl")
+
+
+def trees_of(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The trees that the stage trains on, as it makes them."""
+    seen: list[Any] = []
+    real = sft.demonstration
+
+    def watched(*args: Any) -> Any:
+        seen.append(real(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(sft, "demonstration", watched)
+    return seen
+
+
+def test_a_template_that_rewrites_turns_trains_the_last_and_counts(
+    run: Run, model_folder: str, talks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, seen = templated(model_folder, STRIPS, tmp_path / "model"), trees_of(monkeypatch)
+    out = run(
+        SFT(folder, Chat(talks), steps=1, groups_per_step=1, held_out=0.0, template_arguments={"greeting": "Hi "})
+    )
+    assert facts(out)["last_turn_only"] == 1 and facts(out)["demonstrations"] == 3
+    words = AutoTokenizer.from_pretrained(out)
+    assert words.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False).startswith("Hi <|user|>")
+    assert all(words.decode(tree.prompt).startswith("Hi <|user|>") for tree in seen)
+    said = [words.decode([t for t, m in zip(tree.completions[0], tree.trained[0]) if m]) for tree in seen]
+    assert said == ["7 jours<|end|>" * 2, "7 jours<|end|>", "<think>7</think>7 jours<|end|>"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"train_on": "last"}, ["7 jours<|end|>", "7 jours<|end|>", "<think>7</think>7 jours<|end|>"]),
+        ({"thinking": "keep"}, ["7 jours<|end|>" * 2, "7 jours<|end|>" * 2, "7 jours<|end|>"]),
+        ({"thinking": "drop"}, ["7 jours<|end|>" * 2, "7 jours<|end|>" * 2, "7 jours<|end|>"]),
+    ],
+)
+def test_what_is_trained_is_a_field(
+    run: Run, model_folder: str, talks: str, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], said: list[str]
+) -> None:
+    seen = trees_of(monkeypatch)
+    out = run(SFT(model_folder, Chat(talks), steps=1, groups_per_step=1, held_out=0.0, **fields))
+    words = AutoTokenizer.from_pretrained(out)
+    assert "last_turn_only" not in facts(out)
+    trained = [words.decode([t for t, m in zip(tree.completions[0], tree.trained[0]) if m]) for tree in seen]
+    assert trained == said
+    whole = [words.decode(tree.prompt + tree.completions[0]) for tree in seen]
+    assert ["<think>" in text for text in whole] == [False, *[fields.get("thinking") != "drop"] * 2]
+
+
+def test_what_the_template_refuses_names_the_record_and_obeys_on_error(
+    run: Run, model_folder: str, talks: str, tmp_path: Path
+) -> None:
+    folder = templated(model_folder, STRIPS, tmp_path / "model")
+    with open(talks, "a") as file:
+        turns = [{"role": r, "content": "7"} for r in ("system", "user", "assistant")]
+        file.write(json.dumps({"messages": turns}) + "\n")
+    with pytest.raises(TropismError, match=r'group talks.jsonl:4: .* refuses .*no system turn.* set on_error = "skip"'):
+        run(SFT(folder, Chat(talks), steps=1))
+    out = run(SFT(folder, Chat(talks, on_error="skip"), steps=1, held_out=0.0, groups_per_step=1))
+    assert facts(out)["left_out"] == 1 and facts(out)["demonstrations"] == 3
+
+
+def test_an_argument_that_the_template_has_not_is_refused(run: Run, model_folder: str) -> None:
+    with pytest.raises(TropismError, match="has no argument 'enable_thinking'"):
+        run(SFT(model_folder, DATA, steps=1, template_arguments={"enable_thinking": False}))

@@ -88,7 +88,8 @@ class RL(Weights):
         models = {"policy": self.train_lm(self.policy, work.seed)}
         context = context_of(models["policy"])
         make = functools.partial(question, words=words, context=context, max_tokens=self.sampling.max_tokens)
-        asked = [g for g, _ in fitting(read(self.prompts, "prompts", work), make, self.too_long, work)]
+        skip = getattr(self.prompts, "on_error", "stop")
+        asked = [g for g, _ in fitting(read(self.prompts, "prompts", work), make, self.too_long, work, skip)]
         learns(work, asked)
         probed(work, self)
         if "values_BT" in self.algorithm.predicts:

@@ -67,7 +67,7 @@ def completion(
         else (*messages, Message("assistant", text))
     )
     before, answer, end = _turn(tokenizer, turns)
-    return _spelt(tokenizer, answer + end, before, thinking)
+    return _spelt(tokenizer, answer + end, before, _thoughts(tokenizer, answer, turns[-1]) if thinking == "keep" else 0)
 
 
 def conversation(
@@ -96,7 +96,8 @@ def conversation(
                 'not what the model would have said: set train_on = "last"'
             )
         between = encode(tokenizer, before[done:], whole[:done])
-        spelt, trained = _spelt(tokenizer, answer + end, before, thinking)
+        cut = _thoughts(tokenizer, answer, turns[i]) if thinking == "keep" else 0
+        spelt, trained = _spelt(tokenizer, answer + end, before, cut)
         tokens += between + spelt
         mask += [False] * len(between) + trained
         done = len(said)
@@ -153,11 +154,18 @@ def _dropped(messages: Sequence[Message]) -> tuple[Message, ...]:
     )
 
 
-def _spelt(
-    tokenizer: PreTrainedTokenizerBase, said: str, before: str, thinking: Thinking
-) -> tuple[list[int], list[bool]]:
-    """What the assistant said, rendered, as tokens and which of them are trained."""
-    cut = said.rfind(_CLOSE) + len(_CLOSE) if thinking == "keep" and _CLOSE in said else 0
+def _thoughts(tokenizer: PreTrainedTokenizerBase, said: str, message: Message) -> int:
+    """How many characters of what the assistant said, rendered, stand before its answer proper."""
+    if _CLOSE in said:
+        return said.rfind(_CLOSE) + len(_CLOSE)
+    if _CLOSE not in message.content:
+        return 0
+    content = guarded(tokenizer, template_of(tokenizer), message)  # the template has words of its own for <think>
+    return max(said.rfind(content.partition(_CLOSE)[2].strip()), 0)
+
+
+def _spelt(tokenizer: PreTrainedTokenizerBase, said: str, before: str, cut: int) -> tuple[list[int], list[bool]]:
+    """What the assistant said, rendered, as tokens, and which are trained: those after the first `cut` characters."""
     thought = encode(tokenizer, said[:cut], before) if cut else []
     rest = encode(tokenizer, said[cut:], before + said[:cut])
     return thought + rest, [False] * len(thought) + [True] * len(rest)
@@ -187,18 +195,17 @@ def _turn(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]) -> 
 def _opened(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], before: str) -> str:
     """The last message and what ends it, as said after a prompt that a finished turn is not written with: one that opens
     `<think>`, mostly."""
-    header, found, tail = rendered(tokenizer, (*messages[:-1], Message("assistant", _ANSWER)), False).rpartition(
-        _ANSWER
-    )
+    asked = rendered(tokenizer, (*messages[:-1], Message("assistant", _ANSWER)), False)
+    _, found, tail = asked.rpartition(_ANSWER)
     if not found:
         raise TropismError(f"{spoken(tokenizer)} leaves out what the assistant says: mend it, or {REMEDY}")
-    shown = before[len(header) :] if before.startswith(header) else ""
     content = guarded(tokenizer, template_of(tokenizer), messages[-1])
-    if _OPEN in shown and _CLOSE not in shown:
+    if before.rstrip().endswith(_OPEN):
+        new_line = "\n" if before.endswith("\n") else ""
         if content.lstrip().startswith(_OPEN):
-            content = content.lstrip()[len(_OPEN) :].removeprefix("\n" if shown.endswith("\n") else "")
+            content = content.lstrip()[len(_OPEN) :].removeprefix(new_line)
         elif _CLOSE not in content:  # nothing was thought
-            content = (f"\n{_CLOSE}\n\n" if shown.endswith("\n") else _CLOSE) + content
+            content = new_line + _CLOSE + new_line * 2 + content
     return content + tail
 
 

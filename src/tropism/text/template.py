@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from tropism.text.content import guarded
+from tropism.text.content import THINKING, guarded
 from tropism.types import Message, TropismError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def rendered(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], 
 def _rendered(tokenizer: PreTrainedTokenizerBase, template: str, messages: tuple[Message, ...], prompt: bool) -> str:
     from jinja2 import TemplateSyntaxError
 
-    turns = [{"role": m.role, "content": guarded(tokenizer, template, m)} for m in messages]
+    turns = [_fields(template, m.role, guarded(tokenizer, template, m)) for m in messages]
     try:
         text = tokenizer.apply_chat_template(
             turns, chat_template=template, add_generation_prompt=prompt, tokenize=False
@@ -113,3 +113,17 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, template: str, messages: tuple
         raise Refused(f"{spoken(tokenizer)} refuses the turns {roles} ({reason}): change the messages") from None
     assert isinstance(text, str)  # tokens only with tokenize=True
     return text
+
+
+def _fields(template: str, role: str, content: str) -> dict[str, str]:
+    """A message as a template takes it. Thoughts go into the field for them if it has one and does not look for
+    `</think>` in the content itself."""
+    opening, closing = THINKING
+    if role == "assistant" and closing in content and not re.search(rf"""['"]{closing}['"]\s*(in\b|\))""", template):
+        field = next(
+            (f for f in ("reasoning_content", "thinking") if re.search(rf"message\b.*\b{f}\b", template)), None
+        )
+        if field:
+            thought, _, answer = content.partition(closing)
+            return {"role": role, "content": answer.lstrip("\n"), field: thought.rpartition(opening)[2].strip("\n")}
+    return {"role": role, "content": content}
