@@ -150,10 +150,10 @@ def fitting(
     make: Callable[[Group], Tree],
     too_long: Literal["stop", "skip"],
     work: Work,
-    on_error: Literal["stop", "skip"] = "stop",
+    source: Format | None = None,
 ) -> list[tuple[Group, Tree]]:
     """Groups with their trees. Those that do not fit the model's context stop the stage, or are left out and counted; so
-    are those that the chat template refuses, by the `on_error` of the format they come from."""
+    are those that the chat template refuses, by the `on_error` of the format they come from, its `source`."""
     kept: list[tuple[Group, Tree]] = []
     refused: list[str] = []
     for group in groups:
@@ -163,8 +163,10 @@ def fitting(
             if too_long == "stop":
                 raise TropismError(f'{error}; or set too_long = "skip" to leave such groups out') from None
         except Refused as error:
-            if on_error == "stop":
-                raise TropismError(f'{error}; or set on_error = "skip" on the data to leave such groups out') from None
+            on_error = getattr(source, "on_error", None)
+            if on_error != "skip":
+                remedy = '; or set on_error = "skip" on the data to leave such groups out' if on_error else ""
+                raise Refused(f"{error}{remedy}") from None
             refused.append(str(error))
     if refused:
         work.note(f"{len(refused)} of {len(groups)} groups left out; the first: {refused[0]}")

@@ -38,8 +38,7 @@ class Collect:
     def run(self, work: Work) -> None:
         words, model = tokenizer.load(self.policy), load_lm(self.policy)
         make = functools.partial(question, words=words, context=context_of(model), max_tokens=self.sampling.max_tokens)
-        skip = getattr(self.prompts, "on_error", "stop")
-        asked = [g for g, _ in fitting(read(self.prompts, "prompts", work), make, self.too_long, work, skip)]
+        asked = [g for g, _ in fitting(read(self.prompts, "prompts", work), make, self.too_long, work, self.prompts)]
         found = work.restore()
         done: list[Group] = list(store.read(found[1])) if found else []
         with work.progress("sampling", len(asked) * self.sampling.n) as bar:

@@ -88,8 +88,7 @@ class RL(Weights):
         models = {"policy": self.train_lm(self.policy, work.seed)}
         context = context_of(models["policy"])
         make = functools.partial(question, words=words, context=context, max_tokens=self.sampling.max_tokens)
-        skip = getattr(self.prompts, "on_error", "stop")
-        asked = [g for g, _ in fitting(read(self.prompts, "prompts", work), make, self.too_long, work, skip)]
+        asked = [g for g, _ in fitting(read(self.prompts, "prompts", work), make, self.too_long, work, self.prompts)]
         learns(work, asked)
         probed(work, self)
         if "values_BT" in self.algorithm.predicts:

@@ -82,7 +82,7 @@ class SFT(Weights):
                 rewritten.append(group.id)
                 return made
 
-        kept = fitting(groups, make, self.too_long, work, getattr(self.data, "on_error", "stop"))
+        kept = fitting(groups, make, self.too_long, work, self.data)
         if rewritten:
             work.note(
                 f"in {len(rewritten)} of {len(kept)} conversations only the last turn is trained: the chat template writes "
