@@ -143,7 +143,7 @@ METHODS = {
     ),
     "apa": rl("apa", '{ kind = "apa" }', "shaping = { scale = true }"),
     "grpo": rl("grpo", '{ kind = "grpo" }', judge='{ kind = "coarse:parity" }'),
-    "rloo": rl("rloo", '{ kind = "rloo" }', "budget = 650"),
+    "rloo": rl("rloo", '{ kind = "rloo" }', "budget = 2600"),
     "dpo": offline("dpo", '{ kind = "dpo" }'),
     "kto": offline("kto", '{ kind = "kto" }'),
     "rest": rest("rest", '{ kind = "nll" }'),
