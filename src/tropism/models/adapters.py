@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from tropism.models.halves import HEAD
+from tropism.models.halves import HEAD, backbone
 from tropism.models.scalar import scalar_class
 from tropism.types import TropismError
 
@@ -110,7 +110,7 @@ def scalar_on(model: PreTrainedModel) -> PreTrainedModel:
         kind, config = scalar_class(copy.deepcopy(model.config))
         with torch.device("meta"):
             made = kind(config)
-        setattr(made, made.base_model_prefix, twin(model.base_model))
+        setattr(made, made.base_model_prefix, twin(getattr(model, made.base_model_prefix)))
         head = made.get_submodule(HEAD).to_empty(device=model.device)
         nn.init.zeros_(head.weight)
         made.__dict__["twin_of"] = model
@@ -123,7 +123,7 @@ def attach(model: PreTrainedModel, adapter: Adapter, seed: int) -> None:
 
     Raises TropismError if a target is no linear layer of the backbone.
     """
-    linear = {n: m for n, m in model.base_model.named_modules() if isinstance(m, (nn.Linear, Conv1D))}
+    linear = {n: m for n, m in backbone(model).named_modules() if isinstance(m, (nn.Linear, Conv1D))}
     names = sorted({name.rpartition(".")[2] for name in linear})
     if unknown := [t for t in adapter.targets if t not in names]:
         raise TropismError(f"adapter.targets has {unknown[0]!r}, which the model has not: choose of {', '.join(names)}")

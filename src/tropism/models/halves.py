@@ -96,7 +96,8 @@ def _in_place_of(part: nn.Module, states: Tensor) -> Iterator[None]:
 def _search(model: PreTrainedModel) -> str:
     """The name of the part whose states give the logits of a plain call."""
     names = {id(part): name for name, part in model.named_modules()}
-    parts = [p for p in (_decoder(model), model.base_model) if p is not model and id(p) in names]
+    parts = [_decoder(model), model.base_model, *(p for p in model.modules() if isinstance(p, PreTrainedModel))]
+    parts = [p for p in parts if p is not model and id(p) in names]
     tokens = probe_tokens(model, 6)[None]
     expected = model(input_ids=tokens, use_cache=False).logits[0].float()
     for part in parts:

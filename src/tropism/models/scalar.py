@@ -7,7 +7,6 @@ transformers has one.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -43,10 +42,11 @@ def scalar_class(config: Any) -> tuple[Any, Any]:
     known = AutoModelForSequenceClassification._model_mapping
     if type(config) in known and _reads_every_token(found := _get_model_class(config, known), config):
         return found, config
-    return _like(language), config
+    return _like(language, config), config
 
 
 _READS: dict[Any, bool] = {}
+_MADE: dict[Any, Any] = {}
 
 
 def _reads_every_token(kind: Any, config: Any) -> bool:
@@ -56,23 +56,32 @@ def _reads_every_token(kind: Any, config: Any) -> bool:
     return _READS[kind]
 
 
-@functools.lru_cache
-def _like(language: Any) -> Any:
+def _like(language: Any, config: Any) -> Any:
     """A class with the backbone of a causal LM and a score head."""
+    if language in _MADE:
+        return _MADE[language]
     family = [c for c in language.__mro__ if issubclass(c, PreTrainedModel) and c is not PreTrainedModel][-1]
-    prefix = language.base_model_prefix
+    with torch.device("meta"):
+        prefix = language.base_model_prefix if hasattr(language(config), language.base_model_prefix) else "model"
 
     def build(self: Any, config: Any) -> None:
         family.__init__(self, config)
         self.num_labels = config.num_labels
-        setattr(self, prefix, language(config).base_model)
+        setattr(self, prefix, getattr(language(config), prefix))
         self.score = nn.Linear(config.get_text_config(decoder=True).hidden_size, self.num_labels, bias=False)
         self.post_init()
 
+    def embeddings(self: Any) -> nn.Module:
+        part = getattr(self, prefix)
+        return getattr(part, "decoder", part).get_input_embeddings()
+
     parts = {
         "__init__": build,
+        "__module__": family.__module__,  # so that buffers are made anew as in a class of transformers
+        "get_input_embeddings": embeddings,
         "base_model_prefix": prefix,
         "_keys_to_ignore_on_load_unexpected": getattr(language, "_keys_to_ignore_on_load_unexpected", None),
     }
     name = language.__name__.split("For")[0].removesuffix("LMHeadModel").removesuffix("Decoder")
-    return type(f"{name}ForSequenceClassification", (GenericForSequenceClassification, family), parts)
+    _MADE[language] = type(f"{name}ForSequenceClassification", (GenericForSequenceClassification, family), parts)
+    return _MADE[language]

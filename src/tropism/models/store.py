@@ -31,7 +31,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from tropism.models import adapters, strict
-from tropism.models.halves import text_config, vocabulary_of
+from tropism.models.halves import backbone, text_config, vocabulary_of
 from tropism.models.scalar import language_class, scalar_class
 from tropism.models.vocabulary import know
 from tropism.outside import shortened
@@ -255,7 +255,10 @@ def _load(path: str | Path, dtype: torch.dtype, scalar: bool) -> PreTrainedModel
     if new_head:
         torch.nn.init.zeros_(model.get_submodule(adapters.HEAD).get_parameter("weight"))
     model = _placed(adapters.merged(model, path) if adapters.is_adapter(path) else model)
-    if not scalar and _has_tokenizer(path):
+    if scalar:
+        return model
+    backbone(model)  # refuses what cannot continue a text
+    if _has_tokenizer(path):
         know(model, tokenizers.load(path))
     return model
 
