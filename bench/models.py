@@ -202,14 +202,16 @@ def dpo(folder: Path) -> Offline:
     )
 
 
-def length(completion: str) -> float:
-    return float(len(completion))
+def varied(completion: str) -> float:
+    """A reward that hardly ever gives two completions the same."""
+    return float(sum(map(ord, completion)) % 97)
 
 
 def grpo(folder: Path) -> RL:
+    sampling = SamplingParams(n=4, max_tokens=8, temperature=5.0)
     return RL(
-        policy=str(folder / "model"), prompts=Prompts(prompts=("1 day", "2 days and a half")), judge=Verifier(length),
-        algorithm=GRPO(), rounds=2, prompts_per_round=2, sampling=SamplingParams(n=3, max_tokens=5), refills=0,
+        policy=str(folder / "model"), prompts=Prompts(prompts=("1 day", "2 days and a half")), judge=Verifier(varied),
+        algorithm=GRPO(), rounds=2, prompts_per_round=2, sampling=sampling, refills=2,
     )  # fmt: skip
 
 

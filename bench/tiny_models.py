@@ -53,6 +53,10 @@ VISION: dict[str, Any] = {
     "num_attention_heads": 2, "image_size": 16, "patch_size": 8, "vision_use_head": False,
 }  # fmt: skip
 QWEN_VISION: dict[str, Any] = {"depth": 1, "out_hidden_size": 32, "num_position_embeddings": 16}
+QWEN_4 = {
+    **HYBRID, "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 64,
+    "indexer_compress_ratio": 4, "hc_lowrank": 8,
+}  # fmt: skip
 MORE: dict[str, dict[str, Any]] = {
     "axk1": ALL_HEADS,
     "axk2": ALL_HEADS,
@@ -75,13 +79,15 @@ MORE: dict[str, dict[str, Any]] = {
     "gemma4": {"text_config": GEMMA_4},
     "gemma4_text": GEMMA_4,
     "gemma4_unified_text": GEMMA_4,
+    "glm4_moe_lite": ALL_HEADS,
     "glm_moe_dsa": ALL_HEADS,
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "granitemoehybrid": {**MAMBA, **HYBRID},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
-    "kimi_linear": HYBRID,
+    "kimi_linear": {**HYBRID, **ALL_HEADS, "linear_head_dim": 8, "linear_num_heads": 4},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "lfm3": {"layer_types": ["conv", "full_attention"]},
     "longcat_flash": {**ALL_HEADS, "head_dim": 4},
     "mamba2": {"num_heads": 4, "head_dim": 16, "n_groups": 1, "chunk_size": 8},
     "minicpm3": ALL_HEADS,
@@ -94,6 +100,8 @@ MORE: dict[str, dict[str, Any]] = {
     "qwen3_5_moe_text": HYBRID,
     "qwen3_5_text": HYBRID,
     "qwen3_next": HYBRID,
+    "qwen4_exp": {"text_config": QWEN_4},
+    "qwen4_exp_text": QWEN_4,
     "recurrent_gemma": {"num_hidden_layers": 3, "block_types": ["recurrent", "recurrent", "attention"]},
     "reformer": {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [16, 16]},
     "roc_bert": {

@@ -61,6 +61,8 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
     rows = []
     for id, stage in recipe.stages.items():
         row: dict[str, Any] = {"id": id, "kind": type(stage).__module__.rpartition(".")[2], "state": states[id]}
+        if states[id] != "done":
+            _check_models(id, stage, recipe)
         found = _needs(id, stage, shapes, vocabularies, kept)
         shapes.setdefault(id)  # a stage from outside the package: what it makes is not known
         if code := _not_read(stage):
@@ -304,6 +306,19 @@ def _training(
         "memory_bytes": (16 * trained + 4 * frozen) * shape.parameters + activations,
         "key": key,
     }
+
+
+def _check_models(id: str, stage: Stage, recipe: Recipe) -> None:
+    """Raises for a model from outside the recipe that a stage cannot take, as far as its config tells."""
+    from tropism.models.store import check_taken
+
+    for field, ref, name in refs(stage):
+        if ref.kind == "model" and name not in recipe.stages:
+            language = field in ("policy", "init") or isinstance(stage, SFT)
+            try:
+                check_taken(name, scalar=not language)
+            except TropismError as error:
+                raise TropismError(f"{id}.{field}: {error}") from None
 
 
 def _shape(ref: str, shapes: Mapping[str, Shape | None]) -> Shape | None:

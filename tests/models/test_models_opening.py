@@ -17,9 +17,11 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from tropism import recipe as recipes
 from tropism.engines.local import LocalEngine
 from tropism.models.forward import predict_scores, predict_tokens
 from tropism.models.store import check_taken, frozen_lm, load_lm, load_scalar, save
+from tropism.plan import plan
 from tropism.tensors.batch import Tree, collate
 from tropism.text.chat import stop_tokens
 from tropism.text.tokenizer import train
@@ -183,3 +185,20 @@ def test_what_is_saved_in_half_precision_is_half_the_size(llama: PreTrainedModel
     weight = llama.get_input_embeddings().get_parameter("weight")
     assert weight.dtype == torch.float32  # the model in memory stays as it is
     assert torch.equal(theirs.get_input_embeddings().get_parameter("weight"), weight.bfloat16())
+
+
+def test_a_model_that_cannot_be_taken_is_refused_when_the_recipe_is_planned(folder: Path, words, tmp_path: Path):
+    """Nothing has run by then; the sentence names stage and field."""
+    save(load_scalar(folder), words, tmp_path / "rm")
+    shape = {"d_model": 16, "d_ff": 16, "num_layers": 1, "num_heads": 2, "d_kv": 8, "vocab_size": 64}
+    T5ForConditionalGeneration(T5Config(**shape)).save_pretrained(tmp_path / "t5")
+    chats = tmp_path / "chats.jsonl"
+    chats.write_text('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n')
+    recipe = tmp_path / "mine.toml"
+    for model, said in (("t5", "encoder-decoder model"), ("rm", "is a reward model"), ("none", "no model is at")):
+        recipe.write_text(
+            f'name = "mine"\n[[stage]]\nid = "sft"\nkind = "sft"\nmodel = "{tmp_path / model}"\n'
+            f'data = {{ kind = "chat", path = "{chats}" }}\n'
+        )
+        with pytest.raises(TropismError, match=rf"sft\.model: .*{said}"):
+            plan(recipes.load(recipe), tmp_path / "run")

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tropism.engines._slots import close_ranks
-from tropism.engines._ways import WAYS, way_of
+from tropism.engines._ways import NOTES, WAYS, way_of
 from tropism.models.halves import check_ids
 from tropism.models.store import context_of
 from tropism.models.vocabulary import know
@@ -70,6 +70,11 @@ class LocalEngine:
         if weights is not None:
             self.model.load_state_dict(weights)
         self.policy = policy
+
+    def tell(self, note: Callable[[str], None]) -> None:
+        """Says where the model is sampled from in a slower way than most."""
+        if way := NOTES.get(way_of(self.model)):
+            note(f"{type(self.model).__name__}: {way}")
 
     def generate(self, prompts: Sequence[Sequence[Message]], params: SamplingParams) -> list[tuple[Completion, ...]]:
         tokens = [prompt_tokens(self.tokenizer, prompt) for prompt in prompts]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tropism.models.masks import takes_trees
 from tropism.store import groups as store
 from tropism.store.contents import mark, side
 from tropism.store.run import Work
@@ -59,6 +60,12 @@ class Place:
     def save(self, work: Work, learner: Learner) -> None:
         saved = {"position": self.position, "tokens": self.tokens, "spent": self.spent, **self.more}
         work.save(self.before + learner.done, lambda folder: learner.save(folder, **saved))
+
+
+def tell(work: Work, model: PreTrainedModel) -> None:
+    """Says where a model is trained in a slower way than most."""
+    if not takes_trees(model):
+        work.note(f"{type(model).__name__} trains on padded rows: its layers take no mask that completions could share")
 
 
 def fit(work: Work, learner: Learner, algorithm: Algorithm, data: Data) -> None:

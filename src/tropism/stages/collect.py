@@ -43,6 +43,7 @@ class Collect:
         done: list[Group] = list(store.read(found[1])) if found else []
         with work.progress("sampling", len(asked) * self.sampling.n) as bar:
             engine = LocalEngine(model, words, work.fingerprint + "@0")
+            engine.tell(work.note)
             bar.advance(len(done) * self.sampling.n, rated=0)
             seeded, times = dataclasses.replace(self.sampling, seed=work.seed + self.sampling.seed), repeats(asked)
             for i in range(len(done), len(asked), self.prompts_at_once):

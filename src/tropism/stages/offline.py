@@ -23,7 +23,7 @@ from tropism.models.weights import Weights
 from tropism.stages._overlap import learns, probed
 from tropism.stages._probe import Probe
 from tropism.stages._takes import SEVERAL, check
-from tropism.stages._train import PASS_TOKENS, Data, fitting, read_split, resumed, train
+from tropism.stages._train import PASS_TOKENS, Data, fitting, read_split, resumed, tell, train
 from tropism.store.run import Work
 from tropism.tensors.batch import Batch, Tree
 from tropism.text import tokenizer
@@ -68,6 +68,7 @@ class Offline(Weights):
     def run(self, work: Work) -> None:
         words = tokenizer.load(self.policy)
         model, reference = self.train_lm(self.policy, work.seed), self.freeze_lm(self.policy)
+        tell(work, model)
         groups, _ = read_split(self.groups)
         learns(work, groups)
         probed(work, self)

@@ -46,7 +46,7 @@ from tropism.recipe import bind
 from tropism.stages._overlap import learns, probed
 from tropism.stages._probe import Probe
 from tropism.stages._takes import check, check_several
-from tropism.stages._train import PASS_TOKENS, Data, Place, fitting, question, read, train
+from tropism.stages._train import PASS_TOKENS, Data, Place, fitting, question, read, tell, train
 from tropism.stages.offline import filled, watched
 from tropism.store import files
 from tropism.store import groups as store
@@ -125,6 +125,7 @@ class ReST(Weights):
     def run(self, work: Work) -> None:
         words = tokenizer.load(self.policy)
         policy, reference = self.train_lm(self.policy, work.seed), self.freeze_lm(self.policy)
+        tell(work, policy)
         make = functools.partial(question, words=words, context=context_of(policy), max_tokens=self.sampling.max_tokens)
         asked = fitting(read(self.prompts, "prompts", work), make, self.too_long, work, self.prompts)
         learns(work, [g for g, _ in asked])

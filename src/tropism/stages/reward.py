@@ -32,7 +32,7 @@ from tropism.models.weights import Weights
 from tropism.stages._overlap import learns
 from tropism.stages._plateau import fit_to_plateau
 from tropism.stages._takes import check
-from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, measure, read_split
+from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, measure, read_split, tell
 from tropism.store import groups as store
 from tropism.store.contents import mark
 from tropism.store.run import Work
@@ -94,6 +94,7 @@ class Reward(Weights):
             )
         headless = self.score == "likelihood"
         model = self.train_lm(self.model, work.seed) if headless else self.train_scalar(self.model, work.seed)
+        tell(work, model)
         context = context_of(model)
 
         def make(group: Group) -> Tree:

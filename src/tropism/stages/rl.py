@@ -26,7 +26,7 @@ from tropism.models.weights import Weights
 from tropism.stages._overlap import learns, probed
 from tropism.stages._probe import Probe
 from tropism.stages._takes import check, check_several
-from tropism.stages._train import PASS_TOKENS, fitting, question, read
+from tropism.stages._train import PASS_TOKENS, fitting, question, read, tell
 from tropism.store.run import Work
 from tropism.tensors.batch import Batch, Tree, passes, take_rows, total
 from tropism.text import tokenizer
@@ -86,6 +86,7 @@ class RL(Weights):
     def run(self, work: Work) -> None:
         words = tokenizer.load(self.policy)
         models = {"policy": self.train_lm(self.policy, work.seed)}
+        tell(work, models["policy"])
         context = context_of(models["policy"])
         make = functools.partial(question, words=words, context=context, max_tokens=self.sampling.max_tokens)
         asked = [g for g, _ in fitting(read(self.prompts, "prompts", work), make, self.too_long, work, self.prompts)]
@@ -106,6 +107,7 @@ class RL(Weights):
         with work.progress("rounds", self.rounds) as bar:
             bar.advance(state.round, rated=0)
             engine = LocalEngine(models["policy"], words)
+            engine.tell(work.note)
             while not self._over(state):
                 spent, generated = state.spent, state.generated
                 engine.load(None, f"{work.fingerprint}@{state.round}")

@@ -15,7 +15,7 @@ from tropism.models.store import context_of, save
 from tropism.models.vocabulary import know
 from tropism.models.weights import Weights
 from tropism.stages._overlap import learns
-from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, held_out, measure, read
+from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, held_out, measure, read, tell
 from tropism.store.run import Work
 from tropism.tensors.batch import Tree
 from tropism.text import chat, tokenizer
@@ -58,6 +58,7 @@ class SFT(Weights):
         groups = read(self.data, "data", work)
         words = tokenizer.load(self.model)
         model = self.train_lm(self.model, work.seed)
+        tell(work, model)
         if self.chat_template:
             adopt(words, self.chat_template)
             if len(words) > vocabulary_of(model):

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.integrations.heterogeneity.configuration_utils import AmbiguousGlobalPerLayerAttributeError
 
 from tropism.models.halves import backbone, text_config
 from tropism.models.masks import takes_trees
@@ -43,8 +44,11 @@ def layout(
 def cost(rows: int, width: int, model: PreTrainedModel) -> int:
     """The multiply-adds of a forward pass over so many rows."""
     config = text_config(model)
-    heads, size = config.num_attention_heads, getattr(config, "head_dim", None)
-    attention = config.num_hidden_layers * (heads * size if size else config.hidden_size)
+    try:
+        size = getattr(config, "head_dim", None)
+    except AmbiguousGlobalPerLayerAttributeError:  # layers differ: about the width of the model
+        size = None
+    attention = config.num_hidden_layers * (config.num_attention_heads * size if size else config.hidden_size)
     linear = sum(
         parameter.numel()
         for module in backbone(model).modules()
