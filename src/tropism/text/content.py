@@ -64,7 +64,7 @@ def _marked(text: str, control: _Control | None) -> str:
 
 def _cut(tokenizer: PreTrainedTokenizerBase, text: str, before: str, raw: bool) -> list[int]:
     if _MARK not in text:
-        return _encode(tokenizer, text, before, raw)
+        return _encode(tokenizer, text, before, raw) if text else []
     tokens: list[int] = []
     for piece in _ALONE.split(text):
         piece = piece.replace(_MARK * 2, _MARK)
