@@ -93,7 +93,7 @@ def ready(item: Tree) -> Batch:
 
 def test_the_stop_token_carries_the_score(sampled: Tree):
     """And a cut answer's last token pays for the missing one."""
-    batch, _ = Shaping(missing_stop=100.0)(ready(sampled), Moments())
+    batch = Shaping(missing_stop=100.0)(ready(sampled), Moments())
     returns = PPO(gamma=0.0).credit(batch).need("returns_BT")
     at_the_end = returns.flatten()[batch.last_N].tolist()
     assert at_the_end == [score - 100 * (not stop) for score, stop in enumerate(sampled.ended)]
