@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from tropism.models.forward import predict_scores, predict_tokens, predict_value
 from tropism.models.masks import takes_trees
 from tropism.models.store import config_of, frozen_base, frozen_lm, frozen_scalar, load_lm, load_scalar, save
 from tropism.models.weights import Weights
+from tropism.recipe import build
 from tropism.tensors.batch import Tree, collate
 from tropism.types import Message, SamplingParams, TropismError
 
@@ -260,7 +263,10 @@ def test_a_broken_adapter_is_one_sentence(load, llama_base: str, words, tmp_path
         load(folder)
 
 
-@pytest.mark.parametrize(("r", "alpha", "targets"), [(-1, 1, ()), (4, 0, ()), (0, 1, ("q_proj",))])
-def test_an_adapter_that_makes_no_sense_is_refused(r: int, alpha: float, targets: tuple[str, ...]):
-    with pytest.raises(TropismError, match=r"adapter\.r"):
-        Adapter(r, alpha, targets)
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [({"r": -1}, "adapter.r"), ({"r": 4, "alpha": 0}, "adapter.alpha"), ({"targets": ["q_proj"]}, "adapter.r")],
+)
+def test_an_adapter_that_makes_no_sense_is_refused(keys: dict[str, Any], named: str) -> None:
+    with pytest.raises(TropismError, match=re.escape(named)):
+        build(Adapter, keys, "adapter")
