@@ -21,6 +21,7 @@ FAMILIES = {  # in what each is unlike the others
     "recurrent_gemma": ("padded", "again"),  # a recurrence and windows, a cap on the logits
     "lfm2": ("padded", "cached"),  # convolutions and attention
     "qwen3_5": ("padded", "cached"),  # linear attention, a nested config
+    "xlm-roberta-xl": ("padded", "again; generate departs from plain calls"),  # positions that skip padding tokens
 }
 
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from tropism.engines._rows import Again, Cached
 from tropism.engines._slots import Slots
-from tropism.models.halves import alike, probe_tokens
+from tropism.models.halves import alike, probe_tokens, vocabulary_of
 from tropism.models.masks import takes_masks
 
 FOUND = "_way"  # where a model keeps the name of its way
@@ -36,6 +36,9 @@ def _by_rows(model: PreTrainedModel) -> str:
 def _agrees(model: PreTrainedModel, kind: type[Slots | Cached]) -> bool:
     """Whether three samples of two prompts, one of which leaves, get the logits of one plain call a text."""
     ids = probe_tokens(model, 9).tolist()
+    pad = getattr(model.config, "pad_token_id", None)
+    if pad in range(vocabulary_of(model)):
+        ids[2] = pad  # some families count a text's positions without its padding tokens, sampled ones too
     prompts = [ids[:5], ids[5:8] if kind.joins else ids[4:9]]
     texts = [prompts[0], prompts[0], prompts[1]]
     way: Any = kind(model, 3, 8)
