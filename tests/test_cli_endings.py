@@ -26,6 +26,7 @@ def _command(words: tuple[str, ...], said: Path, environment: dict[str, str]) ->
     from tropism.cli import main
 
     os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
     for number in (1, 2):
         os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.argv = ["tropism", *words]
@@ -69,7 +70,9 @@ def test_a_stopped_run_says_that_the_same_command_continues_and_it_does(
 
 def test_ctrl_c_during_the_imports(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tropism.cli", "demo", "--out", str(tmp_path / "x")]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits that it is ignored
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     assert process.stderr is not None
     first = process.stderr.readline()  # it comes before them
     time.sleep(0.2)
