@@ -58,7 +58,7 @@ from tropism.algorithms.rloo import RLOO
 from tropism.models.store import Architecture, context_of, create
 from tropism.stages.offline import filled, mismatched
 from tropism.tensors.batch import Batch, Prediction, Ratio, Tree, collate, length_N, sum_by_completion
-from tropism.text.tokenizer import train
+from tropism.text.tokenizer import identity, train
 from tropism.train.loop import predict
 from tropism.train.rollouts import annotate
 from tropism.train.trees import demonstration, tree
@@ -399,7 +399,8 @@ def make_world(folder: str) -> World:
             tokens = torch.randint(8, len(words), (length,), generator=random).tolist()
             ended = length < LIMIT
             tokens[-1] = words.eos_token_id if ended else tokens[-1]
-            answers.append(Completion("", tuple(tokens), finish_reason="stop" if ended else "length"))
+            reason = "stop" if ended else "length"
+            answers.append(Completion("", tuple(tokens), finish_reason=reason, tokenizer=identity(words)))
         groups.append(Group(str(i), (Message("user", question),), tuple(answers)))
     return World(words, tuple(groups), policy, moved(policy, 0.02, 2), reference, moved(scorer, 0.2, 5), folder)
 
