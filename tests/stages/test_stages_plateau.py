@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stages.test_stages_reward import GROUPS, written
+from stages.test_stages_reward import GROUPS, cut_off, written
 from tropism.stages import _plateau
 from tropism.stages.reward import Reward
 from tropism.store.run import Run, done, read_metrics
 from tropism.tensors.batch import Ratio
-from tropism.train.loop import Learner
 from tropism.train.optim import Optim
 
 SHAPE: dict[str, Any] = {"score": "likelihood", "groups_per_step": 4, "validation": 0.5, "optim": Optim(lr=1e-2)}
@@ -63,18 +61,7 @@ def test_cut_off_after_the_best_look_it_still_leaves_the_best_weights(
     meta = done(whole.parent)
     assert meta is not None
     scripted(monkeypatch, *losses)
-    count, update = itertools.count(), Learner.update
-
-    def cut(*args: Any) -> Any:
-        if next(count) == meta["facts"]["steps"] - 2:
-            raise KeyboardInterrupt
-        return update(*args)
-
-    monkeypatch.setattr(Learner, "update", cut)
-    with Run(tmp_path / "cut", checkpoint_s=0) as run, pytest.raises(KeyboardInterrupt):
-        run(stage, "reward")
-    with Run(tmp_path / "cut", checkpoint_s=0) as run:
-        again = run(stage, "reward")
+    again, _ = cut_off(stage, meta["facts"]["steps"] - 2, tmp_path / "cut", monkeypatch)
     for name in ("model.safetensors", "config.json"):
         assert (again / name).read_bytes() == (whole / name).read_bytes()
 

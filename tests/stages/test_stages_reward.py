@@ -50,6 +50,22 @@ def written(groups: list[Group], folder: Path) -> str:
     return str(folder)
 
 
+def cut_off(stage: Reward, update: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, int]:
+    """What the stage leaves that is interrupted at this update and run again, and how many updates were begun in all."""
+    count, whole = itertools.count(), Learner.update
+
+    def cut(*args: Any) -> Any:
+        if next(count) == update:
+            raise KeyboardInterrupt
+        return whole(*args)
+
+    monkeypatch.setattr(Learner, "update", cut)
+    with Run(folder, checkpoint_s=0) as run, pytest.raises(KeyboardInterrupt):
+        run(stage, "reward")
+    with Run(folder, checkpoint_s=0) as run:
+        return run(stage, "reward"), next(count)
+
+
 def plain_score(folder: Path, group: Group, score: str) -> list[float]:
     """What transformers itself says of each completion, one conversation at a time."""
     headed = score == "head"
@@ -255,19 +271,8 @@ def test_a_likelihood_that_was_cut_off_goes_on_to_the_same_weights_and_units(
     stage = Reward(model_folder, written(GROUPS, tmp_path / "groups"), "people", "likelihood", **FAST)
     with Run(tmp_path / "whole") as run:
         whole = run(stage, "reward")
-    count, update = itertools.count(), Learner.update
-
-    def cut(*args: Any) -> Any:
-        if next(count) == 20:
-            raise KeyboardInterrupt
-        return update(*args)
-
-    monkeypatch.setattr(Learner, "update", cut)
-    with Run(tmp_path / "cut", checkpoint_s=0) as run, pytest.raises(KeyboardInterrupt):
-        run(stage, "reward")
-    with Run(tmp_path / "cut", checkpoint_s=0) as run:
-        again = run(stage, "reward")
-    assert next(count) < 40  # of 32 updates: it went on, it did not begin again
+    again, updates = cut_off(stage, 20, tmp_path / "cut", monkeypatch)
+    assert updates < 40  # of 32 updates: it went on, it did not begin again
     for name in ("model.safetensors", "config.json"):
         assert (again / name).read_bytes() == (whole / name).read_bytes()
 

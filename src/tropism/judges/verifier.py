@@ -109,7 +109,7 @@ class Verifier:
 def _number(score: Any) -> float | None:
     if isinstance(score, (str, bytes)):  # float("nan") is a number
         raise TypeError
-    return None if score is None or score != score else float(score)
+    return None if score is None else float(score)  # NaN is None from the moment a Judgment is made
 
 
 class _Late(BaseException):
