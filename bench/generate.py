@@ -17,8 +17,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tropism.engines.local import LocalEngine
-from tropism.models.store import Architecture
-from tropism.text import tokenizer
+from tropism.models.architecture import Architecture
+from tropism.text.tokenizer import train_tokenizer
 from tropism.types import Message, SamplingParams
 
 SETTINGS = (  # prompts, K, prompt tokens, longest answer
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.manual_seed(0)
-    words = tokenizer.train(["some text to train a tokenizer on"], 263)
+    words = train_tokenizer(["some text to train a tokenizer on"], 263)
     config = Architecture(width=192, layers=4, heads=6).config(len(words))
     config.eos_token_id, config.pad_token_id = words.eos_token_id, words.pad_token_id
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()

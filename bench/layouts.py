@@ -21,9 +21,11 @@ import torch
 from transformers import AutoModelForCausalLM
 from update import update
 
-from tropism.models.store import Architecture
-from tropism.tensors.batch import Batch, Tree, collate
-from tropism.train.layout import ROW_TOKENS, cost
+from tropism.models.architecture import Architecture
+from tropism.models.layout import ROW_TOKENS, cost
+from tropism.tensors.batch import Batch
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
 
 GRID = (  # prompt, K, longest answer
     (16, 1, 48),

@@ -23,12 +23,13 @@ from transformers import AutoModelForCausalLM
 
 from tropism.algorithms.ppo import PPO
 from tropism.models.adapters import Adapter
+from tropism.models.architecture import Architecture
+from tropism.models.folder import frozen_scalar, save
 from tropism.models.forward import predict_scores, predict_tokens
-from tropism.models.store import Architecture, frozen_scalar, save
+from tropism.models.layout import layout
 from tropism.models.weights import Weights
-from tropism.tensors.batch import Tree
-from tropism.text.tokenizer import train
-from tropism.train.layout import layout
+from tropism.tensors.tree import Tree
+from tropism.text.tokenizer import train_tokenizer
 from tropism.train.loop import Learner
 from tropism.train.optim import Optim
 from tropism.train.rollouts import annotate
@@ -81,7 +82,7 @@ def said_by(way: str, folder: str, args: argparse.Namespace) -> int:
 
 def prepare(args: argparse.Namespace) -> int:
     """Folders with the policy and the reward model of each way, as earlier stages leave them; the model's parameters."""
-    words = train(["26 days\n"], 300)
+    words = train_tokenizer(["26 days\n"], 300)
     torch.manual_seed(0)
     shape = Architecture(width=args.width, layers=args.layers, heads=10)
     model = AutoModelForCausalLM.from_config(shape.config(args.vocabulary))

@@ -37,26 +37,28 @@ from tropism.algorithms.dpo import DPO
 from tropism.algorithms.grpo import GRPO
 from tropism.engines._ways import way_of
 from tropism.engines.local import LocalEngine
+from tropism.errors import TropismError
 from tropism.formats.chat import Chat
 from tropism.formats.prompts import Prompts
 from tropism.judges.verifier import Verifier
+from tropism.models.folder import load_lm, load_scalar, save
 from tropism.models.forward import predict_tokens
 from tropism.models.masks import takes_trees
-from tropism.models.store import load_lm, load_scalar, save
 from tropism.stages.offline import Offline
 from tropism.stages.reward import Reward
 from tropism.stages.rl import RL
 from tropism.stages.sft import SFT
-from tropism.store import groups as store
+from tropism.store.groups import write_groups
 from tropism.store.progress import Reporter
 from tropism.store.run import Run
-from tropism.tensors.batch import Tree, collate
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
 from tropism.text.chat import stop_tokens
-from tropism.text.tokenizer import train
-from tropism.types import Completion, Group, Judgment, Message, SamplingParams, TropismError
+from tropism.text.tokenizer import train_tokenizer
+from tropism.types import Completion, Group, Judgment, Message, SamplingParams
 
 COLUMNS = ("loads", "rows", "engine", "sft", "dpo", "grpo", "reward", "reloads")
-WORDS = train([f"{n} days, {n} jours, {n} hari\n" for n in range(60)], 300)
+WORDS = train_tokenizer([f"{n} days, {n} jours, {n} hari\n" for n in range(60)], 300)
 CLOSE = 1e-5  # of log-probabilities in nats, relative above 1
 
 
@@ -195,7 +197,7 @@ def judged(folder: Path) -> str:
         Group(f"g{n}", (Message("user", f"{n} jours"),), answers, (Judgment("people@1", (1.0, 0.0), "interval"),))
         for n in range(4)
     ]
-    store.write(made, folder / "groups.parquet")
+    write_groups(made, folder / "groups.parquet")
     return str(folder / "groups.parquet")
 
 

@@ -55,14 +55,20 @@ from tropism.algorithms.kto import KTO
 from tropism.algorithms.kwise import KWise
 from tropism.algorithms.nll import NLL
 from tropism.algorithms.rloo import RLOO
-from tropism.models.store import Architecture, context_of, create
+from tropism.models.architecture import Architecture, create
+from tropism.models.folder import context_of
+from tropism.protocols import Algorithm
 from tropism.stages.offline import filled, mismatched
-from tropism.tensors.batch import Batch, Prediction, Ratio, Tree, collate, length_N, sum_by_completion
-from tropism.text.tokenizer import identity, train
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.collate import collate
+from tropism.tensors.encode import demonstration, tree
+from tropism.tensors.index import length_N, sum_by_completion
+from tropism.tensors.ratio import Ratio
+from tropism.tensors.tree import Tree
+from tropism.text.tokenizer import identity, train_tokenizer
 from tropism.train.loop import predict
 from tropism.train.rollouts import annotate
-from tropism.train.trees import demonstration, tree
-from tropism.types import Algorithm, Completion, Group, Message, SamplingParams
+from tropism.types import Completion, Group, Message, SamplingParams
 
 TRAINERS = {
     n: (getattr(trl, f"{n}Trainer"), getattr(trl, f"{n}Config"))
@@ -385,7 +391,7 @@ def measured(trainer: Any, rows: Any) -> Outcome:
 
 
 def make_world(folder: str) -> World:
-    words = train([f"{n} days, {n} jours, {n} hari, {n} дней\n" for n in range(100)], 300)
+    words = train_tokenizer([f"{n} days, {n} jours, {n} hari, {n} дней\n" for n in range(100)], 300)
     policy = moved(create(Architecture("llama", 32, 2, 2, context=128), words, 0), 0.2, 1)
     reference = moved(policy, 0.02, 3)
     reference.save_pretrained(folder)

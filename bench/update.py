@@ -16,8 +16,10 @@ import time
 import torch
 
 from tropism.algorithms.nll import NLL
-from tropism.models.store import Architecture
-from tropism.tensors.batch import Batch, Tree, collate
+from tropism.models.architecture import Architecture
+from tropism.tensors.batch import Batch
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
 from tropism.train.loop import predict
 
 

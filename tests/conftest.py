@@ -19,8 +19,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from tropism.models.store import Architecture, create
-from tropism.text.tokenizer import train
+from tropism.models.architecture import Architecture, create
+from tropism.text.tokenizer import train_tokenizer
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -46,7 +46,7 @@ def _seeded() -> None:
 @pytest.fixture(scope="session")
 def words() -> PreTrainedTokenizerFast:
     """A byte-level tokenizer of fewer than 300 tokens with tropism's chat template."""
-    return train([f"{n} days, {n} jours, {n} hari, {n} дней\n" for n in range(100)], 300)
+    return train_tokenizer([f"{n} days, {n} jours, {n} hari, {n} дней\n" for n in range(100)], 300)
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,9 @@ import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tiny_recipe import BASE, RANKINGS, SAMPLES, SFT, TOKENIZER, Said, tropism, weights
-from tropism.models.store import save
-from tropism.store.run import Run, done, latest
+from tropism.models.folder import save
+from tropism.store.folder import done, latest
+from tropism.store.run import Run
 
 
 class Place:

@@ -16,7 +16,7 @@ from bad_inputs.models import JUDGES, MODELS, Change
 from bad_inputs.recipes import RECIPES
 from bad_inputs.words import COMMANDS, SETS, USAGE
 from tiny_recipe import BASE, TOKENIZER, Said, tropism
-from tropism.models.store import save
+from tropism.models.folder import save
 
 CASES = [*RECIPES, *SETS, *USAGE, *COMMANDS, *DATA, *MODELS, *JUDGES]
 LABEL = '[[stage]]\nid = "read"\nkind = "{stage}"\ndata = {{ kind = "{kind}", path = "{path}"{more} }}\n'

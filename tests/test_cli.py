@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from tiny_recipe import BASE, CIRCLE, SAMPLES, SFT, TOKENIZER, tropism
-from tropism.recipe import FOLDERS, names
-from tropism.store import groups as store
-from tropism.store.run import latest
+from tropism.recipe.kinds import FOLDERS, names
+from tropism.store.folder import latest
+from tropism.store.groups import read_groups
 from tropism.types import Message
 
 COMMANDS = ("run", "demo", "plan", "show", "chat", "generate", "list", "compare", "promote", "merge")
@@ -262,7 +262,7 @@ def test_generate_answers_a_file(circle: Path, tmp_path: Path) -> None:
     assert [line["prompt"][0]["content"] for line in lines] == ["three days", "zwölf Tage"]
     assert [len(line["completions"]) for line in lines] == [2, 2]
     assert tropism(*words, "--out", tmp_path / "x.parquet", "-q").out == ""
-    groups = list(store.read(tmp_path / "x.parquet"))
+    groups = list(read_groups(tmp_path / "x.parquet"))
     assert [[c.text for c in g.completions] for g in groups] == [[c["text"] for c in x["completions"]] for x in lines]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tiny_recipe import CIRCLE, LEARNED, PREFIX, QUALITY, Said, rl, tropism
-from tropism.store.run import latest
+from tropism.store.folder import latest
 
 SEARCH = f"""
 [[stage]]

@@ -85,7 +85,7 @@ def test_of_several_processes_one_says_that_it_was_stopped(tmp_path: Path, monke
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tropism.recipe.load", stopped)
+    monkeypatch.setattr("tropism.recipe.read.load", stopped)
     for rank, says in (("0", CONTINUES + "\n"), ("1", "")):
         monkeypatch.setenv("RANK", rank)
         said = tropism("run", "quickstart", "-q")
@@ -128,7 +128,7 @@ def test_what_the_world_does_is_one_sentence(error: BaseException, says: str, mo
     def fails(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("tropism.recipe.load", fails)
+    monkeypatch.setattr("tropism.recipe.read.load", fails)
     said = tropism("run", "quickstart", "-q")
     first, *lines = said.err.splitlines()
     assert (said.code, said.out) == (2, "") and first.startswith(f"tropism: {says}")
@@ -136,7 +136,7 @@ def test_what_the_world_does_is_one_sentence(error: BaseException, says: str, mo
 
 
 def test_a_bug_shows_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tropism.recipe.load", lambda *_: {}["no such key"])
+    monkeypatch.setattr("tropism.recipe.read.load", lambda *_: {}["no such key"])
     with pytest.raises(KeyError):
         tropism("run", "quickstart", "-q")
 

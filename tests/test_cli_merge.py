@@ -13,10 +13,11 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from tiny_recipe import tropism
 from tropism.models.adapters import Adapter
+from tropism.models.folder import save
 from tropism.models.forward import predict_scores
-from tropism.models.store import save
 from tropism.models.weights import Weights
-from tropism.tensors.batch import Tree, collate
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
 
 LORA = Weights(adapter=Adapter(r=4, alpha=8))
 BATCH = collate([Tree("g", (7, 8, 9), ((10, 11, 12), (13,)), ((True,) * 3, (True,)), (True, True))])

@@ -16,8 +16,10 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import tropism
 from tropism.cli import app
-from tropism.models.store import Architecture, create, save
-from tropism.recipe import FOLDERS, load, names
+from tropism.models.architecture import Architecture, create
+from tropism.models.folder import save
+from tropism.recipe.kinds import FOLDERS, names
+from tropism.recipe.read import load
 
 PACKAGE = Path(tropism.__file__).parent
 ROOT = Path(__file__).parent.parent

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tropism.search._asked import asked
-from tropism.store import groups as store
-from tropism.train.trees import judged, ranks
-from tropism.types import Completion, Group, Judgment, Message, TropismError, group_from_json, to_json
+from tropism.asking.judge import asked
+from tropism.errors import TropismError
+from tropism.store.groups import GROUPS_FILE, SCHEMA, read_groups
+from tropism.tensors.encode import ranks
+from tropism.types import Completion, Group, Judgment, Message, group_from_json, to_json
 
 NAN, INF = float("nan"), float("inf")
 GROUP = Group("g", (Message("user", "?"),), (Completion("a"), Completion("b"), Completion("c")))
@@ -28,10 +29,10 @@ def test_nan_is_none_when_it_is_read(tmp_path: Path) -> None:
     """From JSON as Python writes it, and from a Parquet file that somebody else wrote."""
     row = to_json(GROUP) | {"judgments": [{"judge": "j", "scores": [NAN, 2.0, NAN]}]}
     assert group_from_json(json.dumps(row)).judgments[0].scores == (None, 2.0, None)
-    schema = store.SCHEMA
+    schema = SCHEMA
     row["judgments"][0] |= {"scale": "interval", "rationale": "", "shown": None, "tokens": 0}
-    pq.write_table(pa.Table.from_pylist([{**row, "meta": "{}"}], schema=schema), tmp_path / store.FILE)
-    (read,) = store.read(tmp_path)
+    pq.write_table(pa.Table.from_pylist([{**row, "meta": "{}"}], schema=schema), tmp_path / GROUPS_FILE)
+    (read,) = read_groups(tmp_path)
     assert read.judgments[0].scores == (None, 2.0, None)
 
 
@@ -46,4 +47,4 @@ def test_an_infinite_score_is_refused_by_name() -> None:
         asked(Infinite(), [GROUP])
     stored = Group("g", GROUP.prompt, GROUP.completions, tuple(Infinite().judge([GROUP])))
     with pytest.raises(TropismError, match=said):
-        judged(stored, "boundless")
+        stored.judged("boundless")

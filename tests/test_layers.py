@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,28 +14,25 @@ import tropism
 
 ROOT = Path(tropism.__file__).parent
 LAYERS = (
-    ("types", "ranges", "tables", "outside", "expand", "recipe"),
-    ("text", "store", "search"),
+    ("errors",),
+    ("outside",),
+    ("types",),
+    ("protocols",),
+    ("recipe",),
+    ("text", "store", "asking"),
+    ("search",),
     ("formats", "phrasebook", "tensors"),
     ("models", "algorithms"),
-    ("engines", "train"),
+    ("engines",),
     ("judges",),
+    ("train",),
     ("stages", "report"),
     ("plan", "catalogue", "promote", "talk", "ending"),
     ("cli",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
-SIDEWAYS = {
-    ("expand", "types"),
-    ("recipe", "types"),
-    ("recipe", "outside"),
-    ("recipe", "expand"),
-    ("recipe", "ranges"),
-    ("recipe", "tables"),
-    ("tables", "types"),
-    ("formats", "phrasebook"),
-}  # who may import a part of its own layer
-TORCHLESS = [part for layer in LAYERS[:2] for part in layer]
+SIDEWAYS = {("formats", "phrasebook")}  # who may import a part of its own layer
+TORCHLESS = [part for layer in LAYERS[: LAYERS.index(("search",)) + 1] for part in layer]
 FILES = [pytest.param(file, id=str(file.relative_to(ROOT))) for file in sorted(ROOT.rglob("*.py"))]
 
 
@@ -48,10 +46,10 @@ def is_type_checking(node: ast.AST) -> bool:
 
 
 def imported(file: Path) -> set[str]:
-    """Every module that a file imports, wherever in it; in types.py not what only the type checker reads."""
+    """Every module that a file imports, wherever in it; in protocols.py not what only the type checker reads."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     hidden: set[ast.AST] = set()
-    if file == ROOT / "types.py":
+    if file == ROOT / "protocols.py":
         hidden = {inner for node in ast.walk(tree) if is_type_checking(node) for inner in ast.walk(node)}
     found: set[str] = set()
     for node in ast.walk(tree):
@@ -90,13 +88,44 @@ def test_the_lower_layers_name_no_torch(file: Path):
 
 
 def test_the_lower_layers_load_without_torch():
-    modules = [
-        ".".join(("tropism", *param.values[0].relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
-        for param in FILES
-        if part_of(param.values[0]) in TORCHLESS
-    ]
+    modules = [module_of(param.values[0]) for param in FILES if part_of(param.values[0]) in TORCHLESS]
     code = f"import sys, importlib; [importlib.import_module(m) for m in {modules}]; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_file_of_another_folder_is_private_to_it():
+    """A file that begins with `_` is imported by its own folder alone."""
+    found = []
+    for param in FILES:
+        for module in imported(param.values[0]):
+            *folder, name = module.split(".")
+            inside = ".".join(("tropism", *param.values[0].relative_to(ROOT).parts[:-1])) == ".".join(folder)
+            if folder[:1] == ["tropism"] and name.startswith("_") and not name.startswith("__") and not inside:
+                found.append(f"{param.id} imports {module}")
+    assert not found
+
+
+def test_no_circles():
+    """Not even of imports that only the type checker reads."""
+    files = {module_of(param.values[0]): param.values[0] for param in FILES}
+    graph = {module: every_import(file) & files.keys() for module, file in files.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def module_of(file: Path) -> str:
+    return ".".join(("tropism", *file.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def every_import(file: Path) -> set[str]:
+    """The modules of `from a import b`, where b may be a module itself, and of `import a`, wherever in a file."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} if node.module != "tropism" else set()
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
 
 
 def test_the_walk_sees_every_import(tmp_path: Path):

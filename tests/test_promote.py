@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from tiny_recipe import tropism
 from tropism.models.adapters import Adapter
-from tropism.models.store import save
+from tropism.models.folder import save
 from tropism.models.weights import Weights
 from tropism.store import files
-from tropism.store.run import latest
+from tropism.store.folder import latest
 
 FIGURES = {
     "sft": {"n": 9, "quality": {"value": 0.5, "low": 0.45, "high": 0.55}, "chrf": {"value": 60, "low": 58, "high": 62}},

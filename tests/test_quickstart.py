@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tropism.recipe import load
-from tropism.store.run import latest, read_metrics
+from tropism.recipe.read import load
+from tropism.store.folder import latest, read_metrics
 
 COUNTED = {  # stage.key → where its full size stands in the recipe
     "base.steps": lambda r: r.stages["base"].steps,

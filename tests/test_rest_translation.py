@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tropism import recipe
 from tropism.judges.chrf import ChrF
+from tropism.recipe.read import load
 
 FILE = Path(__file__).parents[1] / "recipes" / "rest_translation.toml"
 
 
 def test_methods_are_looked_at_on_the_same_prompts_and_judged_by_one_reward_model() -> None:
-    stages: dict[str, Any] = dict(recipe.load(FILE).stages)
+    stages: dict[str, Any] = dict(load(FILE).stages)
     looked = [stages[id].probe for id in ("rest_bc", "rest_gold", "ppo")]
     first = looked[0]
     for probe in looked:
@@ -30,7 +30,7 @@ def test_methods_are_looked_at_on_the_same_prompts_and_judged_by_one_reward_mode
 
 
 def test_nothing_is_trained_or_chosen_on_the_test_captions() -> None:
-    stages: dict[str, Any] = dict(recipe.load(FILE).stages)
+    stages: dict[str, Any] = dict(load(FILE).stages)
     assert "test_2016_flickr" in stages["evaluation"].prompts.source
     for id, stage in stages.items():
         if id != "evaluation":

@@ -10,10 +10,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, PreTrainedTokenizerFast
 
-from tropism.recipe import load
+from tropism.recipe.read import load
 from tropism.report import build
+from tropism.store.folder import read_metrics
 from tropism.store.progress import Reporter
-from tropism.store.run import read_metrics, run_recipe
+from tropism.store.run import run_recipe
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "your_model.toml"
 CHATML = (

@@ -7,9 +7,9 @@ import inspect
 import re
 from typing import get_type_hints
 
-from tropism.ranges import ranges
-from tropism.recipe import FOLDERS, names, resolve
-from tropism.types import TropismError
+from tropism.errors import TropismError
+from tropism.recipe.kinds import FOLDERS, names, resolve
+from tropism.recipe.ranges import ranges
 
 
 def catalogue(folder: str) -> str:

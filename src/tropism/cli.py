@@ -13,7 +13,7 @@ import typer
 
 from tropism import __version__
 from tropism.ending import Commands
-from tropism.types import TropismError
+from tropism.errors import TropismError
 
 app = typer.Typer(
     cls=Commands,
@@ -134,7 +134,7 @@ def generate(
     _begin(f"loading {model}", quiet)
     from tropism import talk
     from tropism.judges.reward_model import RewardModel
-    from tropism.recipe import build
+    from tropism.recipe.build import build
     from tropism.search.best_of_n import BestOfN
     from tropism.store.progress import Reporter
     from tropism.types import SamplingParams
@@ -203,9 +203,9 @@ def merge(
 ) -> None:
     """Write the plain model that a base and its adapter amount to."""
     _begin(f"loading {adapter}")
-    from tropism.models import store
+    from tropism.models.folder import merge as merged
 
-    store.merge(adapter, out)
+    merged(adapter, out)
     print(f"the model:       {out}")
 
 
@@ -241,7 +241,7 @@ def _begin(what: str, quiet: bool = False, log: bool = False) -> None:
 
 
 def _load(recipe: str, overrides: list[str], out: Path | None, code: bool = True) -> tuple[Any, Path]:
-    from tropism.recipe import load
+    from tropism.recipe.read import load
 
     loaded = load(recipe, overrides, code)
     return loaded, out or Path("runs") / loaded.name
@@ -273,7 +273,7 @@ def _run(recipe: str, overrides: list[str], out: Path | None, checkpoint_s: floa
 
 def _model(text: str) -> str:
     """A model folder or hub id as it is; of a run folder, the model of its last stage that made a chat model."""
-    from tropism.store.run import latest, read_stage
+    from tropism.store.folder import latest, read_stage
 
     folder = Path(text)
     if not (folder / "recipe.json").exists():

@@ -19,8 +19,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from tropism.errors import TropismError
 from tropism.outside import frames, plain, raised, sentence
-from tropism.types import TropismError
 
 CONTINUES = ("run", "demo", "compare")  # commands that the same words go on with
 

@@ -17,8 +17,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tropism.recipe import NotRead, Recipe, refs
-from tropism.stages.best_of_n import BestOfN
+from tropism.errors import TropismError
+from tropism.protocols import Format, Stage
+from tropism.recipe.kinds import NotRead
+from tropism.recipe.read import Recipe
+from tropism.recipe.refs import refs
+from tropism.stages.best_of_n import BestOfNCurve
 from tropism.stages.collect import Collect
 from tropism.stages.evaluate import Evaluate
 from tropism.stages.label import Label
@@ -31,7 +35,6 @@ from tropism.stages.sft import SFT
 from tropism.stages.tokenizer import Tokenizer
 from tropism.store.run import status
 from tropism.train import cost
-from tropism.types import Format, Stage, TropismError
 
 BYTES_PER_TOKEN = 2.5  # before a tokenizer has been trained
 EFFICIENCY = 0.35  # of the matrix speed, in a training step of a small model
@@ -245,7 +248,7 @@ def _needs(
             3.0,
             f"{id}.pass_tokens or {id}.policy",
         )
-    elif isinstance(stage, BestOfN):
+    elif isinstance(stage, BestOfNCurve):
         tokens = _count(stage.prompts) * stage.sampling.n * stage.sampling.max_tokens
         return _sampling(_shape(stage.policy, shapes), tokens, 2, f"{id}.policy")
     elif isinstance(stage, Evaluate):
@@ -310,7 +313,7 @@ def _training(
 
 def _check_models(id: str, stage: Stage, recipe: Recipe) -> None:
     """Raises for a model from outside the recipe that a stage cannot take, as far as its config tells."""
-    from tropism.models.store import check_taken
+    from tropism.models.folder import check_taken
 
     for field, ref, name in refs(stage):
         if ref.kind == "model" and name not in recipe.stages:
@@ -327,8 +330,8 @@ def _shape(ref: str, shapes: Mapping[str, Shape | None]) -> Shape | None:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from tropism.models.folder import check_taken
     from tropism.models.halves import vocabulary_of
-    from tropism.models.store import check_taken
 
     config = check_taken(ref, scalar=True)
     with torch.device("meta"):
@@ -341,9 +344,9 @@ def _vocabulary(ref: str, shapes: Mapping[str, Shape | None], vocabularies: Mapp
     if ref in shapes:
         shape = shapes[ref]
         return shape.vocabulary if shape else vocabularies.get(ref)
-    from tropism.text import tokenizer
+    from tropism.text.tokenizer import load_tokenizer
 
-    return len(tokenizer.load(ref))
+    return len(load_tokenizer(ref))
 
 
 def _tokens(source: Format) -> int:

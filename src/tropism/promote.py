@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tropism.errors import TropismError
 from tropism.report.read import EVALUATION, Findings, read
 from tropism.store import files
-from tropism.store.run import latest, read_stage
-from tropism.types import TropismError
+from tropism.store.folder import latest, read_stage
 
 
 def promote(run: Path, model: str, out: Path, over: str, metric: str) -> str:
@@ -50,10 +50,11 @@ def _source(run: Path, findings: Findings, model: str) -> Path:
 
 
 def _copy(source: Path, folder: Path) -> None:
-    from tropism.models import adapters, store  # a refusal takes no torch
+    from tropism.models import adapters  # a refusal takes no torch
+    from tropism.models import folder as folders
 
     if adapters.is_adapter(source):
-        store.merge(source, folder)
+        folders.merge(source, folder)
     else:
         shutil.copytree(source, folder, dirs_exist_ok=True)
 

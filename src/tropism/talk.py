@@ -8,18 +8,20 @@ import json
 import sys
 from pathlib import Path
 
+from tropism.asking.search import Found, drive
 from tropism.engines.local import LocalEngine
+from tropism.errors import TropismError
 from tropism.formats.prompts import Prompts
-from tropism.models.store import context_of, load_lm
+from tropism.models.folder import context_of, load_lm
 from tropism.outside import plain
-from tropism.search._drive import Found, drive
-from tropism.stages._train import question
+from tropism.protocols import Judge, Search
 from tropism.store import files
-from tropism.store import groups as store
+from tropism.store.groups import write_groups
 from tropism.store.progress import Reporter
-from tropism.text import tokenizer
+from tropism.tensors.encode import question
+from tropism.text.tokenizer import load_tokenizer
 from tropism.train.rollouts import apart, repeats, sample
-from tropism.types import Group, Judge, Message, SamplingParams, Search, TropismError, to_json
+from tropism.types import Group, Message, SamplingParams, to_json
 
 AT_ONCE = 64  # prompts in one call of the engine
 
@@ -30,7 +32,7 @@ def chat(model: str, system: str, temperature: float, seed: int, max_tokens: int
 
     When it no longer fits the model's context, its oldest turns are forgotten; half the context is kept for an answer.
     """
-    engine = LocalEngine(load_lm(model), tokenizer.load(model), model)
+    engine = LocalEngine(load_lm(model), load_tokenizer(model), model)
     enough = min(max_tokens, context_of(engine.model) // 2)
     opening = [Message("system", system)] if system else []
     turns: list[Message] = []
@@ -87,7 +89,7 @@ def generate(
     done = _answered(model, asked, sampling, reporter, search)
     with files.whole(out) as file:
         if out.suffix == ".parquet":
-            store.write(done, file)
+            write_groups(done, file)
         else:
             lines = (json.dumps(to_json(g), ensure_ascii=False) + "\n" for g in done)
             file.write_text("".join(lines), encoding="utf-8")
@@ -97,7 +99,7 @@ def generate(
 def _answered(
     model: str, asked: list[Group], sampling: SamplingParams, reporter: Reporter, search: tuple[Search, Judge] | None
 ) -> list[Group]:
-    engine = LocalEngine(load_lm(model), tokenizer.load(model), model)
+    engine = LocalEngine(load_lm(model), load_tokenizer(model), model)
     for group in asked:
         question(group, engine.tokenizer, context_of(engine.model), sampling.max_tokens)
     done: list[Group] = []

@@ -7,25 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval
 
-if TYPE_CHECKING:  # the protocols name tensors and work; nothing here imports them at run time
-    from torch import Tensor
-
-    from tropism.store.run import Work
-    from tropism.tensors.batch import Batch, Prediction, Ratio
+from tropism.errors import TropismError
 
 Role = Literal["system", "user", "assistant", "tool", "text"]
 FinishReason = Literal["stop", "length", "error"]
-
-
-class TropismError(Exception):
-    """A mistake a person can mend. The message is one sentence: what is wrong, where, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +84,26 @@ class Judgment:
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", tuple(None if s is None or s != s else s for s in self.scores))
 
+    @property
+    def name(self) -> str:
+        """The judge without its @version."""
+        return self.judge.partition("@")[0]
+
+    @property
+    def best(self) -> int | None:
+        """The number, from 0, of the completion scored highest, the first of equals; None if none is scored."""
+        scored = [(score, -k) for k, score in enumerate(self.scores) if score is not None]
+        return -max(scored)[1] if scored else None
+
+    def refuse_infinite(self, group: str) -> None:
+        """Raises TropismError if a score is infinite, which no mean and no update survives."""
+        for number, score in enumerate(self.scores, 1):
+            if score is not None and math.isinf(score):
+                raise TropismError(
+                    f"the judge {self.judge} gave {score} to completion {number} of the group {group}: mend it, or let "
+                    "it say None where it cannot tell"
+                )
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -106,11 +119,27 @@ class Group:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def judgment(self, judge: str) -> Judgment | None:
-        """The newest judgment by the judge whose name, without its @version, is `judge`; None if there is none."""
-        for judgment in reversed(self.judgments):
-            if judgment.judge.split("@")[0] == judge:
-                return judgment
-        return None
+        """The newest judgment by `judge`, a name without its @version; None if there is none."""
+        return next((j for j in reversed(self.judgments) if j.name == judge), None)
+
+    def judged(self, judge: str) -> Judgment:
+        """The newest judgment by `judge`, with one finite score or None for each completion. Raises TropismError."""
+        found = self.judgment(judge)
+        if found is None:
+            known = ", ".join(sorted({j.name for j in self.judgments})) or "none"
+            raise TropismError(f"group {self.id} has no judgment by {judge!r} (it has: {known}): name one of those")
+        if len(found.scores) != len(self.completions):
+            raise TropismError(
+                f"group {self.id}: {found.judge} gave {len(found.scores)} scores for {len(self.completions)} "
+                "completions: run the label stage again"
+            )
+        found.refuse_infinite(self.id)
+        return found
+
+    def only(self, k: int) -> Group:
+        """The group with its completion number k, and of each judgment the score of that one."""
+        judgments = tuple(dataclasses.replace(j, scores=(j.scores[k],), shown=None) for j in self.judgments)
+        return dataclasses.replace(self, completions=(self.completions[k],), judgments=judgments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,76 +160,12 @@ class Ref:
 
 
 ModelRef = Annotated[str, Ref("model")]
+
+
 GroupsRef = Annotated[str, Ref("groups")]
+
+
 TokenizerRef = Annotated[str, Ref("tokenizer")]
-
-
-@runtime_checkable
-class Format(Protocol):
-    """A data format: reads files (or a hub data set, or nothing) and yields Groups."""
-
-    def groups(self) -> Iterable[Group]: ...
-
-    def files(self) -> Sequence[Path]:
-        """The local files it reads, so that a changed file makes a new fingerprint."""
-        ...
-
-
-@runtime_checkable
-class Engine(Protocol):
-    """One way to get completions."""
-
-    def generate(self, prompts: Sequence[Sequence[Message]], params: SamplingParams) -> list[tuple[Completion, ...]]:
-        """For each prompt its `params.n` completions, in order."""
-        ...
-
-    def load(self, weights: Any, policy: str) -> None:
-        """Take new weights; `policy` ("fingerprint@step") is written into the completions sampled from now on."""
-        ...
-
-
-@runtime_checkable
-class Judge(Protocol):
-    """A person, a reward model, a verifier and an LLM judge are the same thing."""
-
-    def judge(self, groups: Sequence[Group]) -> list[Judgment]:
-        """One judgment a group, as many scores as the group has completions."""
-        ...
-
-
-@runtime_checkable
-class Algorithm(Protocol):
-    """One paper: who gets how much (`credit`) and what is minimised (`loss`). Both are pure.
-
-    `needs` names what a stage gives it first: Batch fields; `others`, all completions of a prompt side by side (two or
-    more); `baseline_N`, what those of a prompt score on average; `mismatched`, another prompt's answer in each group.
-    `predicts` names the parts of Prediction that the loss reads.
-    """
-
-    needs: ClassVar[tuple[str, ...]]
-    predicts: ClassVar[tuple[str, ...]]
-
-    def credit(self, batch: Batch) -> Batch: ...
-
-    def loss(self, batch: Batch, prediction: Prediction) -> tuple[Ratio, dict[str, Ratio]]: ...
-
-
-@runtime_checkable
-class Adaptive(Protocol):
-    """An algorithm with a controller: its state is in its own fields, so a checkpoint of the fields holds it."""
-
-    def adapt(self, kl: float, completions: int) -> Algorithm:
-        """The algorithm of the next round, after `completions` completions measured `kl` nats each."""
-        ...
-
-
-@runtime_checkable
-class Selective(Protocol):
-    """An algorithm that some groups teach nothing: the rl stage samples others in their place."""
-
-    def teaches(self, batch: Batch) -> Tensor:
-        """(G,) True = a group whose rewards, as shaped, can change the policy."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,31 +184,6 @@ class Rate:
     """A search asks what the judge says of a group, and is sent the Judgment."""
 
     group: Group
-
-
-@runtime_checkable
-class Search(Protocol):
-    """One way to find a better completion at inference time; it needs no training.
-
-    It knows no engine and no judge: it asks, and whoever drives it answers many searches at once.
-    """
-
-    def search(self, group: Group, params: SamplingParams) -> Generator[Sample | Rate, Any, Completion]:
-        """A generator that yields what it asks for and returns the completion it chose for `group.prompt`.
-
-        `params` say how to sample; how many is the search's own matter.
-        """
-        ...
-
-
-@runtime_checkable
-class Stage(Protocol):
-    """One step of a recipe: a frozen dataclass whose fields are its recipe entry."""
-
-    version: ClassVar[int]
-    makes: ClassVar[Literal["tokenizer", "model", "groups", "report"]]
-
-    def run(self, work: Work) -> None: ...
 
 
 def to_json(value: Any) -> Any:

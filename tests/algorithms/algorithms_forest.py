@@ -14,8 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tropism.tensors.batch import Batch, Prediction, Ratio, Tree, collate
-from tropism.types import Algorithm
+from tropism.protocols import Algorithm
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.collate import collate
+from tropism.tensors.ratio import Ratio
+from tropism.tensors.tree import Tree
 
 Numbers = list[list[float]]  # of each completion, one for each trained token, in order
 

@@ -7,7 +7,9 @@ import torch
 from algorithms_forest import answers, compare, filled, forest, gae_by_loops, off_trained, on_trained
 
 from tropism.algorithms.apa import APA
-from tropism.tensors.batch import Batch, Prediction, Tree, collate
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
 
 KNOBS = {
     "default": APA(),

@@ -9,7 +9,9 @@ import torch
 from algorithms_forest import compare, forest, off_trained
 
 from tropism.algorithms.awr import AWR
-from tropism.tensors.batch import Prediction, Tree, collate
+from tropism.tensors.batch import Prediction
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
 
 
 def equation_of(awr: AWR, told: dict[str, float]):

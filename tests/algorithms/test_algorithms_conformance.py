@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import tropism
-from tropism.recipe import FOLDERS, names, resolve
+from tropism.recipe.kinds import FOLDERS, names, resolve
 
 ROOT = Path(tropism.__file__).parent
 PLUGINS = [

@@ -10,8 +10,10 @@ import torch
 from algorithms_forest import Answer, answers, compare, forest, on_trained
 
 from tropism.algorithms.dpo import DPO
-from tropism.tensors.batch import Batch, Prediction, Tree, collate
-from tropism.types import TropismError
+from tropism.errors import TropismError
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
 
 KNOBS = {
     "plackett-luce": DPO(),

@@ -9,7 +9,9 @@ import torch
 from algorithms_forest import compare, forest
 
 from tropism.algorithms.gold import GOLD
-from tropism.tensors.batch import Prediction, Tree, collate
+from tropism.tensors.batch import Prediction
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
 
 
 def equation_of(gold: GOLD, told: dict[str, float]):

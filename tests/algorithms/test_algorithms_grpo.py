@@ -9,8 +9,11 @@ import torch
 from algorithms_forest import Answer, answers, compare, filled, forest, off_trained, on_trained, run
 
 from tropism.algorithms.grpo import GRPO
-from tropism.tensors.batch import Batch, Prediction, Tree, collate
-from tropism.types import Selective, TropismError
+from tropism.errors import TropismError
+from tropism.protocols import Selective
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
 
 KNOBS = {
     "default": GRPO(),

@@ -10,7 +10,9 @@ import torch
 from algorithms_forest import answers, compare, filled, forest, on_trained
 
 from tropism.algorithms.kto import KTO
-from tropism.tensors.batch import Batch, Prediction, Tree, collate
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
 
 
 def sigmoid(x):

@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from tropism.algorithms.kwise import KWise
-from tropism.tensors.batch import Batch, Prediction, Ratio, Tree, collate
-from tropism.types import TropismError
+from tropism.errors import TropismError
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.collate import collate
+from tropism.tensors.ratio import Ratio
+from tropism.tensors.tree import Tree
 
 WORTH = torch.tensor([5.0, 3.0, 2.0, 4.0, 1.0, 9.0])  # scores are their logs
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from tropism.algorithms.nll import NLL
-from tropism.tensors.batch import Prediction, Tree, collate
+from tropism.tensors.batch import Prediction
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
 
 TREES = [
     Tree("a", (1,), ((2, 3, 4),), ((True, False, True),), (True,)),

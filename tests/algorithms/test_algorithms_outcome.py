@@ -19,8 +19,10 @@ from tropism.algorithms.awr import AWR
 from tropism.algorithms.grpo import GRPO
 from tropism.algorithms.ppo import PPO
 from tropism.algorithms.rloo import RLOO
-from tropism.tensors.batch import Batch, Prediction, Tree, collate
-from tropism.types import Algorithm
+from tropism.protocols import Algorithm
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
 
 Score = Callable[[tuple[int, ...]], float]
 

@@ -21,8 +21,11 @@ from algorithms_forest import (
 )
 
 from tropism.algorithms.ppo import PPO
-from tropism.tensors.batch import Batch, Prediction, Tree, collate, sum_by_completion
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.collate import collate
+from tropism.tensors.index import sum_by_completion
 from tropism.tensors.maths import k1
+from tropism.tensors.tree import Tree
 
 
 def credit_by_loops(ppo: PPO, groups: list[list[Answer]]) -> tuple[Numbers, Numbers]:

@@ -9,7 +9,9 @@ import torch
 from algorithms_forest import compare, forest, off_trained, on_trained
 
 from tropism.algorithms.rloo import RLOO
-from tropism.tensors.batch import Batch, Prediction, Tree, collate
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
 
 
 def equation_of(rloo: RLOO, told: dict[str, float]):

@@ -10,7 +10,9 @@ import torch
 from algorithms_forest import compare, filled, forest, off_trained
 
 from tropism.algorithms.vmpo import VMPO, temperature
-from tropism.tensors.batch import Prediction, Tree, collate
+from tropism.tensors.batch import Prediction
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
 
 
 def dual(eta: float, advantages: list[float], epsilon: float) -> float:

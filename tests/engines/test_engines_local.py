@@ -10,8 +10,9 @@ import torch
 from transformers import PreTrainedModel
 
 from tropism.engines.local import LocalEngine
+from tropism.errors import TropismError
 from tropism.text.chat import prompt_tokens, stop_tokens, text_of
-from tropism.types import Completion, Message, SamplingParams, TropismError
+from tropism.types import Completion, Message, SamplingParams
 
 ASK = (Message("user", "7 jours"),)
 PROMPTS = [ASK, (Message("user", "a much longer question about 31 hari"),), (Message("text", "7 days"),)]

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from tropism.engines.scripted import Scripted
-from tropism.types import Message, SamplingParams, TropismError
+from tropism.errors import TropismError
+from tropism.types import Message, SamplingParams
 
 
 def test_samples_take_the_answers_in_turn():

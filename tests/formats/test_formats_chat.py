@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tropism.errors import TropismError
 from tropism.formats.chat import Chat
-from tropism.types import Completion, Group, Message, TropismError
+from tropism.types import Completion, Group, Message
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="../shared/data is not there")

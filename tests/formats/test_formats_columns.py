@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tropism.errors import TropismError
 from tropism.formats.chat import Chat
 from tropism.formats.oasst import Oasst
 from tropism.formats.pairs import Pairs
@@ -15,8 +16,9 @@ from tropism.formats.prompts import Prompts
 from tropism.formats.ranked import Ranked
 from tropism.formats.text import Text
 from tropism.formats.thumbs import Thumbs
-from tropism.recipe import build
-from tropism.types import Format, Group, TropismError
+from tropism.protocols import Format
+from tropism.recipe.build import build
+from tropism.types import Group
 
 ANSWERS = [{"answer": "a", "rank": 1}, {"answer": "b", "rank": 2}]
 HI, YO = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from tropism.errors import TropismError
 from tropism.formats.oasst import Oasst
-from tropism.types import Group, TropismError
+from tropism.types import Group
 
 #  q ── a (rank 1) ── q2 ── d (rank 0), e (rank 1), f (no rank)
 #   ├── b (rank 0) ── q3 ── g

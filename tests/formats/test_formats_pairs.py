@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from tropism.errors import TropismError
 from tropism.formats.pairs import Pairs
-from tropism.types import Completion, Group, Judgment, Message, TropismError
+from tropism.types import Completion, Group, Judgment, Message
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "preferences" / "dpo_en.json.gz"
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from tropism.errors import TropismError
 from tropism.formats.parallel import Parallel
-from tropism.recipe import build
-from tropism.types import Completion, Format, Group, Message, TropismError
+from tropism.protocols import Format
+from tropism.recipe.build import build
+from tropism.types import Completion, Group, Message
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "multi30k"
 EN, FR = b"A dog.\nTwo cats.\nA bird.\n", b"Un chien.\nDeux chats.\nUn oiseau.\n"

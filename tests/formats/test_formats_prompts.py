@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tropism.errors import TropismError
 from tropism.formats.prompts import Prompts
-from tropism.recipe import build
-from tropism.types import Format, Group, Message, TropismError
+from tropism.protocols import Format
+from tropism.recipe.build import build
+from tropism.types import Group, Message
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="../shared/data is not there")

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tropism.errors import TropismError
 from tropism.formats.ranked import Ranked
-from tropism.types import Completion, Group, Judgment, Message, TropismError
+from tropism.types import Completion, Group, Judgment, Message
 
 
 def read(tmp_path: Path, *records: object) -> list[Group]:

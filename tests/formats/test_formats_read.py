@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tropism.errors import TropismError
 from tropism.formats.chat import Chat
 from tropism.formats.prompts import Prompts
 from tropism.formats.text import Text
-from tropism.recipe import build
-from tropism.types import Format, TropismError
+from tropism.protocols import Format
+from tropism.recipe.build import build
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tropism.errors import TropismError
 from tropism.formats.chat import Chat
 from tropism.formats.pairs import Pairs
 from tropism.formats.text import Text
 from tropism.formats.thumbs import Thumbs
-from tropism.types import Format, TropismError
+from tropism.protocols import Format
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 CELLS = ["plain", 'with "quotes"', "a, b", "two\nlines", "tab\there", " blanks ", "дней", '"', "x" * 200_000]

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from tropism.errors import TropismError
 from tropism.formats.thumbs import Thumbs
-from tropism.recipe import build
-from tropism.types import Completion, Format, Group, Judgment, Message, TropismError
+from tropism.protocols import Format
+from tropism.recipe.build import build
+from tropism.types import Completion, Group, Judgment, Message
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "preferences" / "kto_en.json.gz"
 

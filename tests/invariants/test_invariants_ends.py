@@ -20,10 +20,12 @@ from tropism.algorithms.ppo import PPO
 from tropism.algorithms.rloo import RLOO
 from tropism.algorithms.vmpo import VMPO
 from tropism.engines.local import LocalEngine
-from tropism.tensors.batch import Batch, Prediction, Tree, collate
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.collate import collate
+from tropism.tensors.encode import chunks, demonstration, tree
+from tropism.tensors.tree import Tree
 from tropism.text.chat import document_ends, stop_tokens
 from tropism.train.shaping import Moments, Shaping
-from tropism.train.trees import chunks, demonstration, tree
 from tropism.types import Completion, Group, Message, SamplingParams
 
 ASK, ANSWER = Message("user", "7 days"), Completion("7 jours")

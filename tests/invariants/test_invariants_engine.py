@@ -8,9 +8,9 @@ from transformers import PreTrainedModel
 
 from tropism.engines.local import LocalEngine
 from tropism.models.forward import predict_tokens
-from tropism.tensors.batch import collate
+from tropism.tensors.collate import collate
+from tropism.tensors.encode import tree
 from tropism.text.chat import prompt_tokens, stop_tokens
-from tropism.train.trees import tree
 from tropism.types import Completion, Group, Message, SamplingParams
 
 QUESTIONS = ("7", "19 hari", "How does one say 31 days in French and in Malay?", "x", "7 days and 9 days")

@@ -11,9 +11,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tropism.algorithms.kwise import KWise
+from tropism.models.folder import load_scalar, save
 from tropism.models.forward import predict_scores, predict_tokens, predict_values
-from tropism.models.store import load_scalar, save
-from tropism.tensors.batch import Batch, Prediction, Tree, by_completion, collate, passes, take_rows
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.collate import collate
+from tropism.tensors.index import by_completion
+from tropism.tensors.rows import passes, take_rows
+from tropism.tensors.tree import Tree
 
 
 def forest(prompts: tuple[int, ...] = (1, 9, 4), k: int = 3) -> list[Tree]:

@@ -25,7 +25,8 @@ from transformers import PreTrainedModel
 
 from tiny_recipe import CIRCLE, Kill, tropism
 from tropism.algorithms.nll import NLL
-from tropism.tensors.batch import Batch, collate
+from tropism.tensors.batch import Batch
+from tropism.tensors.collate import collate
 from tropism.train.loop import Learner, NotFinite
 from tropism.train.optim import Optim
 from two_ranks import tropism_on_two, two_ranks

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tiny_recipe import CIRCLE, COARSE, METHODS, PREFIX, Kill, start, weights
-from tropism.store.run import latest
+from tropism.store.folder import latest
 
 EVERY_STEP = ("--checkpoint-s", 0)
 STAGES = ("tokenizer", "base", "sft", "samples", "rankings", "reward", "ppo", "evaluation")

@@ -26,12 +26,16 @@ from tropism.algorithms.nll import NLL
 from tropism.algorithms.ppo import PPO
 from tropism.algorithms.rloo import RLOO
 from tropism.algorithms.vmpo import VMPO
-from tropism.models.store import load_scalar, save
-from tropism.tensors.batch import Batch, Tree, collate, total
+from tropism.models.folder import load_scalar, save
+from tropism.protocols import Algorithm
+from tropism.tensors.batch import Batch
+from tropism.tensors.collate import collate
+from tropism.tensors.ratio import total
+from tropism.tensors.tree import Tree
 from tropism.train.loop import ROLE, Learner
 from tropism.train.optim import Optim
 from tropism.train.rollouts import annotate
-from tropism.types import Algorithm, SamplingParams
+from tropism.types import SamplingParams
 
 ALGORITHMS = [
     NLL(),

@@ -12,8 +12,9 @@ from tropism.formats.phrasebook import Phrasebook
 from tropism.judges.annotator import Annotator
 from tropism.phrasebook.demonstrations import demonstrate, mistype
 from tropism.phrasebook.quality import quality
-from tropism.recipe import build
-from tropism.types import Completion, Group, Judge
+from tropism.protocols import Judge
+from tropism.recipe.build import build
+from tropism.types import Completion, Group
 
 
 def _group(texts: list[str], target: str | None = "26 jours", identity: str = "g") -> Group:

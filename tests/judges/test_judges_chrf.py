@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tropism.judges.chrf import ChrF
-from tropism.recipe import build
-from tropism.types import Completion, Group, Judge, Judgment
+from tropism.protocols import Judge
+from tropism.recipe.build import build
+from tropism.types import Completion, Group, Judgment
 
 
 def scores(target: str | None, *said: str) -> tuple[float | None, ...]:

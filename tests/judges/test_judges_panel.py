@@ -13,14 +13,18 @@ import numpy as np
 import pytest
 
 from tiny_recipe import BASE, RANKINGS, SAMPLES, SFT, TOKENIZER, tropism
+from tropism.errors import TropismError
 from tropism.judges.panel import Member, Panel
 from tropism.judges.reward_model import RewardModel
 from tropism.judges.verifier import Verifier
-from tropism.recipe import bind, build, parse, refs
-from tropism.store import groups as store
+from tropism.protocols import Judge
+from tropism.recipe.build import build
+from tropism.recipe.read import parse
+from tropism.recipe.refs import bind, refs
 from tropism.store.fingerprint import fingerprint
-from tropism.store.run import latest
-from tropism.types import Artifact, Completion, Group, Judge, Judgment, Message, TropismError
+from tropism.store.folder import latest
+from tropism.store.groups import GROUPS_FILE, read_groups, write_groups
+from tropism.types import Artifact, Completion, Group, Judgment, Message
 
 
 def length(completion: str) -> float:
@@ -43,7 +47,7 @@ LENGTH, VOWELS = (3.0, 2**0.5), (1.0, 1.2**0.5)
 
 @pytest.fixture
 def samples(tmp_path: Path) -> str:
-    store.write(CALIBRATION, tmp_path / store.FILE)
+    write_groups(CALIBRATION, tmp_path / GROUPS_FILE)
     return str(tmp_path)
 
 
@@ -93,7 +97,7 @@ def test_where_one_member_abstains_the_panel_does(samples: str) -> None:
 
 
 def test_what_a_member_abstains_on_is_left_out_of_its_scale(tmp_path: Path) -> None:
-    store.write([*CALIBRATION, group(3, "?", "??")], tmp_path / store.FILE)
+    write_groups([*CALIBRATION, group(3, "?", "??")], tmp_path / GROUPS_FILE)
     alone = Panel((Member(Verifier(vowels)),), str(tmp_path))
     (said,) = alone.judge([group(9, "aeiou")])
     assert said.scores == pytest.approx([4 / VOWELS[1]])
@@ -111,7 +115,7 @@ def test_an_ordinal_member_makes_an_ordinal_panel(samples: str) -> None:
 
 
 def test_calibration_takes_as_many_groups_as_it_is_told_spread_evenly_and_once(tmp_path: Path) -> None:
-    store.write([group(n, "x" * n, "y" * (n + 1)) for n in range(10)], tmp_path / store.FILE)
+    write_groups([group(n, "x" * n, "y" * (n + 1)) for n in range(10)], tmp_path / GROUPS_FILE)
     seen: list[str] = []
 
     class Counting:
@@ -230,7 +234,7 @@ def test_an_ensemble_is_reward_stages_of_other_ids(tmp_path: Path) -> None:
     said = tropism("run", tmp_path / "r.toml", "--out", tmp_path / "run")
     assert said.code == 0, said.err
     out = {id: folder / "out" for id, folder in latest(tmp_path / "run").items()}
-    groups = list(store.read(out["samples"]))
+    groups = list(read_groups(out["samples"]))
     names = ("reward_a", "reward_b", "reward_c")
     each = np.array([[s for j in RewardModel(str(out[n])).judge(groups) for s in j.scores] for n in names])
     spread = each.std(axis=1)

@@ -15,9 +15,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from tropism.errors import TropismError
 from tropism.judges.reward_model import RewardModel
-from tropism.models.store import load_scalar, save
-from tropism.types import Completion, Group, Message, TropismError
+from tropism.models.folder import load_scalar, save
+from tropism.types import Completion, Group, Message
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2"])

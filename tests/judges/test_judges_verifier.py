@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 
+from tropism.errors import TropismError
 from tropism.judges.verifier import Verifier
 from tropism.phrasebook.quality import quality
-from tropism.types import Completion, Group, Judgment, Message, TropismError
+from tropism.types import Completion, Group, Judgment, Message
 
 GROUP = Group(
     "g", (Message("user", "2 + 2?"),), (Completion("4"), Completion("five"), Completion("")), (), "4", {"kind": "sum"}

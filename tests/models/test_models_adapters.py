@@ -17,15 +17,18 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tropism.engines.local import LocalEngine
-from tropism.models import adapters, store
+from tropism.errors import TropismError
+from tropism.models import adapters
+from tropism.models import folder as folders
 from tropism.models.adapters import Adapter, base_of, load_trained, trained_state
+from tropism.models.folder import config_of, frozen_base, frozen_lm, frozen_scalar, load_lm, load_scalar, save
 from tropism.models.forward import predict_scores, predict_tokens, predict_values
 from tropism.models.masks import takes_trees
-from tropism.models.store import config_of, frozen_base, frozen_lm, frozen_scalar, load_lm, load_scalar, save
 from tropism.models.weights import Weights
-from tropism.recipe import build
-from tropism.tensors.batch import Tree, collate
-from tropism.types import Message, SamplingParams, TropismError
+from tropism.recipe.build import build
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
+from tropism.types import Message, SamplingParams
 
 LORA = Weights(adapter=Adapter(r=4, alpha=8))
 TREE = Tree("g", (7, 8, 9), ((10, 11, 12), (13,)), ((True,) * 3, (True,)), (True, True))
@@ -178,7 +181,7 @@ def test_a_base_is_held_as_long_as_it_is_used_and_read_again_if_it_changes(
     assert not torch.allclose(said(LORA.freeze_lm(llama_base)), said(policy), atol=1e-2)
     del policy
     gc.collect()
-    assert not [key for key in store._BASES if llama_base in str(key)]
+    assert not [key for key in folders._BASES if llama_base in str(key)]
 
 
 def test_a_checkpoint_holds_the_adapter_only_and_gives_it_back(llama_base: str):

@@ -12,7 +12,9 @@ from transformers import PreTrainedModel
 from tropism.models import forward
 from tropism.models.forward import predict_tokens
 from tropism.models.masks import takes_trees
-from tropism.tensors.batch import Batch, Prediction, Tree, collate
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
 from tropism.types import SamplingParams
 
 TREES = [

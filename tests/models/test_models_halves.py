@@ -9,10 +9,12 @@ import torch
 from transformers import AutoModelForCausalLM, BertConfig, FalconH1Config, PreTrainedModel, RecurrentGemmaConfig
 
 from tropism.engines.local import LocalEngine
+from tropism.errors import TropismError
 from tropism.models.forward import predict_tokens
 from tropism.models.halves import backbone
-from tropism.tensors.batch import Tree, collate
-from tropism.types import Message, SamplingParams, TropismError
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
+from tropism.types import Message, SamplingParams
 
 TREES = [Tree("a", (5, 6, 7, 8), ((8, 9, 10, 11), (12,)), ((True,) * 4, (True,)), (True,) * 2)]
 SMALL: dict[str, Any] = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}

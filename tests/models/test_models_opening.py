@@ -17,15 +17,17 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from tropism import recipe as recipes
 from tropism.engines.local import LocalEngine
+from tropism.errors import TropismError
+from tropism.models.folder import check_taken, frozen_lm, load_lm, load_scalar, save
 from tropism.models.forward import predict_scores, predict_tokens
-from tropism.models.store import check_taken, frozen_lm, load_lm, load_scalar, save
 from tropism.plan import plan
-from tropism.tensors.batch import Tree, collate
+from tropism.recipe.read import load
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
 from tropism.text.chat import stop_tokens
-from tropism.text.tokenizer import train
-from tropism.types import Message, SamplingParams, TropismError
+from tropism.text.tokenizer import train_tokenizer
+from tropism.types import Message, SamplingParams
 
 ASK = (Message("user", "7 jours"),)
 TREE = Tree("g", (7, 8, 9), ((10, 11, 12), (13,)), ((True,) * 3, (True,)), (True, True))
@@ -77,9 +79,9 @@ def test_what_is_tied_or_new_by_right_is_not_missed(folder: Path):
 
 def test_a_reward_model_is_no_language_model(folder: Path, words):
     save(load_scalar(folder), words, folder.parent / "rm")
-    for load in (load_lm, frozen_lm):
+    for opened in (load_lm, frozen_lm):
         with pytest.raises(TropismError, match="is a reward model, which has a score in place of an LM head"):
-            load(folder.parent / "rm")
+            opened(folder.parent / "rm")
 
 
 def test_weights_that_are_not_numbers_are_named(folder: Path):
@@ -134,7 +136,7 @@ def test_engine_and_trainer_spread_the_same_probability(padded: Path, words):
 
 
 def test_a_tokenizer_of_a_larger_vocabulary_is_refused(folder: Path):
-    train([f"{chr(97 + n % 26)}{chr(97 + n // 26)}ing " * 9 for n in range(676)], 400).save_pretrained(folder)
+    train_tokenizer([f"{chr(97 + n % 26)}{chr(97 + n // 26)}ing " * 9 for n in range(676)], 400).save_pretrained(folder)
     with pytest.raises(TropismError, match=r"the tokenizer has the token \d+ and the model .* knows \d+ tokens"):
         load_lm(folder)
 
@@ -201,4 +203,4 @@ def test_a_model_that_cannot_be_taken_is_refused_when_the_recipe_is_planned(fold
             f'data = {{ kind = "chat", path = "{chats}" }}\n'
         )
         with pytest.raises(TropismError, match=rf"sft\.model: .*{said}"):
-            plan(recipes.load(recipe), tmp_path / "run")
+            plan(load(recipe), tmp_path / "run")

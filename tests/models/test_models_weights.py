@@ -9,13 +9,15 @@ import torch
 from transformers import PreTrainedModel
 
 from tropism.engines.local import LocalEngine
+from tropism.errors import TropismError
 from tropism.models import weights
 from tropism.models.adapters import Adapter, trained_state
+from tropism.models.folder import save
 from tropism.models.forward import predict_scores, predict_tokens, predict_values
-from tropism.models.store import save
 from tropism.models.weights import Weights, has_bfloat16, recompute
-from tropism.tensors.batch import Tree, collate
-from tropism.types import Message, SamplingParams, TropismError
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
+from tropism.types import Message, SamplingParams
 
 BATCH = collate([Tree("g", (7, 8, 9), ((10, 11, 12), (13,)), ((True,) * 3, (True,)), (True, True))])
 LORA = Adapter(r=4, alpha=8)

@@ -11,11 +11,13 @@ from collections import Counter
 
 import pytest
 
+from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
 from tropism.phrasebook.phrases import COMBINATORIAL, LANGUAGES, countries, make
-from tropism.recipe import build
-from tropism.stages._train import held_out
-from tropism.types import Format, Group, TropismError, group_from_json, to_json
+from tropism.protocols import Format
+from tropism.recipe.build import build
+from tropism.stages._read import held_out
+from tropism.types import Group, group_from_json, to_json
 
 PARTS = {"documents": 30_000, "demonstrations": 6_000, "prompts": 1_200, "held_out": 300, "glossary": 300}
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from report_runs import BOOK, FACTS, evaluation, figure, finish, make_run, plan
 
+from tropism.errors import TropismError
 from tropism.report.build import build, write
 from tropism.store import files
-from tropism.types import TropismError
 
 STAGES = ["tokenizer", "base", "sft", "samples", "rankings", "reward", "ppo", "evaluation"]
 

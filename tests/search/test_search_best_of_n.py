@@ -6,14 +6,15 @@ import math
 
 import pytest
 
+from tropism.asking.search import drive
 from tropism.engines.scripted import Scripted
+from tropism.errors import TropismError
 from tropism.judges.annotator import Annotator
 from tropism.judges.verifier import Verifier
-from tropism.recipe import build
-from tropism.search._best import best
-from tropism.search._drive import drive
+from tropism.protocols import Search
+from tropism.recipe.build import build
 from tropism.search.best_of_n import BestOfN
-from tropism.types import Completion, Group, Judgment, Message, Rate, Sample, SamplingParams, Search, TropismError
+from tropism.types import Completion, Group, Judgment, Message, Rate, Sample, SamplingParams
 
 PARAMS = SamplingParams(n=99, max_tokens=7, seed=3)
 
@@ -82,6 +83,11 @@ def test_a_recipe_finds_it() -> None:
         build(Search, "best_of", "search")
 
 
+def best(group: Group, judge: str) -> Group | None:
+    judgment = group.judgment(judge)
+    return None if judgment is None or judgment.best is None else group.only(judgment.best)
+
+
 @pytest.mark.parametrize(
     ("scores", "text"),
     [
@@ -95,7 +101,7 @@ def test_a_recipe_finds_it() -> None:
 )
 def test_the_best_judged_is_kept(scores: tuple[float | None, ...], text: str) -> None:
     kept = best(judged(*scores), "rm")
-    assert kept is not None and [c.text for c in kept.completions] == [text]
+    assert kept and [c.text for c in kept.completions] == [text]
     assert kept.judgments == (Judgment("rm@1", (scores[int(text)],)),)
     assert (kept.id, kept.prompt, kept.target, kept.meta) == ("g", (Message("user", "?"),), "t", {"a": 1})
 
@@ -124,10 +130,10 @@ def test_the_newest_judgment_by_that_name_chooses_and_all_are_kept() -> None:
 
 def test_a_judge_that_has_not_looked_is_named() -> None:
     with pytest.raises(TropismError, match=r"group g has no judgment by 'truth' \(it has: rm\): name one of those"):
-        best(judged(1.0), "truth")
+        judged(1.0).judged("truth")
 
 
 def test_scores_that_do_not_fit_the_completions_are_refused() -> None:
     group = Group("g", (), (Completion("a"),), (Judgment("rm", (1.0, 2.0)),))
     with pytest.raises(TropismError, match="group g: rm gave 2 scores for 1 completions"):
-        best(group, "rm")
+        group.judged("rm")

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tropism.models.store import save
+from tropism.models.folder import save
 from tropism.store.progress import Reporter
 from tropism.store.run import Run
 

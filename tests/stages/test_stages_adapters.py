@@ -12,16 +12,17 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tiny_recipe import tropism
+from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
 from tropism.models.adapters import Adapter
-from tropism.models.store import load_lm, save
-from tropism.recipe import parse
+from tropism.models.folder import load_lm, save
+from tropism.recipe.read import parse
 from tropism.stages.pretrain import Pretrain
 from tropism.stages.sft import SFT
+from tropism.store.folder import done, read_metrics
 from tropism.store.progress import Reporter
-from tropism.store.run import Run, done, read_metrics, run_recipe
+from tropism.store.run import Run, run_recipe
 from tropism.train.optim import Optim
-from tropism.types import TropismError
 
 DATA = Phrasebook("demonstrations", count=40)
 LORA = Adapter(r=4, alpha=8)

@@ -10,18 +10,21 @@ from typing import Any
 
 import pytest
 
+from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
 from tropism.judges.verifier import Verifier
+from tropism.protocols import Judge
 from tropism.report.comparison import compare, methods
 from tropism.report.read import read
 from tropism.stages._probe import Probe
-from tropism.stages.best_of_n import BestOfN
+from tropism.stages.best_of_n import BestOfNCurve
 from tropism.stages.rl import RL
-from tropism.store import groups as store
-from tropism.store.run import Run, done, read_metrics
-from tropism.text import tokenizer
+from tropism.store.folder import done, read_metrics
+from tropism.store.groups import read_groups
+from tropism.store.run import Run
 from tropism.text.chat import prompt_tokens
-from tropism.types import Completion, Group, Judge, Judgment, SamplingParams, TropismError
+from tropism.text.tokenizer import load_tokenizer
+from tropism.types import Completion, Group, Judgment, SamplingParams
 
 N = 5
 ASKED = Phrasebook("held_out", count=6)
@@ -68,14 +71,14 @@ class Reader:
 
 
 def test_every_n_by_enumeration(run: Run, model_folder: str) -> None:
-    out = run(BestOfN(model_folder, ASKED, Reader(JUDGE), TRUTH, SAMPLING), "search")
-    groups, lines = list(store.read(out)), read_metrics(out.parent)
+    out = run(BestOfNCurve(model_folder, ASKED, Reader(JUDGE), TRUTH, SAMPLING), "search")
+    groups, lines = list(read_groups(out)), read_metrics(out.parent)
     scored = [([coarse(t) for t in row], [worth(t) for t in row]) for row in texts(groups)]
     assert any(None in s for s, _ in scored) and any(None in t for _, t in scored)
     assert any(len(set(s)) < len(s) for s, _ in scored)  # ties
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
     tokens = sum(len(c.tokens or ()) for g in groups for c in g.completions)
-    words = tokenizer.load(model_folder)
+    words = load_tokenizer(model_folder)
     prompts = sum(len(prompt_tokens(words, g.prompt)) for g in groups)
     for n, line in enumerate(lines, 1):
         expected = {
@@ -97,18 +100,18 @@ def test_every_n_by_enumeration(run: Run, model_folder: str) -> None:
 
 
 def test_without_truth_there_is_none(run: Run, model_folder: str) -> None:
-    out = run(BestOfN(model_folder, ASKED, JUDGE, sampling=SAMPLING), "search")
+    out = run(BestOfNCurve(model_folder, ASKED, JUDGE, sampling=SAMPLING), "search")
     assert all(set(line["by_prompt"]) == {"reward", "kl"} for line in read_metrics(out.parent))
 
 
 def test_another_seed_other_samples(run: Run, model_folder: str) -> None:
-    stage = BestOfN(model_folder, ASKED, JUDGE, sampling=SAMPLING)
-    one, two = (list(store.read(run(stage, id))) for id in ("search-1", "search-2"))
+    stage = BestOfNCurve(model_folder, ASKED, JUDGE, sampling=SAMPLING)
+    one, two = (list(read_groups(run(stage, id))) for id in ("search-1", "search-2"))
     assert texts(one) != texts(two)
 
 
 def test_a_second_try_leaves_no_line_of_the_first(run: Run, model_folder: str) -> None:
-    stage = BestOfN(model_folder, ASKED, JUDGE, TRUTH, SAMPLING)
+    stage = BestOfNCurve(model_folder, ASKED, JUDGE, TRUTH, SAMPLING)
     folder = run(stage, "search").parent
     first = (folder / "metrics.jsonl").read_bytes()
     (folder / "DONE").unlink()  # as if it was killed at its end
@@ -118,7 +121,7 @@ def test_a_second_try_leaves_no_line_of_the_first(run: Run, model_folder: str) -
 
 def test_greedy_is_refused() -> None:
     with pytest.raises(TropismError, match=r"best_of_n.sampling.temperature = 0 gives n times the same"):
-        BestOfN("m", ASKED, JUDGE, sampling=SamplingParams(temperature=0))
+        BestOfNCurve("m", ASKED, JUDGE, sampling=SamplingParams(temperature=0))
 
 
 def test_it_can_be_compared_with_a_method_that_is_probed(run: Run, model_folder: str) -> None:
@@ -131,7 +134,7 @@ def test_it_can_be_compared_with_a_method_that_is_probed(run: Run, model_folder:
     probe = Probe(ASKED, judge, judge, every=10**6, sampling=many)
     settings: dict[str, Any] = {"rounds": 1, "prompts_per_round": 2, "sampling": SamplingParams(n=2, max_tokens=6)}
     run(RL(policy=model_folder, prompts=ASKED, judge=judge, probe=probe, **settings), "ppo")
-    run(BestOfN(model_folder, ASKED, judge, judge, many), "search")
+    run(BestOfNCurve(model_folder, ASKED, judge, judge, many), "search")
     trained, search = methods(read(run.folder))
     assert (trained.name, trained.at_answers, search.name, search.at_answers) == ("ppo", False, "search", True)
     assert trained.start == search.start and trained.judge == search.judge

@@ -11,21 +11,23 @@ import pytest
 from transformers import AutoTokenizer
 
 from tropism.engines.local import LocalEngine
+from tropism.errors import TropismError
 from tropism.formats.pairs import Pairs
 from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.prompts import Prompts
 from tropism.stages.collect import Collect
-from tropism.store import groups as store
+from tropism.store.folder import done
+from tropism.store.groups import read_groups
 from tropism.store.progress import Reporter
-from tropism.store.run import Run, done
-from tropism.types import Group, SamplingParams, TropismError
+from tropism.store.run import Run
+from tropism.types import Group, SamplingParams
 
 ASKED = Phrasebook("prompts", count=10)
 SAMPLING = SamplingParams(n=3, max_tokens=6)
 
 
 def collected(run: Run, id: str = "samples", **settings: Any) -> list[Group]:
-    return list(store.read(run(Collect(**{"prompts": ASKED, "sampling": SAMPLING, **settings}), id)))
+    return list(read_groups(run(Collect(**{"prompts": ASKED, "sampling": SAMPLING, **settings}), id)))
 
 
 def texts(groups: list[Group]) -> list[list[str]]:
@@ -34,7 +36,7 @@ def texts(groups: list[Group]) -> list[list[str]]:
 
 def test_each_prompt_has_its_completions(run: Run, model_folder: str) -> None:
     out = run(Collect(model_folder, ASKED, SAMPLING), "samples")
-    groups, asked = list(store.read(out)), list(ASKED.groups())
+    groups, asked = list(read_groups(out)), list(ASKED.groups())
     assert [(g.id, g.prompt, g.target) for g in groups] == [(g.id, g.prompt, g.target) for g in asked]
     words = AutoTokenizer.from_pretrained(model_folder)
     answers = [c for g in groups for c in g.completions]

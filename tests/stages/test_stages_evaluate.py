@@ -15,18 +15,20 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.prompts import Prompts
 from tropism.judges.verifier import Verifier
-from tropism.models.store import Architecture, create, save
+from tropism.models.architecture import Architecture, create
+from tropism.models.folder import save
 from tropism.search.best_of_n import BestOfN
 from tropism.stages.evaluate import Evaluate
 from tropism.stages.reward import HELD_OUT
-from tropism.store import groups as store
+from tropism.store.groups import read_groups, write_groups
 from tropism.store.progress import Reporter
 from tropism.store.run import Run
-from tropism.text.tokenizer import train
-from tropism.types import Completion, Group, Judgment, Message, SamplingParams, TropismError
+from tropism.text.tokenizer import train_tokenizer
+from tropism.types import Completion, Group, Judgment, Message, SamplingParams
 
 ASKED = Phrasebook("held_out", count=12)
 SAMPLING = SamplingParams(n=3, max_tokens=6)
@@ -55,7 +57,7 @@ def evaluated(run: Run, model_folder: str, other_folder: str) -> Path:
 def test_figures_are_those_of_the_answers(evaluated: Path) -> None:
     found = figures(evaluated)
     assert found["over"] == "sft" and list(found["models"]) == ["base", "sft", "ppo"]
-    answers = {name: list(store.read(evaluated / f"{name}.parquet")) for name in found["models"]}
+    answers = {name: list(read_groups(evaluated / f"{name}.parquet")) for name in found["models"]}
     for name, said in found["models"].items():
         groups = answers[name]
         assert (said["n"], said["samples"]) == (12, 3)
@@ -109,7 +111,7 @@ def test_kl_is_the_mean_log_ratio_of_the_samples(evaluated: Path, model_folder: 
     words = AutoTokenizer.from_pretrained(model_folder)
     there, here = (AutoModelForCausalLM.from_pretrained(p).eval() for p in (other_folder, model_folder))
     ratios = []
-    for group in store.read(evaluated / "ppo.parquet"):
+    for group in read_groups(evaluated / "ppo.parquet"):
         asked = [{"role": m.role, "content": m.content} for m in group.prompt]
         prompt = words.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"]
         for completion in group.completions:
@@ -165,7 +167,7 @@ def marked(id: str, reward: tuple[float, ...], truth: tuple[float | None, ...], 
 
 
 def test_the_reward_model_is_measured_on_its_held_out_groups(run: Run, model_folder: str, tmp_path: Path) -> None:
-    store.write([marked("a", (3.0, 2.0), (1.0, 0.0), (1, 2))], tmp_path / HELD_OUT)
+    write_groups([marked("a", (3.0, 2.0), (1.0, 0.0), (1, 2))], tmp_path / HELD_OUT)
     out = run(Evaluate({"sft": model_folder}, ASKED, reward=str(tmp_path), sampling=SAMPLING))
     assert figures(out)["reward_model"]["pair_accuracy"]["value"] == 1.0
     wrong = Evaluate({"sft": model_folder}, ASKED, reward=str(tmp_path), against="people", sampling=SAMPLING)
@@ -195,7 +197,7 @@ def test_metrics_score_all_answers_together(run: Run, model_folder: str) -> None
     measured = {"bleu_greedy", "bleu_sampled", "chrf_greedy", "chrf_sampled", "signatures"}
     assert said.keys() - plain.keys() == measured
     assert [s.split("|")[0] for s in said["signatures"]] == ["BLEU", "chrF2"]
-    groups = list(store.read(out / "sft.parquet"))
+    groups = list(read_groups(out / "sft.parquet"))
     right = [(g.target or "").strip() for g in groups]
     greedy = [row["models"]["sft"]["greedy"].strip() for row in found["answers"]]
     sampled = [[g.completions[n].text.strip() for g in groups] for n in range(3)]
@@ -247,7 +249,7 @@ def test_the_judge_may_see_the_reference_and_the_proxy_is_shown_the_same_answers
         )
     )
     assert len(seen) == 12 * (1 + 3) and all(target for _, target in seen)
-    groups = list(store.read(out / "sft.parquet"))
+    groups = list(read_groups(out / "sft.parquet"))
     assert [[j.judge for j in g.judgments] for g in groups] == [["truth", "proxy"]] * 12
 
 
@@ -258,7 +260,7 @@ def test_a_search_chooses_by_the_proxy(run: Run, model_folder: str) -> None:
     stage = Evaluate(models, ASKED, TRUTH, proxy, sampling=SAMPLING, searches={"best": BestOfN(4)})
     out = run(stage)
     found = figures(out)["models"]
-    alone, best = (list(store.read(out / f"{name}.parquet")) for name in models)
+    alone, best = (list(read_groups(out / f"{name}.parquet")) for name in models)
     assert [len(g.completions) for g in best] == [3] * 12
     mean = {n: np.mean([len(c.text) for g in gs for c in g.completions]) for n, gs in (("sft", alone), ("best", best))}
     assert mean["best"] > mean["sft"]
@@ -294,7 +296,7 @@ def test_greedy_answers_have_no_kl(run: Run, model_folder: str, other_folder: st
 @pytest.fixture
 def foreign_folder(tmp_path: Path) -> str:
     """A model with a tokenizer of its own, and a chat template."""
-    own = train([f"{n} weeks, {n} semaines\n" for n in range(100)], 290)
+    own = train_tokenizer([f"{n} weeks, {n} semaines\n" for n in range(100)], 290)
     save(create(Architecture("llama", 32, 1, 2, context=128), own, 0), own, tmp_path / "foreign")
     return str(tmp_path / "foreign")
 
@@ -306,7 +308,7 @@ def test_models_of_other_tokenizers_have_all_but_a_kl(run: Run, model_folder: st
     assert said["left_out"] == {"kl_to_sft": "its tokens are not those of sft"} and "kl_to_sft" not in said
     expected = {"quality", "reward", "win_over_sft", "bleu_sampled", "exact_sampled", "tokens", "stop_rate"}
     assert expected <= said.keys()
-    groups = list(store.read(out / "foreign.parquet"))
+    groups = list(read_groups(out / "foreign.parquet"))
     scores = [likeness(c.text, g.target or "") for g in groups for c in g.completions]
     assert said["quality"]["value"] == pytest.approx(np.mean(scores), abs=1e-4)
     assert (

@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
+from tropism.errors import TropismError
 from tropism.formats.pairs import Pairs
 from tropism.formats.phrasebook import Phrasebook
 from tropism.judges.annotator import Annotator
 from tropism.judges.verifier import Verifier
 from tropism.stages.label import Label
-from tropism.store import groups as store
-from tropism.store.run import Run, done
-from tropism.types import Completion, Group, Judgment, TropismError
+from tropism.store.folder import done
+from tropism.store.groups import GROUPS_FILE, read_groups, write_groups
+from tropism.store.run import Run
+from tropism.types import Completion, Group, Judgment
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def answered(tmp_path: Path) -> str:
         for g in Phrasebook("prompts", count=100).groups()
     ]
     (tmp_path / "answered").mkdir()
-    store.write(groups, tmp_path / "answered" / store.FILE)
+    write_groups(groups, tmp_path / "answered" / GROUPS_FILE)
     return str(tmp_path / "answered")
 
 
@@ -41,7 +43,7 @@ def facts(out: Path) -> dict[str, Any]:
 def test_each_judge_looks_at_each_group(run: Run, answered: str) -> None:
     truth = Verifier(lambda completion, target: float(completion == target), "truth")
     out = run(Label(answered, judges=(Annotator(noise=0.0), truth), test=0.3))
-    groups = list(store.read(out))
+    groups = list(read_groups(out))
     assert [[j.judge for j in g.judgments] for g in groups] == [["annotator@1", "truth"]] * 100
     assert all(g.judgment("truth") == Judgment("truth", (0.0, 1.0, 0.0)) for g in groups)
     for group in groups:
@@ -61,7 +63,7 @@ def test_each_judge_looks_at_each_group(run: Run, answered: str) -> None:
 def test_an_abstention_is_kept_and_counted(run: Run, answered: str) -> None:
     judge = Verifier(lambda completion, target: None if "a" in (target or "") else 1.0)
     out = run(Label(answered, judges=(judge,)))
-    silent = [g for g in store.read(out) if g.judgments[0].scores == (None, None, None)]
+    silent = [g for g in read_groups(out) if g.judgments[0].scores == (None, None, None)]
     assert facts(out)["unjudged_groups"] == len(silent) > 0
     assert all("a" in (g.target or "") for g in silent)
 
@@ -76,7 +78,7 @@ def test_when_no_judge_can_tell_it_is_refused(run: Run, answered: str) -> None:
 def test_data_that_come_with_judgments_need_no_judge(run: Run, tmp_path: Path) -> None:
     records = [{"prompt": f"p{n}", "chosen": "b", "rejected": "c"} for n in range(20)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    groups = list(store.read(run(Label(data=Pairs(str(tmp_path / "pairs.jsonl"))))))
+    groups = list(read_groups(run(Label(data=Pairs(str(tmp_path / "pairs.jsonl"))))))
     assert all(g.judgments[0].scores == (1.0, 0.0) for g in groups) and len(groups) == 20
 
 

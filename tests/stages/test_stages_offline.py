@@ -16,20 +16,22 @@ from tropism.algorithms.awr import AWR
 from tropism.algorithms.dpo import DPO
 from tropism.algorithms.grpo import GRPO
 from tropism.algorithms.kto import KTO
+from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.thumbs import Thumbs
 from tropism.judges.verifier import Verifier
-from tropism.models.store import load_lm, save
+from tropism.models.folder import load_lm, save
 from tropism.stages.collect import Collect
 from tropism.stages.label import Label
 from tropism.stages.offline import Offline, judged_tree, mismatched, scored
-from tropism.store import groups as store
-from tropism.store.run import Run, done, read_metrics
-from tropism.tensors.batch import Tree
-from tropism.text import tokenizer
+from tropism.store.folder import done, read_metrics
+from tropism.store.groups import GROUPS_FILE, read_groups, write_groups
+from tropism.store.run import Run
+from tropism.tensors.tree import Tree
 from tropism.text.chat import completion_tokens, prompt_tokens
+from tropism.text.tokenizer import load_tokenizer
 from tropism.train.optim import Optim
-from tropism.types import Completion, Group, Judgment, Message, SamplingParams, TropismError
+from tropism.types import Completion, Group, Judgment, Message, SamplingParams
 
 STEADY = Optim(lr=3e-3, schedule="constant", warmup=0.0)
 
@@ -66,7 +68,7 @@ def test_a_judge_that_only_orders_gives_thumbs_above_the_median() -> None:
 def test_who_compares_needs_two_scored_completions_of_a_prompt(run: Run, tmp_path: Path, model_folder: str) -> None:
     said = Judgment("j", (1.0, None))
     lone = [Group(f"{n}", (Message("user", "?"),), (Completion("a"), Completion("b")), (said,)) for n in range(4)]
-    store.write(lone, tmp_path / store.FILE)
+    write_groups(lone, tmp_path / GROUPS_FILE)
     with pytest.raises(TropismError, match="AWR compares the completions of a prompt, and no group has two that 'j'"):
         run(stage(model_folder, str(tmp_path), "j", algorithm=AWR()))
 
@@ -140,13 +142,13 @@ def sampled(run: Run, model_folder: str) -> str:
 
 def groups(run: Run, split: str = "train") -> list[Group]:
     (folder,) = run.folder.glob("label-*")
-    return [g for g in store.read(folder / "out") if g.meta["split"] == split]
+    return [g for g in read_groups(folder / "out") if g.meta["split"] == split]
 
 
 def test_tokens_are_counted_and_the_test_groups_stay_out(run: Run, model_folder: str, sampled: str) -> None:
     train, test = groups(run), groups(run, "test")
     assert len(train) + len(test) == 24 and len(test) > 2
-    words = tokenizer.load(model_folder)
+    words = load_tokenizer(model_folder)
     generated = sum(len(c.tokens or ()) for g in train for c in g.completions)
     prompts = sum(len(prompt_tokens(words, g.prompt)) for g in train)
     out = run(stage(model_folder, sampled, "l", groups_per_step=len(train), passes=2.0))
@@ -164,7 +166,7 @@ def test_a_judge_that_reads_and_an_old_policy_are_paid_for(run: Run, model_folde
     path = run.folder / "read"
     path.mkdir()
     read = [replace(g, judgments=(*g.judgments, Judgment("m", g.judgments[0].scores, tokens=10))) for g in groups(run)]
-    store.write(read, path / store.FILE)
+    write_groups(read, path / GROUPS_FILE)
     out = run(stage(model_folder, str(path), "m", algorithm=GRPO(), groups_per_step=len(read)))
     tokens = facts(out)["tokens_trained"]
     assert facts(out)["tokens_spent"] == (1 + 2 + 3) * tokens + 10 * len(read)
@@ -189,7 +191,7 @@ def test_dpo_learns_the_order(run: Run, model_folder: str, sampled: str) -> None
     assert first["pair_accuracy"] == 0.0 and first["margin"] == pytest.approx(0.0, abs=1e-4)  # still the reference
     assert last["loss"] < 0.5 * first["loss"] and last["pair_accuracy"] > 0.95 and last["margin"] > 1.0
     before, after = load_lm(model_folder), load_lm(out)
-    words, right, pairs = tokenizer.load(model_folder), 0, 0
+    words, right, pairs = load_tokenizer(model_folder), 0, 0
     for g in groups(run):
         change = [logprob(after, words, g, c) - logprob(before, words, g, c) for c in g.completions]
         scores = [s or 0.0 for s in g.judgments[0].scores]
@@ -237,7 +239,7 @@ def test_kto_learns_from_thumbs(run: Run, model_folder: str, thumbs: str) -> Non
     assert lines[0]["baseline"] == pytest.approx(0.0, abs=1e-5)
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"] and lines[-1]["good_reward"] > lines[-1]["bad_reward"] + 2.0
     assert facts(out)["tokens_generated"] == 0 and facts(out)["groups"] == len(groups(run))
-    before, after, words = load_lm(model_folder), load_lm(out), tokenizer.load(model_folder)
+    before, after, words = load_lm(model_folder), load_lm(out), load_tokenizer(model_folder)
     for split in ("train", "test"):  # a tiny model finds words and numbers apart, on prompts it has not seen as well
         change: dict[float | None, list[float]] = {1.0: [], 0.0: []}
         for g in groups(run, split):
@@ -256,7 +258,7 @@ def test_mismatched_answers_that_are_too_long_are_cut(
         Group(f"{n}", (Message("text", prompt),), (Completion(answer),), (Judgment("thumbs", (float(n % 2),)),))
         for n, (prompt, answer) in enumerate(long)
     ]
-    store.write(made, tmp_path / store.FILE)
+    write_groups(made, tmp_path / GROUPS_FILE)
     out = run(stage(str(tmp_path / "gpt2"), str(tmp_path), "thumbs", algorithm=KTO(), groups_per_step=3))
     assert facts(out)["groups"] == 3 and read_metrics(out.parent)[0]["loss"] == pytest.approx(0.5, abs=1e-3)
 

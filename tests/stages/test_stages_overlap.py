@@ -12,13 +12,14 @@ from tropism.formats.chat import Chat
 from tropism.formats.prompts import Prompts
 from tropism.formats.text import Text
 from tropism.judges.verifier import Verifier
-from tropism.models.store import Architecture
+from tropism.models.architecture import Architecture
 from tropism.stages._probe import Probe
 from tropism.stages.evaluate import Evaluate
 from tropism.stages.pretrain import Pretrain
 from tropism.stages.rl import RL
 from tropism.stages.sft import SFT
-from tropism.store.run import Run, done
+from tropism.store.folder import done
+from tropism.store.run import Run
 from tropism.types import SamplingParams
 
 SHORT = SamplingParams(n=2, max_tokens=2)

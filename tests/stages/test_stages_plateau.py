@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from stages.test_stages_reward import GROUPS, cut_off, written
 from tropism.stages import _plateau
 from tropism.stages.reward import Reward
-from tropism.store.run import Run, done, read_metrics
-from tropism.tensors.batch import Ratio
+from tropism.store.folder import done, read_metrics
+from tropism.store.run import Run
+from tropism.tensors.ratio import Ratio
 from tropism.train.optim import Optim
 
 SHAPE: dict[str, Any] = {"score": "likelihood", "groups_per_step": 4, "validation": 0.5, "optim": Optim(lr=1e-2)}

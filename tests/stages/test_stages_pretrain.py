@@ -11,15 +11,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.prompts import Prompts
 from tropism.formats.text import Text
-from tropism.models.store import Architecture
+from tropism.models.architecture import Architecture
 from tropism.stages.pretrain import Pretrain
-from tropism.store.run import Run, done, read_metrics
+from tropism.store.folder import done, read_metrics
+from tropism.store.run import Run
 from tropism.text.chat import document_ends
 from tropism.train.optim import Optim
-from tropism.types import Group, TropismError
+from tropism.types import Group
 
 DATA = Phrasebook("documents", count=60)
 SMALL = Architecture(width=32, layers=1, heads=2, context=256)

@@ -15,21 +15,23 @@ import torch
 from tropism.algorithms.dpo import DPO
 from tropism.algorithms.grpo import GRPO
 from tropism.engines.local import LocalEngine
+from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
 from tropism.judges.verifier import Verifier
-from tropism.models.store import load_lm
+from tropism.models.folder import load_lm
 from tropism.stages._probe import Probe
 from tropism.stages.collect import Collect
 from tropism.stages.label import Label
 from tropism.stages.offline import Offline
 from tropism.stages.rest import ReST
 from tropism.stages.rl import RL
-from tropism.store import groups as store
-from tropism.store.run import Run, read_metrics
-from tropism.text import tokenizer
+from tropism.store.folder import read_metrics
+from tropism.store.groups import read_groups
+from tropism.store.run import Run
 from tropism.text.chat import prompt_tokens
+from tropism.text.tokenizer import load_tokenizer
 from tropism.train.optim import Optim
-from tropism.types import Completion, Group, Judgment, SamplingParams, TropismError
+from tropism.types import Completion, Group, Judgment, SamplingParams
 
 HELD_OUT = Phrasebook("held_out", count=5)
 ASKED = Phrasebook("prompts", count=16)
@@ -56,7 +58,7 @@ def logprob(model: Any, prompt: list[int], completion: Completion, temperature: 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_the_figures(model_folder: str, other_folder: str, temperature: float) -> None:
-    policy, reference, words = load_lm(other_folder), load_lm(model_folder), tokenizer.load(model_folder)
+    policy, reference, words = load_lm(other_folder), load_lm(model_folder), load_tokenizer(model_folder)
     sampling = SamplingParams(n=3, max_tokens=8, temperature=temperature, seed=5)
     found = Probe(HELD_OUT, Verifier(letters), Verifier(signs), sampling=sampling).look(policy, reference, words, 777)
     asked = list(HELD_OUT.groups())
@@ -83,7 +85,7 @@ def test_the_figures(model_folder: str, other_folder: str, temperature: float) -
 
 
 def test_the_reference_is_nowhere_from_itself(model_folder: str) -> None:
-    model, words = load_lm(model_folder), tokenizer.load(model_folder)
+    model, words = load_lm(model_folder), load_tokenizer(model_folder)
     found = Probe(HELD_OUT, Verifier(letters)).look(model, load_lm(model_folder), words, 0)
     assert found["probe_kl"] == pytest.approx(0.0, abs=1e-4) and "probe_truth" not in found
     assert found["by_prompt"].keys() == {"reward", "kl"}
@@ -100,7 +102,7 @@ class Sometimes:
 
 
 def test_what_is_not_scored_is_left_out(model_folder: str) -> None:
-    model, words = load_lm(model_folder), tokenizer.load(model_folder)
+    model, words = load_lm(model_folder), load_tokenizer(model_folder)
     sampling = SamplingParams(n=3, max_tokens=4)
     found = Probe(HELD_OUT, Sometimes(), Sometimes(), sampling=sampling).look(model, model, words, 0)
     for name in ("reward", "truth"):
@@ -132,7 +134,7 @@ class Nothing:
 def test_no_prompts_are_refused(model_folder: str) -> None:
     model = load_lm(model_folder)
     with pytest.raises(TropismError, match="probe.prompts is empty"):
-        Probe(Nothing(), Verifier(letters)).look(model, model, tokenizer.load(model_folder), 0)
+        Probe(Nothing(), Verifier(letters)).look(model, model, load_tokenizer(model_folder), 0)
 
 
 SMALL: dict[str, Any] = {"optim": Optim(lr=1e-2, schedule="constant", warmup=0.0)}
@@ -189,7 +191,7 @@ def test_looking_changes_nothing_and_happens_where_it_is_due(run: Run, model_fol
 def sampled_tokens(run: Run, model_folder: str) -> int:
     """Of the training groups of the label stage, which an offline method has to have paid for: a prompt once."""
     (folder,) = run.folder.glob("label-*")
-    groups = [g for g in store.read(folder / "out") if g.meta["split"] == "train"]
-    words = tokenizer.load(model_folder)
+    groups = [g for g in read_groups(folder / "out") if g.meta["split"] == "train"]
+    words = load_tokenizer(model_folder)
     prompts = sum(len(prompt_tokens(words, g.prompt)) for g in groups)
     return prompts + sum(len(c.tokens or ()) for g in groups for c in g.completions)

@@ -21,19 +21,22 @@ from tropism.algorithms.kto import KTO
 from tropism.algorithms.nll import NLL
 from tropism.algorithms.vmpo import VMPO
 from tropism.engines.local import LocalEngine
+from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.prompts import Prompts
 from tropism.judges.reward_model import RewardModel
 from tropism.judges.verifier import Verifier
-from tropism.models.store import load_scalar, save
+from tropism.models.folder import load_scalar, save
 from tropism.stages.rest import ReST, filtered, survivors, weights_of
-from tropism.store import groups as store
-from tropism.store.run import Run, done, read_metrics
-from tropism.tensors.batch import Tree, collate
-from tropism.text import tokenizer
+from tropism.store.folder import done, read_metrics
+from tropism.store.groups import GROUPS_FILE, read_groups
+from tropism.store.run import Run
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
 from tropism.text.chat import prompt_tokens
+from tropism.text.tokenizer import load_tokenizer
 from tropism.train.optim import Optim
-from tropism.types import Completion, Group, Judgment, Message, SamplingParams, TropismError
+from tropism.types import Completion, Group, Judgment, Message, SamplingParams
 
 
 def group(texts: Sequence[str], scores: Sequence[float | None], id: str = "g") -> Group:
@@ -196,7 +199,7 @@ def grown(out: Path) -> list[bool]:
 def samples(run: Run) -> list[Group]:
     """The groups of the only samples in a run folder."""
     (folder,) = (run.folder / "samples").iterdir()
-    return list(store.read(folder))
+    return list(read_groups(folder))
 
 
 def test_another_threshold_or_loss_samples_nothing_again(run: Run, model_folder: str, sampled: list[int]) -> None:
@@ -226,7 +229,7 @@ def test_what_the_samples_depend_on_samples_again(
     asked, policy, reward = tmp_path / "asked.txt", tmp_path / "policy", tmp_path / "reward"
     asked.write_text("one\ntwo\n")
     shutil.copytree(model_folder, policy)
-    words = tokenizer.load(model_folder)
+    words = load_tokenizer(model_folder)
     save(scorer(model_folder), words, reward)
     settings: dict[str, Any] = {"prompts": Prompts(str(asked)), "judge": RewardModel(str(reward)), "by": "value"}
     settings["thresholds"] = (-100.0,)
@@ -295,7 +298,7 @@ def test_tokens_are_counted(run: Run, model_folder: str) -> None:
     """With all prompts in every update each tree is trained once in it. A token is sampled once (its prompt once for all
     samples), and costs a forward pass and a backward pass, at twice the price, of the policy in each update."""
     out = run(rest(model_folder, thresholds=(-1.0,), by="value", groups_per_step=8, steps=3))
-    words, trained = tokenizer.load(model_folder), 0
+    words, trained = load_tokenizer(model_folder), 0
     for g in samples(run):
         unique = {c.text: len(c.tokens or ()) for c in reversed(g.completions)}
         trained += len(prompt_tokens(words, g.prompt)) + sum(unique.values())
@@ -376,7 +379,7 @@ def test_damaged_samples_that_a_checkpoint_builds_on_are_refused(tmp_path: Path,
 
 def damage(run: Run) -> None:
     (folder,) = (run.folder / "samples").iterdir()
-    file = folder / store.FILE
+    file = folder / GROUPS_FILE
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 

@@ -14,18 +14,20 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from tropism.algorithms.kwise import KWise
+from tropism.errors import TropismError
 from tropism.formats.chat import Chat
 from tropism.judges.reward_model import RewardModel
 from tropism.models.adapters import Adapter
-from tropism.models.store import config_of, load_scalar, merge
+from tropism.models.folder import config_of, load_scalar, merge
 from tropism.stages.reward import HELD_OUT, Reward, ranked
 from tropism.stages.sft import SFT
-from tropism.store import groups as store
-from tropism.store.run import Run, done
-from tropism.tensors.batch import Tree
+from tropism.store.folder import done
+from tropism.store.groups import GROUPS_FILE, read_groups, write_groups
+from tropism.store.run import Run
+from tropism.tensors.tree import Tree
 from tropism.train.loop import Learner
 from tropism.train.optim import Optim
-from tropism.types import Completion, Group, Judgment, Message, TropismError
+from tropism.types import Completion, Group, Judgment, Message
 
 ANSWERS = ("days", "jours", "hari", "3 days", "4 jours")
 
@@ -46,7 +48,7 @@ FAST = {"passes": 8.0, "groups_per_step": 8, "optim": Optim(lr=1e-2)}
 
 def written(groups: list[Group], folder: Path) -> str:
     folder.mkdir(exist_ok=True)
-    store.write(groups, folder / store.FILE)
+    write_groups(groups, folder / GROUPS_FILE)
     return str(folder)
 
 
@@ -93,7 +95,7 @@ def test_it_learns_the_order_and_others_read_its_scores(
     run: Run, model_folder: str, tmp_path: Path, score: Any
 ) -> None:
     out = run(Reward(model_folder, written(GROUPS, tmp_path / "groups"), "people", score, **FAST))
-    marked = list(store.read(out / HELD_OUT))
+    marked = list(read_groups(out / HELD_OUT))
     assert [g.id for g in marked] == [g.id for g in GROUPS if g.meta["split"] == "test"]
     right = total = 0
     for group in marked:
@@ -118,7 +120,7 @@ def test_saved_scores_have_standard_deviation_one_and_held_out_scores_are_log_od
     scores = [s for j in RewardModel(str(out)).judge(train) for s in j.scores]
     assert np.std(scores, ddof=1) == pytest.approx(1.0, abs=1e-3)
     assert score == "head" or np.mean(scores) == pytest.approx(0.0, abs=1e-3)
-    marked = list(store.read(out / HELD_OUT))
+    marked = list(read_groups(out / HELD_OUT))
     saved = np.array([s for j in RewardModel(str(out)).judge(marked) for s in j.scores])
     trained = np.array([s for g in marked for s in g.judgments[-1].scores])
     scale = config_of(out).score_scale
@@ -243,7 +245,7 @@ def test_without_held_out_groups_there_is_a_model_all_the_same(run: Run, model_f
 def test_a_likelihood_may_be_that_of_an_adapter(run: Run, model_folder: str, tmp_path: Path, merged: bool) -> None:
     path = written(GROUPS, tmp_path / "groups")
     out = run(Reward(model_folder, path, "people", "likelihood", adapter=Adapter(r=4), **FAST))
-    (marked, *_) = store.read(out / HELD_OUT)
+    (marked, *_) = read_groups(out / HELD_OUT)
     scale = RewardModel(str(out)).judge([marked])[0].scores
     if merged:
         merge(out, tmp_path / "whole")

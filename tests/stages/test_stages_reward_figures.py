@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tropism.errors import TropismError
 from tropism.stages._reward_figures import calibration, pairs_of, reward_figures, scored
-from tropism.types import Completion, Group, Judgment, TropismError
+from tropism.types import Completion, Group, Judgment
 
 
 def marked(

@@ -19,18 +19,20 @@ from tropism.algorithms.grpo import GRPO
 from tropism.algorithms.nll import NLL
 from tropism.algorithms.ppo import PPO
 from tropism.algorithms.rloo import RLOO
+from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.prompts import Prompts
 from tropism.judges.verifier import Verifier
-from tropism.models.store import load_lm
+from tropism.models.folder import load_lm
 from tropism.stages.rl import RL
+from tropism.store.folder import done, read_metrics
 from tropism.store.progress import Reporter
-from tropism.store.run import Run, done, read_metrics
-from tropism.text import tokenizer
+from tropism.store.run import Run
 from tropism.text.chat import prompt_tokens
+from tropism.text.tokenizer import load_tokenizer
 from tropism.train.optim import Optim
 from tropism.train.shaping import Shaping
-from tropism.types import Completion, Group, Judgment, SamplingParams, TropismError
+from tropism.types import Completion, Group, Judgment, SamplingParams
 
 ASKED = Phrasebook("prompts", count=16)
 PLAIN = Shaping(missing_stop=0.0)
@@ -219,7 +221,7 @@ def generated(groups: Iterable[Group]) -> int:
 
 def size(groups: Iterable[Group], model_folder: str) -> int:
     """Tokens of the groups, a prompt once a group."""
-    words, groups = tokenizer.load(model_folder), list(groups)
+    words, groups = load_tokenizer(model_folder), list(groups)
     return sum(len(prompt_tokens(words, g.prompt)) for g in groups) + generated(groups)
 
 
@@ -305,7 +307,7 @@ def test_the_curves_are_of_all_that_was_sampled(run: Run, model_folder: str) -> 
         assert line["stop_rate"] == pytest.approx(statistics.fmean(c.finish_reason == "stop" for c in answers))
         assert line["teaching"] == pytest.approx(statistics.fmean(map(teach, groups))) and line["teaching"] < 1
         assert line["teaching_reward"] == 1.5 > line["reward"]
-    reference, words = load_lm(model_folder), tokenizer.load(model_folder)
+    reference, words = load_lm(model_folder), load_tokenizer(model_folder)
     ratios = [sum(c.logprobs or ()) - logprob(reference, words, g, c) for g in rounds[3] for c in g.completions]
     assert lines[3]["kl"] == pytest.approx(statistics.fmean(ratios), abs=1e-4)
     taught = [r for r, g in zip(ratios, (g for g in rounds[3] for _ in g.completions)) if teach(g)]

@@ -12,13 +12,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tropism.errors import TropismError
 from tropism.formats.chat import Chat
 from tropism.formats.phrasebook import Phrasebook
 from tropism.stages import sft
 from tropism.stages.sft import SFT
-from tropism.store.run import Run, done
+from tropism.store.folder import done
+from tropism.store.run import Run
 from tropism.train.optim import Optim
-from tropism.types import Group, TropismError
+from tropism.types import Group
 
 DATA = Phrasebook("demonstrations", count=40)
 FAST = Optim(lr=1e-2)

@@ -18,13 +18,14 @@ from tropism.algorithms.nll import NLL
 from tropism.algorithms.ppo import PPO
 from tropism.algorithms.rloo import RLOO
 from tropism.algorithms.vmpo import VMPO
+from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
 from tropism.judges.verifier import Verifier
 from tropism.stages.offline import Offline
 from tropism.stages.rest import ReST
 from tropism.stages.reward import Reward
 from tropism.stages.rl import RL
-from tropism.types import SamplingParams, TropismError
+from tropism.types import SamplingParams
 
 
 def length(completion: str) -> float:

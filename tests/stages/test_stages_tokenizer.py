@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from transformers import AutoTokenizer
 
+from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.prompts import Prompts
 from tropism.stages.tokenizer import Tokenizer
-from tropism.store.run import Run, done
-from tropism.types import TropismError
+from tropism.store.folder import done
+from tropism.store.run import Run
 
 DATA = Phrasebook("documents", count=80)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tropism.errors import TropismError
 from tropism.store import files
-from tropism.types import TropismError
 
 
 @pytest.fixture
@@ -155,11 +155,11 @@ def test_a_truly_full_disk_keeps_the_old_folder(small_disk: Path) -> None:
         pq.write_table(pa.table({"a": [os.urandom(100) for _ in range(2000)]}), folder / "t.parquet")
 
     def words(folder: Path) -> None:
-        from tropism.text.tokenizer import train
+        from tropism.text.tokenizer import train_tokenizer
 
-        train(["a b c" * 10], 300).backend_tokenizer.save(str(folder / "one.json"))
+        train_tokenizer(["a b c" * 10], 300).backend_tokenizer.save(str(folder / "one.json"))
         for n in range(20):
-            train(["a b c" * 10], 300).save_pretrained(folder / str(n))
+            train_tokenizer(["a b c" * 10], 300).save_pretrained(folder / str(n))
 
     for large in (weights, tensors, table, words):  # each of these libraries has its own way to say it
         with pytest.raises(TropismError, match="the disk is full while writing .*c: free some space"):

@@ -8,8 +8,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tropism.store import groups as store
-from tropism.types import Completion, Group, Judgment, Message, TropismError
+from tropism.errors import TropismError
+from tropism.store.groups import GROUPS_FILE, read_groups, write_groups
+from tropism.types import Completion, Group, Judgment, Message
 
 FULL = Group(
     id="a/1",
@@ -30,14 +31,14 @@ BARE = Group("b", ())
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    store.write([FULL, BARE], tmp_path / store.FILE)
-    assert list(store.read(tmp_path)) == [FULL, BARE]
-    assert list(store.read(tmp_path / store.FILE)) == [FULL, BARE]
-    assert list(store.read(str(tmp_path))) == [FULL, BARE]
+    write_groups([FULL, BARE], tmp_path / GROUPS_FILE)
+    assert list(read_groups(tmp_path)) == [FULL, BARE]
+    assert list(read_groups(tmp_path / GROUPS_FILE)) == [FULL, BARE]
+    assert list(read_groups(str(tmp_path))) == [FULL, BARE]
 
 
 def test_an_abstention_is_a_null_and_not_a_zero(tmp_path: Path) -> None:
-    store.write([FULL], tmp_path / "g.parquet")
+    write_groups([FULL], tmp_path / "g.parquet")
     row = pq.read_table(tmp_path / "g.parquet").to_pylist()[0]
     assert [j["scores"] for j in row["judgments"]] == [[1.0, None, -3.25], [None, None, None]]
     assert row["prompt"][1] == {"role": "user", "content": "日本語 🙂\n\x00 end"}
@@ -45,37 +46,37 @@ def test_an_abstention_is_a_null_and_not_a_zero(tmp_path: Path) -> None:
 
 
 def test_no_groups_are_a_file_too(tmp_path: Path) -> None:
-    store.write([], tmp_path / store.FILE)
-    assert list(store.read(tmp_path)) == []
+    write_groups([], tmp_path / GROUPS_FILE)
+    assert list(read_groups(tmp_path)) == []
 
 
 def test_the_same_groups_are_the_same_bytes(tmp_path: Path) -> None:
-    store.write([FULL, BARE], tmp_path / "one")
-    store.write(iter((FULL, BARE)), tmp_path / "two")
+    write_groups([FULL, BARE], tmp_path / "one")
+    write_groups(iter((FULL, BARE)), tmp_path / "two")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_logprobs_and_scores_come_back_bit_for_bit(tmp_path: Path) -> None:
     exact = (-1 / 3, -5e-324, -1.7976931348623157e308)
     group = Group("a", (), (Completion("x", (1, 2, 3), None, exact),), (Judgment("j", exact),))
-    store.write([group], tmp_path / "g")
-    assert next(store.read(tmp_path / "g")) == group
+    write_groups([group], tmp_path / "g")
+    assert next(read_groups(tmp_path / "g")) == group
 
 
 def test_what_is_missing_torn_or_other_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TropismError, match="there are no groups at .*groups.parquet: name a stage that makes groups"):
-        list(store.read(tmp_path))
+        list(read_groups(tmp_path))
     with pytest.raises(TropismError, match="there are no groups at .*nowhere"):
-        list(store.read(tmp_path / "nowhere"))
-    store.write([FULL] * 100, tmp_path / "g.parquet")
+        list(read_groups(tmp_path / "nowhere"))
+    write_groups([FULL] * 100, tmp_path / "g.parquet")
     whole = (tmp_path / "g.parquet").read_bytes()
     (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(TropismError, match=r"cut.parquet is not a whole Parquet file"):
-        list(store.read(tmp_path / "cut.parquet"))
+        list(read_groups(tmp_path / "cut.parquet"))
     place = whole.index(b"\x28\xb5\x2f\xfd") + 8  # inside the first zstd frame
     (tmp_path / "bad.parquet").write_bytes(whole[:place] + b"\xff" * 8 + whole[place + 8 :])
     with pytest.raises(TropismError, match=r"bad.parquet is not a whole Parquet file"):
-        list(store.read(tmp_path / "bad.parquet"))
+        list(read_groups(tmp_path / "bad.parquet"))
     pq.write_table(pq.read_table(tmp_path / "g.parquet").select(["target"]), tmp_path / "other.parquet")
     with pytest.raises(TropismError, match=r"other.parquet does not hold groups: name a stage that makes groups"):
-        list(store.read(tmp_path / "other.parquet"))
+        list(read_groups(tmp_path / "other.parquet"))

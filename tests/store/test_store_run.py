@@ -17,11 +17,15 @@ from typing import ClassVar, Literal
 
 import pytest
 
-from tropism.recipe import Recipe
+from tropism.errors import TropismError
+from tropism.protocols import Judge
+from tropism.recipe.read import Recipe
 from tropism.store import files
+from tropism.store.folder import done, latest, read_metrics, read_stage
 from tropism.store.progress import Reporter
-from tropism.store.run import Run, Work, done, latest, read_metrics, read_stage, run_recipe, stage_seed, status
-from tropism.types import Group, Judge, Judgment, ModelRef, TropismError
+from tropism.store.run import Run, run_recipe, stage_seed, status
+from tropism.store.work import Work
+from tropism.types import Group, Judgment, ModelRef
 
 
 class Stopped(Exception):

@@ -10,24 +10,13 @@ import random
 import pytest
 import torch
 
-from tropism.tensors.batch import (
-    Batch,
-    Prediction,
-    Ratio,
-    Tree,
-    by_completion,
-    by_group,
-    collate,
-    length_N,
-    mean_so_far,
-    pack,
-    passes,
-    sum_by_completion,
-    take_rows,
-    total,
-    tree_mask,
-)
-from tropism.types import TropismError
+from tropism.errors import TropismError
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.collate import collate, pack
+from tropism.tensors.index import by_completion, by_group, length_N, mean_so_far, sum_by_completion, tree_mask
+from tropism.tensors.ratio import Ratio, total
+from tropism.tensors.rows import passes, take_rows
+from tropism.tensors.tree import Tree
 
 
 def tree(id: str, prompt: int, *lengths: int, first: int = 10, **more) -> Tree:

@@ -10,9 +10,9 @@ from statistics import fmean
 
 import pytest
 
-from tropism.search._best import best
+from tropism.errors import TropismError
 from tropism.tensors.best_of import expected_best, kl_bound
-from tropism.types import Completion, Group, Judgment, TropismError
+from tropism.types import Completion, Judgment
 
 
 def test_the_bound_by_hand() -> None:
@@ -79,8 +79,8 @@ def test_it_expects_what_the_search_does(scores: list[float | None]) -> None:
         worth = []
         for drawn in itertools.permutations(range(len(scores)), n):
             completions = tuple(Completion(str(i)) for i in drawn)
-            kept = best(Group("g", (), completions, (Judgment("rm", tuple(scores[i] for i in drawn)),)), "rm")
-            worth.append(truth[int((kept.completions if kept else completions)[0].text)])
+            kept = Judgment("rm", tuple(scores[i] for i in drawn)).best
+            worth.append(truth[int(completions[kept or 0].text)])
         assert found[n - 1] == pytest.approx(fmean(worth), rel=1e-12)
 
 

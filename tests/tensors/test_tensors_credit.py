@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tropism.tensors.batch import Batch, Tree, collate
+from tropism.tensors.batch import Batch
+from tropism.tensors.collate import collate
 from tropism.tensors.credit import by_critic, group_differs, group_mean, kl_N, scored_only, spread
+from tropism.tensors.tree import Tree
 
 TREES = [  # the second token of the third completion is forced
     Tree("a", (1, 1), ((2,), (3, 4), (5, 6, 7)), ((True,), (True, True), (True, False, True)), (True,) * 3),

@@ -7,6 +7,7 @@ import pytest
 from text_tokenizers import CHATML, LLAMA2, TEXTS, as_dicts, byte_level, huggingface, sentencepiece_like
 from transformers import PreTrainedTokenizerFast
 
+from tropism.errors import TropismError
 from tropism.text.chat import (
     Rewritten,
     completion,
@@ -17,8 +18,8 @@ from tropism.text.chat import (
     text_of,
 )
 from tropism.text.template import Refused, adopt_template, give_arguments
-from tropism.text.tokenizer import train
-from tropism.types import Message, TropismError
+from tropism.text.tokenizer import train_tokenizer
+from tropism.types import Message
 
 ASK = Message("user", "Translate: 26 days")
 ANSWER = Message("assistant", "26 jours")
@@ -34,7 +35,7 @@ STRIPS = (  # an earlier answer loses what stands before its first colon, as rea
 
 @pytest.fixture(scope="module")
 def ours():
-    return train(TEXTS, 320)
+    return train_tokenizer(TEXTS, 320)
 
 
 def random_chat(rng: random.Random) -> tuple[Message, ...]:

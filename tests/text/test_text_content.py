@@ -10,7 +10,7 @@ from text_tokenizers import CHATML, LLAMA2, TEXTS, OneByOne, as_dicts, byte_leve
 from tokenizers import AddedToken
 
 from tropism.text.chat import completion_tokens, conversation, prompt_tokens, text_of
-from tropism.text.tokenizer import train
+from tropism.text.tokenizer import train_tokenizer
 from tropism.types import Message
 
 DEEPSEEK = (  # its role markers are added tokens that are not special
@@ -47,7 +47,7 @@ def python():
 
 
 MADE = {
-    "ours": lambda: train(TEXTS, 320),
+    "ours": lambda: train_tokenizer(TEXTS, 320),
     "chatml": lambda: byte_level(CHATML, eos_token="<|im_end|>", bos_token="<s>", pad_token="</s>"),
     "trims": lambda: byte_level(TRIMS, eos_token="<|im_end|>"),
     "deepseek": deepseek,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, AutoTokenizer
 
-from tropism.text.tokenizer import document_ends, identity, load, train
-from tropism.types import TropismError
+from tropism.errors import TropismError
+from tropism.text.tokenizer import document_ends, identity, load_tokenizer, train_tokenizer
 
 TEXTS = [f"French: {n} jours\nEnglish: {n} days\nРусский: {n} дней\n\n" for n in range(200)]
 SPECIAL = ["<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>"]
@@ -19,7 +19,7 @@ SPECIAL = ["<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train(TEXTS, 300)
+    return train_tokenizer(TEXTS, 300)
 
 
 def random_text(rng: random.Random) -> str:
@@ -37,7 +37,7 @@ def test_any_text_comes_back_unchanged(tokenizer):
 
 def test_digits_are_single_tokens():
     texts = ("2026", " 26", "3.14", "a1b22", "1,000,000")
-    tokenizer = train(texts * 50, 300)  # where digits would be merged if they could
+    tokenizer = train_tokenizer(texts * 50, 300)  # where digits would be merged if they could
     for text in texts:
         pieces = [tokenizer.decode([token]) for token in tokenizer.encode(text)]
         assert [p for p in pieces if any(c.isdigit() for c in p)] == [c for c in text if c.isdigit()]
@@ -46,21 +46,21 @@ def test_digits_are_single_tokens():
 def test_merges_are_those_of_the_textbook_example():
     # u+g stands 10+5+5 = 20 times, u+n 12+4 = 16 times, then h+ug 10+5 = 15 times
     words = {"hug": 10, "pug": 5, "pun": 12, "bun": 4, "hugs": 5}
-    made = train([word for word, count in words.items() for _ in range(count)], 263 + 3)
+    made = train_tokenizer([word for word, count in words.items() for _ in range(count)], 263 + 3)
     assert [made.decode([token]) for token in range(263, 266)] == ["ug", "un", "hug"]
     assert [made.decode([token]) for token in made.encode("hugpun")] == ["hug", "p", "un"]
 
 
 def test_size_is_exact_and_smaller_only_when_nothing_is_left_to_merge(tokenizer):
     assert len(tokenizer) == 300
-    assert len(train(["ab"], 300)) == 263 + 1
-    assert len(train([], 263)) == 263
+    assert len(train_tokenizer(["ab"], 300)) == 263 + 1
+    assert len(train_tokenizer([], 263)) == 263
 
 
 @pytest.mark.parametrize("size", [0, 256, 262])
 def test_a_size_without_room_for_the_bytes_names_its_key(size):
     with pytest.raises(TropismError, match=f"vocab_size = {size} .* set vocab_size to 263 or more"):
-        train(TEXTS, size)
+        train_tokenizer(TEXTS, size)
 
 
 def test_special_tokens_are_distinct_and_none_is_put_before_a_text(tokenizer):
@@ -76,7 +76,7 @@ def test_special_tokens_are_distinct_and_none_is_put_before_a_text(tokenizer):
 def test_a_model_folder_gives_the_same_tokenizer_back(tokenizer, tmp_path, kind):
     tokenizer.save_pretrained(tmp_path)
     AutoConfig.for_model(kind).save_pretrained(tmp_path)
-    back = load(tmp_path)
+    back = load_tokenizer(tmp_path)
     text = "  26 jours\n\n 7 дней , isn't it ?<|end|> "
     assert back.encode(text) == tokenizer.encode(text)
     assert back.decode(back.encode(text)) == text
@@ -114,17 +114,17 @@ def test_a_fresh_process_trains_the_same_and_reads_what_was_saved(tokenizer, tmp
 
 def test_a_missing_folder_an_empty_one_and_a_torn_file_are_named(tokenizer, tmp_path):
     with pytest.raises(TropismError, match=r"there is no tokenizer folder .*missing"):
-        load(tmp_path / "missing")
+        load_tokenizer(tmp_path / "missing")
     with pytest.raises(TropismError, match=r"there is no tokenizer folder ./missing"):
-        load("./missing")
+        load_tokenizer("./missing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(TropismError, match=r"no tokenizer can be read from .*empty"):
-        load(tmp_path / "empty")
+        load_tokenizer(tmp_path / "empty")
     tokenizer.save_pretrained(tmp_path / "torn")
     file = Path(tmp_path / "torn" / "tokenizer.json")
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(TropismError, match=r"no tokenizer can be read from .*torn") as caught:
-        load(str(tmp_path / "torn"))
+        load_tokenizer(str(tmp_path / "torn"))
     assert "\n" not in str(caught.value)
 
 
@@ -146,9 +146,9 @@ def test_document_ends_of_foreign_tokenizers(tokenizer, tmp_path):
 
 def test_an_identity_is_that_of_the_vocabulary(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
-    back = load(tmp_path)
-    assert identity(back) == identity(tokenizer) == identity(train(TEXTS, 300))
-    assert identity(train(TEXTS, 301)) != identity(tokenizer)
+    back = load_tokenizer(tmp_path)
+    assert identity(back) == identity(tokenizer) == identity(train_tokenizer(TEXTS, 300))
+    assert identity(train_tokenizer(TEXTS, 301)) != identity(tokenizer)
     back.chat_template = "{{ messages }}"
     assert identity(back) == identity(tokenizer)
     back.add_tokens(["<new>"])

@@ -20,11 +20,15 @@ from tropism.algorithms.grpo import GRPO
 from tropism.algorithms.kwise import KWise
 from tropism.algorithms.nll import NLL
 from tropism.algorithms.ppo import PPO
-from tropism.models.store import load_scalar, save
-from tropism.tensors.batch import Batch, Prediction, Ratio, Tree, collate
+from tropism.errors import TropismError
+from tropism.models.folder import load_scalar, save
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.collate import collate
+from tropism.tensors.ratio import Ratio
+from tropism.tensors.tree import Tree
 from tropism.train.loop import Learner, NotFinite, predict, values
 from tropism.train.optim import Optim
-from tropism.types import SamplingParams, TropismError
+from tropism.types import SamplingParams
 
 FLAT = Optim(lr=0.5, schedule="constant", warmup=0.0, clip_norm=0.0)
 

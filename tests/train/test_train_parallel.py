@@ -13,12 +13,15 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tropism.engines.local import LocalEngine
-from tropism.models.store import load_lm, save
+from tropism.errors import TropismError
+from tropism.models.folder import load_lm, save
 from tropism.store.peers import Peers
-from tropism.tensors.batch import Ratio, Tree, collate
-from tropism.text import tokenizer
+from tropism.tensors.collate import collate
+from tropism.tensors.ratio import Ratio
+from tropism.tensors.tree import Tree
+from tropism.text.tokenizer import load_tokenizer
 from tropism.train import parallel
-from tropism.types import Message, SamplingParams, TropismError
+from tropism.types import Message, SamplingParams
 from two_ranks import two_ranks
 
 SAMPLING = SamplingParams(n=2, max_tokens=6, seed=3)
@@ -106,7 +109,7 @@ def work(rank: int, folder: Path) -> dict[str, Any]:
         seen[name] = mine and (mine.ids, len(mine.tokens_BT), mine.tokens_BT[mine.tokens_BT > 99].tolist())
 
     sampled = [0]
-    engine = LocalEngine(load_lm(folder), tokenizer.load(folder), "p@1", on_tokens=lambda n: sampled.append(n))
+    engine = LocalEngine(load_lm(folder), load_tokenizer(folder), "p@1", on_tokens=lambda n: sampled.append(n))
     seen["generated"] = parallel.generate(engine, prompts(), SAMPLING)
     seen["sampled"] = sum(sampled)
     seen["nothing asked"] = parallel.generate(engine, [], SAMPLING)
@@ -178,7 +181,7 @@ def test_a_share_is_whole_groups(seen: list[dict[str, Any]]):
 
 
 def test_completions_are_those_of_one_process(seen: list[dict[str, Any]], folder: Path):
-    engine = LocalEngine(load_lm(folder), tokenizer.load(folder), "p@1")
+    engine = LocalEngine(load_lm(folder), load_tokenizer(folder), "p@1")
     alone = engine.generate(prompts(), SAMPLING)
     assert alone[0] != alone[1]  # asked twice, answered anew
     first, second = (s["generated"] for s in seen)

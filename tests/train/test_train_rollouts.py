@@ -14,13 +14,16 @@ from transformers import PreTrainedModel
 from tropism.algorithms.ppo import PPO
 from tropism.engines.local import LocalEngine
 from tropism.engines.scripted import Scripted
+from tropism.errors import TropismError
+from tropism.models.folder import load_scalar, save
 from tropism.models.forward import predict_tokens, predict_values
-from tropism.models.store import load_scalar, save
-from tropism.tensors.batch import Batch, Tree, collate
+from tropism.tensors.batch import Batch
+from tropism.tensors.collate import collate
+from tropism.tensors.encode import tree
+from tropism.tensors.tree import Tree
 from tropism.train.loop import values
 from tropism.train.rollouts import annotate, critic_metrics, experience, rollouts, round_metrics
-from tropism.train.trees import tree
-from tropism.types import Group, Judgment, Message, SamplingParams, TropismError
+from tropism.types import Group, Judgment, Message, SamplingParams
 
 GROUPS = [Group(f"g{n}", (Message("user", f"{n}?"),), judgments=(Judgment("earlier@1", ()),)) for n in range(3)]
 

@@ -12,7 +12,9 @@ from tropism.algorithms.apa import APA
 from tropism.algorithms.grpo import GRPO
 from tropism.algorithms.ppo import PPO
 from tropism.algorithms.rloo import RLOO
-from tropism.tensors.batch import Batch, Tree, collate
+from tropism.tensors.batch import Batch
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
 from tropism.train.shaping import Moments, Shaping
 
 PLAIN = Shaping(missing_stop=0.0)

@@ -20,8 +20,9 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Interval
 
-from tropism.tensors.batch import Batch, Prediction, Ratio
+from tropism.tensors.batch import Batch, Prediction
 from tropism.tensors.credit import by_critic, scored_only
+from tropism.tensors.ratio import Ratio
 
 __all__ = ["APA"]
 

@@ -14,8 +14,9 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Gt
 
-from tropism.tensors.batch import Batch, Prediction, Ratio
+from tropism.tensors.batch import Batch, Prediction
 from tropism.tensors.credit import expected_N, scored_only, spread
+from tropism.tensors.ratio import Ratio
 
 __all__ = ["AWR"]
 

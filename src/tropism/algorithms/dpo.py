@@ -21,9 +21,11 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from tropism.tensors.batch import Batch, Prediction, Ratio, by_group, length_N, sum_by_completion
+from tropism.errors import TropismError
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.index import by_group, length_N, sum_by_completion
 from tropism.tensors.maths import pairs, plackett_luce
-from tropism.types import TropismError
+from tropism.tensors.ratio import Ratio
 
 __all__ = ["DPO"]
 

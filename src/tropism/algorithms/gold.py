@@ -14,7 +14,8 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Interval
 
-from tropism.tensors.batch import Batch, Prediction, Ratio
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.ratio import Ratio
 
 __all__ = ["GOLD"]
 

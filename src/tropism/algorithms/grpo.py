@@ -31,10 +31,12 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from tropism.tensors.batch import Batch, Prediction, Ratio, length_N
+from tropism.errors import TropismError
+from tropism.tensors.batch import Batch, Prediction
 from tropism.tensors.credit import group_differs, group_mean, kl_N, scored_only, spread
+from tropism.tensors.index import length_N
 from tropism.tensors.maths import k3
-from tropism.types import TropismError
+from tropism.tensors.ratio import Ratio
 
 __all__ = ["GRPO"]
 

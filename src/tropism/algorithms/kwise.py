@@ -28,9 +28,11 @@ import torch
 from annotated_types import Ge, Interval
 from torch import Tensor
 
-from tropism.tensors.batch import Batch, Prediction, Ratio, by_group, running
+from tropism.errors import TropismError
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.index import by_group, running
 from tropism.tensors.maths import bradley_terry, pairs, plackett_luce, top_1
-from tropism.types import TropismError
+from tropism.tensors.ratio import Ratio
 
 __all__ = ["KWise"]
 

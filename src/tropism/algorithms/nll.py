@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tropism.tensors.batch import Batch, Prediction, Ratio
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.ratio import Ratio
 
 __all__ = ["NLL"]
 

@@ -19,9 +19,10 @@ from typing import Annotated, ClassVar
 import torch
 from annotated_types import Ge, Gt, Interval
 
-from tropism.tensors.batch import Batch, Prediction, Ratio
+from tropism.tensors.batch import Batch, Prediction
 from tropism.tensors.credit import by_critic, scored_only
 from tropism.tensors.maths import k3, whiten
+from tropism.tensors.ratio import Ratio
 
 __all__ = ["PPO"]
 

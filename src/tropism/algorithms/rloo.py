@@ -16,8 +16,10 @@ from typing import Annotated, ClassVar
 import torch
 from annotated_types import Ge, Gt
 
-from tropism.tensors.batch import Batch, Prediction, Ratio, length_N, sum_by_completion
+from tropism.tensors.batch import Batch, Prediction
 from tropism.tensors.credit import group_mean, kl_N, scored_only, spread
+from tropism.tensors.index import length_N, sum_by_completion
+from tropism.tensors.ratio import Ratio
 
 __all__ = ["RLOO"]
 

@@ -20,8 +20,9 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from tropism.tensors.batch import Batch, Prediction, Ratio
+from tropism.tensors.batch import Batch, Prediction
 from tropism.tensors.credit import expected_N, scored_only, spread
+from tropism.tensors.ratio import Ratio
 
 __all__ = ["VMPO"]
 

@@ -21,13 +21,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tropism.engines._slots import close_ranks
 from tropism.engines._ways import NOTES, WAYS, way_of
+from tropism.errors import TropismError
+from tropism.models.folder import context_of
 from tropism.models.halves import check_ids
-from tropism.models.store import context_of
 from tropism.models.vocabulary import know
 from tropism.tensors.maths import shaped
 from tropism.text.chat import prompt_tokens, stop_tokens, text_of
 from tropism.text.tokenizer import identity
-from tropism.types import Completion, Message, SamplingParams, TropismError
+from tropism.types import Completion, Message, SamplingParams
 
 __all__ = ["LocalEngine"]
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tropism.types import Completion, Message, SamplingParams, TropismError
+from tropism.errors import TropismError
+from tropism.types import Completion, Message, SamplingParams
 
 __all__ = ["Scripted"]
 

@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from tropism.types import TropismError
+from tropism.errors import TropismError
 
 Fields = Mapping[str, Any]
 Lines = Iterator[tuple[int, bytes]]  # (number from 1, bytes with their line end)

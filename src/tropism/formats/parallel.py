@@ -21,10 +21,11 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
+from tropism.errors import TropismError
 from tropism.formats._messages import string
 from tropism.formats._read import BrokenRecord, Fields, Lines, Record, _lines, _open, _whole, decode, find
 from tropism.formats._source import Groups
-from tropism.types import Completion, Group, Message, TropismError
+from tropism.types import Completion, Group, Message
 
 __all__ = ["Parallel"]
 

@@ -23,11 +23,12 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval
 
+from tropism.errors import TropismError
 from tropism.phrasebook.demonstrations import demonstrate
 from tropism.phrasebook.documents import documents
 from tropism.phrasebook.phrases import COMBINATORIAL, NAMES, Phrase
 from tropism.phrasebook.translations import Translation, translations
-from tropism.types import Completion, Group, Message, TropismError
+from tropism.types import Completion, Group, Message
 
 __all__ = ["Phrasebook"]
 

@@ -24,9 +24,11 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt
 
-from tropism.search._asked import asked
-from tropism.store import groups as store
-from tropism.types import Group, GroupsRef, Judge, Judgment, TropismError
+from tropism.asking.judge import asked
+from tropism.errors import TropismError
+from tropism.protocols import Judge
+from tropism.store.groups import read_groups
+from tropism.types import Group, GroupsRef, Judgment
 
 __all__ = ["Panel"]
 
@@ -78,7 +80,7 @@ class Panel:
     @cached_property
     def _scales(self) -> list[tuple[float, float]]:
         """Each member's (mean, standard deviation) over the calibration groups; measured once."""
-        found = [g for g in store.read(self.calibrated_on) if g.completions]
+        found = [g for g in read_groups(self.calibrated_on) if g.completions]
         count = min(len(found), self.calibration_groups)
         groups = [dataclasses.replace(found[i * len(found) // count], judgments=()) for i in range(count)]
         scales = []

@@ -16,12 +16,12 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge
 
+from tropism.models.folder import context_of, frozen_scorer
 from tropism.models.forward import predict_scores
-from tropism.models.store import context_of, frozen_scorer
-from tropism.tensors.batch import Tree
-from tropism.text import tokenizer
-from tropism.train.layout import layout
-from tropism.train.trees import TooLong, spans, tree
+from tropism.models.layout import layout
+from tropism.tensors.encode import TooLong, spans, tree
+from tropism.tensors.tree import Tree
+from tropism.text.tokenizer import load_tokenizer
 from tropism.types import Completion, Group, Judgment, ModelRef
 
 __all__ = ["RewardModel"]
@@ -36,9 +36,9 @@ class RewardModel:
     pass_tokens: Annotated[int, Ge(1)] = 8192
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:
-        model, words = _loaded(self.model)
+        model, tokenizer = _loaded(self.model)
         context = context_of(model)
-        found = [_read(g, words, context) for g in groups]
+        found = [_read(g, tokenizer, context) for g in groups]
         trees = [t for t, _ in found if t]
         scores: list[float] = []
         with torch.inference_mode():
@@ -52,12 +52,12 @@ class RewardModel:
         ]
 
 
-def _read(group: Group, words: Any, context: int) -> tuple[Tree | None, list[bool]]:
+def _read(group: Group, tokenizer: Any, context: int) -> tuple[Tree | None, list[bool]]:
     """The completions of a group that fit, as a tree, and which those are."""
 
     def read(completions: tuple[Completion, ...]) -> Tree | None:
         with contextlib.suppress(TooLong):
-            return tree(dataclasses.replace(group, completions=completions), words, context)
+            return tree(dataclasses.replace(group, completions=completions), tokenizer, context)
 
     if whole := read(group.completions):
         return whole, [True] * len(group.completions)
@@ -68,4 +68,4 @@ def _read(group: Group, words: Any, context: int) -> tuple[Tree | None, list[boo
 
 @functools.lru_cache(maxsize=8)  # as many as an ensemble has
 def _loaded(path: str) -> tuple[Any, Any]:
-    return frozen_scorer(path), tokenizer.load(path)
+    return frozen_scorer(path), load_tokenizer(path)

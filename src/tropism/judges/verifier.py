@@ -21,9 +21,10 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 
+from tropism.errors import TropismError
 from tropism.outside import frames, raised, shortened
-from tropism.recipe import resolve
-from tropism.types import Completion, Group, Judgment, TropismError
+from tropism.recipe.kinds import resolve
+from tropism.types import Completion, Group, Judgment
 
 __all__ = ["Verifier"]
 

@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from tropism.errors import TropismError
 from tropism.models.halves import HEAD, backbone
 from tropism.models.scalar import scalar_class
-from tropism.types import TropismError
 
 PLACE = "base.json"  # beside peft's files: what they have no key for
 NAME = "default"  # peft's name for the only adapter of a model

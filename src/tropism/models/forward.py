@@ -13,11 +13,13 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from tropism.errors import TropismError
 from tropism.models.halves import check_ids, logits, states_of, vocabulary_of
 from tropism.models.masks import masks, takes_trees
-from tropism.tensors.batch import Batch, Prediction, mean_so_far, tree_mask
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.index import mean_so_far, tree_mask
 from tropism.tensors.maths import chosen_logprobs, entropy
-from tropism.types import SamplingParams, TropismError
+from tropism.types import SamplingParams
 
 CHUNK = 1 << 24  # logits held at once: 64 MiB of float32
 

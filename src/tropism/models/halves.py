@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from tropism.types import TropismError
+from tropism.errors import TropismError
 
 HEAD = "score"  # of a model with one number for every token
 FOUND = "_backbone"  # where a model keeps the name of its backbone

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.models.auto.auto_factory import _get_model_class
 
+from tropism.errors import TropismError
 from tropism.models.halves import HEAD
-from tropism.types import TropismError
 
 
 def language_class(config: Any) -> tuple[Any, Any]:

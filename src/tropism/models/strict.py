@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from tropism.errors import TropismError
 from tropism.models.halves import HEAD
-from tropism.types import TropismError
 
 
 def check(model: Any, info: dict[str, Any], path: str | Path, new_head: bool) -> None:

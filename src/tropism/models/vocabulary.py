@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tropism.errors import TropismError
 from tropism.models.halves import vocabulary_of
-from tropism.types import TropismError
 
 
 def know(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -18,11 +18,12 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from tropism.errors import TropismError
 from tropism.models.adapters import Adapter, attach, base_of, is_adapter, scalar_on, start_from, twin
+from tropism.models.architecture import device
+from tropism.models.folder import check_taken, frozen_base, frozen_lm, load_lm, load_scalar
 from tropism.models.halves import backbone
-from tropism.models.store import check_taken, device, frozen_base, frozen_lm, load_lm, load_scalar
 from tropism.tensors.batch import Layout
-from tropism.types import TropismError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tropism.store.run import done, latest, read_metrics, read_recipe, read_stage
+from tropism.store.folder import done, latest, read_metrics, read_recipe, read_stage
 
 EVALUATION = "evaluation.json"  # written by the evaluate stage
 SIMULATED = {

@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 
-from tropism.search._best import best
-from tropism.types import Completion, Group, Judgment, Rate, Sample, SamplingParams, TropismError
+from tropism.errors import TropismError
+from tropism.types import Completion, Group, Judgment, Rate, Sample, SamplingParams
 
 __all__ = ["BestOfN"]
 
@@ -34,5 +34,4 @@ class BestOfN:
         completions: tuple[Completion, ...] = yield Sample(group.prompt, dataclasses.replace(params, n=self.n))
         candidates = dataclasses.replace(group, completions=completions, judgments=())
         judgment: Judgment = yield Rate(candidates)
-        kept = best(dataclasses.replace(candidates, judgments=(judgment,)), judgment.judge.split("@")[0])
-        return kept.completions[0] if kept else completions[0]
+        return completions[judgment.best or 0]

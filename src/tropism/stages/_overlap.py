@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from tropism.recipe import refs
+from tropism.recipe.refs import refs
 from tropism.store.contents import learned, lines, mark
-from tropism.store.run import Work, ancestry
+from tropism.store.folder import ancestry
+from tropism.store.work import Work
 from tropism.types import Group
 
 FILE = "learned.npy"

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from tropism.models.adapters import load_trained, trained_state
-from tropism.stages._train import Data, measure, resumed, train
-from tropism.store.run import Work
-from tropism.tensors.batch import Tree
+from tropism.protocols import Algorithm
+from tropism.stages._fit import Data, measure, resumed, train
+from tropism.store.work import Work
+from tropism.tensors.tree import Tree
 from tropism.train.loop import Learner
-from tropism.types import Algorithm
 
 
 def fit_to_plateau(

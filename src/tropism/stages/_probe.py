@@ -16,14 +16,16 @@ from annotated_types import Ge
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tropism.engines.local import LocalEngine
+from tropism.errors import TropismError
+from tropism.models.folder import context_of
 from tropism.models.forward import predict_tokens
-from tropism.models.store import context_of
-from tropism.stages._train import PASS_TOKENS
-from tropism.tensors.batch import sum_by_completion
-from tropism.train.layout import layout
+from tropism.models.layout import layout
+from tropism.protocols import Format, Judge
+from tropism.stages._fit import PASS_TOKENS
+from tropism.tensors.encode import spans, tree
+from tropism.tensors.index import sum_by_completion
 from tropism.train.rollouts import judgments, rollouts, scores
-from tropism.train.trees import spans, tree
-from tropism.types import Format, Group, Judge, SamplingParams, TropismError
+from tropism.types import Group, SamplingParams
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,14 @@ class Probe:
         return before // self.every != after // self.every
 
     def look(
-        self, policy: PreTrainedModel, reference: PreTrainedModel, words: PreTrainedTokenizerBase, tokens: int
+        self, policy: PreTrainedModel, reference: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens: int
     ) -> dict[str, Any]:
         """A line for the metrics: means, and under `by_prompt` the mean of each prompt's completions."""
         asked = list(self.prompts.groups())
         if not asked:
             raise TropismError("probe.prompts is empty: name a file with at least one record")
-        groups = rollouts(asked, LocalEngine(policy, words), self.judge, self.sampling)
-        found = {"reward": _means(groups), "kl": kl_by_prompt(groups, reference, words, self.sampling)}
+        groups = rollouts(asked, LocalEngine(policy, tokenizer), self.judge, self.sampling)
+        found = {"reward": _means(groups), "kl": kl_by_prompt(groups, reference, tokenizer, self.sampling)}
         if self.truth is not None:
             judged = [dataclasses.replace(g, judgments=(j,)) for g, j in zip(groups, judgments(self.truth, groups))]
             found["truth"] = _means(judged)
@@ -78,11 +80,11 @@ def _mean(x: Sequence[float]) -> float:
 
 @torch.inference_mode()
 def kl_by_prompt(
-    groups: Sequence[Group], reference: PreTrainedModel, words: PreTrainedTokenizerBase, sampling: SamplingParams
+    groups: Sequence[Group], reference: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sampling: SamplingParams
 ) -> list[float]:
     """Nats a completion, prompt by prompt, on the policy's own samples."""
     ratios: list[float] = []
-    for piece in spans([tree(g, words, context_of(reference)) for g in groups], PASS_TOKENS):
+    for piece in spans([tree(g, tokenizer, context_of(reference)) for g in groups], PASS_TOKENS):
         batch = layout(piece, reference)
         there = predict_tokens(reference, batch, sampling).need("logprobs_BT")
         ratios += sum_by_completion(batch.need("old_logprobs_BT") - there, batch).tolist()

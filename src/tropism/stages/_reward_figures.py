@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from tropism.errors import TropismError
 from tropism.stages.reward import HELD_OUT
-from tropism.store import groups as store
+from tropism.store.groups import read_groups
 from tropism.tensors import statistics
 from tropism.tensors.statistics import SHARE, Figure, rounded
-from tropism.types import Group, TropismError
+from tropism.types import Group
 
 BINS = 10  # of the predicted probability, from one half to one
 AS_LONG = 1.1  # the longer of two texts has at most so many times the characters of the shorter
@@ -62,7 +63,7 @@ def held_out_groups(reward: str) -> list[Group]:
     path = Path(reward) / HELD_OUT
     if not path.exists():
         raise TropismError(f"{reward} holds no groups kept from training: raise `test` in the label stage before it")
-    return list(store.read(path))
+    return list(read_groups(path))
 
 
 def reward_figures(groups: Sequence[Group], against: str) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from tropism.errors import TropismError
+from tropism.protocols import Algorithm
 from tropism.train.loop import ROLE
-from tropism.types import Algorithm, TropismError
 
 SEVERAL = {"others", "baseline_N", "rank_N"}  # what takes two completions of a prompt or more
 NEEDS = {

@@ -13,21 +13,23 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from tropism.engines.local import LocalEngine
-from tropism.models.store import load_lm
-from tropism.stages._train import read
-from tropism.store import groups as store
-from tropism.store.run import Work
+from tropism.errors import TropismError
+from tropism.models.folder import load_lm
+from tropism.protocols import Format, Judge
+from tropism.stages._read import read
+from tropism.store.groups import GROUPS_FILE, write_groups
+from tropism.store.work import Work
 from tropism.tensors.best_of import expected_best, kl_bound
-from tropism.text import tokenizer
 from tropism.text.chat import prompt_tokens
+from tropism.text.tokenizer import load_tokenizer
 from tropism.train.rollouts import judgments, rollouts, scores
-from tropism.types import Format, Judge, ModelRef, SamplingParams, TropismError
+from tropism.types import ModelRef, SamplingParams
 
-__all__ = ["BestOfN"]
+__all__ = ["BestOfNCurve"]
 
 
 @dataclass(frozen=True)
-class BestOfN:
+class BestOfNCurve:
     """`judge` chooses; `truth` is looked at and chooses nothing."""
 
     policy: ModelRef
@@ -46,8 +48,8 @@ class BestOfN:
     def run(self, work: Work) -> None:
         work.restore()  # there is no checkpoint: the lines of a try that was cut off go
         asked = read(self.prompts, "prompts", work)
-        words = tokenizer.load(self.policy)
-        engine = LocalEngine(load_lm(self.policy), words, work.fingerprint + "@0")
+        tokenizer = load_tokenizer(self.policy)
+        engine = LocalEngine(load_lm(self.policy), tokenizer, work.fingerprint + "@0")
         seeded = dataclasses.replace(self.sampling, seed=work.seed + self.sampling.seed)
         groups = rollouts(asked, engine, self.judge, seeded)
         chosen_by = [scores(g) for g in groups]
@@ -56,7 +58,7 @@ class BestOfN:
             said["truth"] = [j.scores for j in judgments(self.truth, groups)]
         curves = {name: [expected_best(s, t) for s, t in zip(chosen_by, rows)] for name, rows in said.items()}
         tokens = sum(len(c.tokens or ()) for g in groups for c in g.completions)
-        prompts = sum(len(prompt_tokens(words, g.prompt)) for g in groups)
+        prompts = sum(len(prompt_tokens(tokenizer, g.prompt)) for g in groups)
         judged = sum(j.tokens for g in groups for j in g.judgments)
         for n in range(1, self.sampling.n + 1):
             by_prompt = {name: [row[n - 1] if n <= len(row) else None for row in rows] for name, rows in curves.items()}
@@ -67,4 +69,4 @@ class BestOfN:
             spent = prompts + (tokens + judged) * n // self.sampling.n
             work.log(step=n, spent=spent, probe_kl=kl, **means, by_prompt=by_prompt)
         work.facts |= {"n": self.sampling.n, "prompts": len(groups), "tokens_generated": tokens}
-        store.write(groups, work.out / store.FILE)
+        write_groups(groups, work.out / GROUPS_FILE)

@@ -11,13 +11,15 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge
 
 from tropism.engines.local import LocalEngine
-from tropism.models.store import context_of, load_lm
-from tropism.stages._train import fitting, question, read
-from tropism.store import groups as store
-from tropism.store.run import Work
-from tropism.text import tokenizer
+from tropism.models.folder import context_of, load_lm
+from tropism.protocols import Format
+from tropism.stages._read import fitting, read
+from tropism.store.groups import GROUPS_FILE, read_groups, write_groups
+from tropism.store.work import Work
+from tropism.tensors.encode import question
+from tropism.text.tokenizer import load_tokenizer
 from tropism.train.rollouts import repeats, sample
-from tropism.types import Format, Group, ModelRef, SamplingParams
+from tropism.types import Group, ModelRef, SamplingParams
 
 __all__ = ["Collect"]
 
@@ -36,13 +38,15 @@ class Collect:
     makes: ClassVar[Literal["groups"]] = "groups"
 
     def run(self, work: Work) -> None:
-        words, model = tokenizer.load(self.policy), load_lm(self.policy)
-        make = functools.partial(question, words=words, context=context_of(model), max_tokens=self.sampling.max_tokens)
+        tokenizer, model = load_tokenizer(self.policy), load_lm(self.policy)
+        make = functools.partial(
+            question, tokenizer=tokenizer, context=context_of(model), max_tokens=self.sampling.max_tokens
+        )
         asked = [g for g, _ in fitting(read(self.prompts, "prompts", work), make, self.too_long, work, self.prompts)]
         found = work.restore()
-        done: list[Group] = list(store.read(found[1])) if found else []
+        done: list[Group] = list(read_groups(found[1])) if found else []
         with work.progress("sampling", len(asked) * self.sampling.n) as bar:
-            engine = LocalEngine(model, words, work.fingerprint + "@0")
+            engine = LocalEngine(model, tokenizer, work.fingerprint + "@0")
             engine.tell(work.note)
             bar.advance(len(done) * self.sampling.n, rated=0)
             seeded, times = dataclasses.replace(self.sampling, seed=work.seed + self.sampling.seed), repeats(asked)
@@ -66,4 +70,4 @@ class Collect:
 
 
 def _write(groups: list[Group], folder: Path) -> None:
-    store.write(groups, folder / store.FILE)
+    write_groups(groups, folder / GROUPS_FILE)

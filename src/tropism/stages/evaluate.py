@@ -21,23 +21,26 @@ import numpy as np
 from sacrebleu.metrics.chrf import CHRF
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tropism.asking.search import drive
 from tropism.engines.local import LocalEngine
-from tropism.models.store import context_of, load_lm
-from tropism.search._drive import drive
+from tropism.errors import TropismError
+from tropism.models.folder import context_of, load_lm
+from tropism.protocols import Format, Judge, Search
 from tropism.stages._overlap import overlap
 from tropism.stages._probe import kl_by_prompt
+from tropism.stages._read import read
 from tropism.stages._reward_figures import held_out_groups, reward_figures
 from tropism.stages._text_metrics import TextMetric, measure
-from tropism.stages._train import question, read
 from tropism.store import files
-from tropism.store import groups as store
-from tropism.store.run import Work
+from tropism.store.groups import read_groups, write_groups
+from tropism.store.work import Work
 from tropism.tensors import statistics
+from tropism.tensors.encode import question
 from tropism.tensors.statistics import SHARE, Figure, Range
-from tropism.text import tokenizer
+from tropism.text.tokenizer import load_tokenizer
 from tropism.train import parallel
 from tropism.train.rollouts import judgments
-from tropism.types import Completion, Format, Group, Judge, Message, ModelRef, SamplingParams, Search, TropismError
+from tropism.types import Completion, Group, Message, ModelRef, SamplingParams
 
 __all__ = ["Evaluate"]
 
@@ -96,14 +99,14 @@ class Evaluate:
             result["reward_model"] = reward_figures(held_out_groups(self.reward), self.against)
         answers = self._answers(asked, work)
         for name, found in answers.items():
-            store.write(found["sampled"], work.out / f"{name}.parquet")
+            write_groups(found["sampled"], work.out / f"{name}.parquet")
         within = {label: _bounds(answers, label) for label in ("truth", "proxy")}
         ours, reference = answers[self.over]["sampled"], None
         result["models"] = {}
         for name, found in answers.items():
             figures = self._figures(name, found, ours, within)
             if not self._is_over(name):
-                reference = reference or (load_lm(self.models[self.over]), tokenizer.load(self.models[self.over]))
+                reference = reference or (load_lm(self.models[self.over]), load_tokenizer(self.models[self.over]))
                 figures |= self._kl(name, found["sampled"], *reference)
             result["models"][name] = figures
         if self.completes is not None:
@@ -118,14 +121,14 @@ class Evaluate:
         def fill(folder: Path) -> None:
             for name, found in answers.items():
                 for kind in KINDS:
-                    store.write(found[kind], folder / f"{name}.{kind}.parquet")
+                    write_groups(found[kind], folder / f"{name}.{kind}.parquet")
 
         done, saved = work.restore() or (0, Path())
         each = len(asked) * (self.sampling.n + 1)
         with work.progress("answering", len(self.models) * each) as bar:
             for number, (name, path) in enumerate(self.models.items(), 1):
                 if number <= done:
-                    answers[name] = {kind: list(store.read(saved / f"{name}.{kind}.parquet")) for kind in KINDS}
+                    answers[name] = {kind: list(read_groups(saved / f"{name}.{kind}.parquet")) for kind in KINDS}
                     bar.advance(each)
                     continue
                 answers[name] = self._answer(name, path, asked, work)
@@ -136,12 +139,12 @@ class Evaluate:
 
     def _answer(self, name: str, path: str, asked: list[Group], work: Work) -> dict[str, list[Group]]:
         """The groups with one greedy completion, and with sampled ones, both judged."""
-        words = tokenizer.load(path)
+        tokenizer = load_tokenizer(path)
         model = load_lm(path)
-        engine = LocalEngine(model, words, name)
+        engine = LocalEngine(model, tokenizer, name)
         asked = [dataclasses.replace(g, prompt=_plain(g)) if name in self.plain else g for g in asked]
         for group in asked:
-            question(group, words, context_of(model), self.sampling.max_tokens)
+            question(group, tokenizer, context_of(model), self.sampling.max_tokens)
         greedy = dataclasses.replace(self.sampling, n=1, temperature=0.0)
         sampled = dataclasses.replace(self.sampling, seed=self.sampling.seed + work.seed)
         found: dict[str, list[Group]] = {}
@@ -207,7 +210,7 @@ class Evaluate:
         return figures
 
     def _kl(
-        self, name: str, sampled: list[Group], reference: PreTrainedModel, words: PreTrainedTokenizerBase
+        self, name: str, sampled: list[Group], reference: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, Any]:
         """The KL of a model's samples to the reference, or why there is none."""
         key = f"kl_to_{self.over}"
@@ -217,11 +220,11 @@ class Evaluate:
             return {"left_out": {key: f"{raw[0]} is asked in raw text"}}
         if name in self.searches:
             return {"left_out": {key: "a search chose the answers, which leaves no probability"}}
-        if tokenizer.load(self.models[name]).get_vocab() != words.get_vocab():
+        if load_tokenizer(self.models[name]).get_vocab() != tokenizer.get_vocab():
             return {"left_out": {key: f"its tokens are not those of {self.over}"}}
         if any(c.logprobs is None for g in sampled for c in g.completions):
             return {"left_out": {key: "some answers have no log-probabilities"}}
-        nats = kl_by_prompt(sampled, reference, words, self.sampling)
+        nats = kl_by_prompt(sampled, reference, tokenizer, self.sampling)
         if not all(map(math.isfinite, nats)):
             return {"left_out": {key: f"some answers are impossible for {self.over} with this top_k and top_p"}}
         return {key: statistics.mean(nats)}
@@ -242,7 +245,7 @@ class Evaluate:
         assert self.completes is not None
         groups = read(self.completes, "completes", work)
         path = self.models[self.base]
-        engine = LocalEngine(load_lm(path), tokenizer.load(path), self.base)
+        engine = LocalEngine(load_lm(path), load_tokenizer(path), self.base)
         params = SamplingParams(temperature=0.0, max_tokens=self.sampling.max_tokens, stop=("\n",))
         made = parallel.generate(engine, [g.prompt for g in groups], params)
         return statistics.proportion(sum(_exact(c[0].text, g.target) for g, c in zip(groups, made)), len(groups))

@@ -8,12 +8,14 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Interval
 
-from tropism.stages._train import read
-from tropism.store import groups as store
+from tropism.errors import TropismError
+from tropism.protocols import Format, Judge
+from tropism.stages._read import read
 from tropism.store.contents import side
-from tropism.store.run import Work
+from tropism.store.groups import GROUPS_FILE, read_groups, write_groups
+from tropism.store.work import Work
 from tropism.train.rollouts import judgments
-from tropism.types import Format, GroupsRef, Judge, TropismError
+from tropism.types import GroupsRef
 
 __all__ = ["Label"]
 
@@ -38,7 +40,7 @@ class Label:
             raise TropismError("label needs either `groups` (an earlier stage) or `data` (a format): give one of them")
 
     def run(self, work: Work) -> None:
-        found = read(self.data, "data", work) if self.data else list(store.read(self.groups or ""))
+        found = read(self.data, "data", work) if self.data else list(read_groups(self.groups or ""))
         for judge in self.judges:
             said = judgments(judge, found)
             found = [dataclasses.replace(g, judgments=(*g.judgments, j)) for g, j in zip(found, said)]
@@ -53,4 +55,4 @@ class Label:
             "unjudged_groups": len(silent),
             "judges": sorted({j.judge for g in found for j in g.judgments}),
         }
-        store.write(found, work.out / store.FILE)
+        write_groups(found, work.out / GROUPS_FILE)

@@ -18,22 +18,26 @@ from annotated_types import Ge, Gt
 from transformers import PreTrainedModel
 
 from tropism.algorithms.dpo import DPO
-from tropism.models.store import context_of, save
+from tropism.errors import TropismError
+from tropism.models.folder import context_of, save
 from tropism.models.weights import Weights
+from tropism.protocols import Algorithm
+from tropism.stages._fit import PASS_TOKENS, Data, resumed, tell, train
 from tropism.stages._overlap import learns, probed
 from tropism.stages._probe import Probe
+from tropism.stages._read import fitting, read_split
 from tropism.stages._takes import SEVERAL, check
-from tropism.stages._train import PASS_TOKENS, Data, fitting, read_split, resumed, tell, train
-from tropism.store.run import Work
-from tropism.tensors.batch import Batch, Tree
-from tropism.text import tokenizer
+from tropism.store.work import Work
+from tropism.tensors.batch import Batch
+from tropism.tensors.encode import beaten, pick, ranks, tree
+from tropism.tensors.tree import Tree
+from tropism.text.tokenizer import load_tokenizer
 from tropism.train import cost
 from tropism.train.loop import Learner
 from tropism.train.optim import Optim
 from tropism.train.order import Order
 from tropism.train.rollouts import annotate
-from tropism.train.trees import beaten, judged, pick, ranks, tree
-from tropism.types import Algorithm, Group, GroupsRef, ModelRef, SamplingParams, TropismError
+from tropism.types import Group, GroupsRef, ModelRef, SamplingParams
 
 __all__ = ["Offline"]
 
@@ -66,14 +70,14 @@ class Offline(Weights):
         )
 
     def run(self, work: Work) -> None:
-        words = tokenizer.load(self.policy)
+        tokenizer = load_tokenizer(self.policy)
         model, reference = self.train_lm(self.policy, work.seed), self.freeze_lm(self.policy)
         tell(work, model)
         groups, _ = read_split(self.groups)
         learns(work, groups)
         probed(work, self)
         context = context_of(model)
-        kept = fitting(groups, lambda g: judged_tree(g, self.judge, tree(g, words, context)), self.too_long, work)
+        kept = fitting(groups, lambda g: judged_tree(g, self.judge, tree(g, tokenizer, context)), self.too_long, work)
         trees = [t for _, t in kept]
         if "rank_N" in self.algorithm.needs and not any(len({r for r in t.rank or () if r}) > 1 for t in trees):
             raise TropismError(
@@ -93,10 +97,10 @@ class Offline(Weights):
             )
         if "mismatched" in self.algorithm.needs:
             trees = mismatched([t for t in map(scored, trees) if t.completions], context)
-        paid = sum(cost.sampling(len(t.prompt), g.completions, judged(g, self.judge)) for g, t in kept)
+        paid = sum(cost.sampling(len(t.prompt), g.completions, g.judged(self.judge)) for g, t in kept)
         steps = self._steps(trees, paid, work.seed)
         learner = Learner({"policy": model}, self.optim, steps, pass_tokens=self.pass_tokens, layout=self.layout)
-        watch = functools.partial(watched, self.probe, model, reference, words)
+        watch = functools.partial(watched, self.probe, model, reference, tokenizer)
         fill = functools.partial(
             filled, algorithm=self.algorithm, reference=reference, policy=model, pass_tokens=self.pass_tokens
         )
@@ -105,10 +109,10 @@ class Offline(Weights):
         if not learner.done:
             place.spent = paid
         if self.probe and not learner.done:
-            work.log(step=0, **self.probe.look(model, reference, words, place.spent))
+            work.log(step=0, **self.probe.look(model, reference, tokenizer, place.spent))
         train(work, learner, self.algorithm, data, place, fill, watch)
         if self.probe:
-            work.log(step=steps, **self.probe.look(model, reference, words, place.spent))
+            work.log(step=steps, **self.probe.look(model, reference, tokenizer, place.spent))
         work.facts |= {
             "groups": len(trees),
             "steps": steps,
@@ -116,7 +120,7 @@ class Offline(Weights):
             "tokens_trained": place.tokens,
             "tokens_spent": place.spent,
         }
-        save(model, words, work.out, self.save_dtype)
+        save(model, tokenizer, work.out, self.save_dtype)
 
     def _steps(self, trees: list[Tree], paid: int, seed: int) -> int:
         """How many updates `passes` make, or how many of them `budget` pays for, with `paid` spent already."""
@@ -140,7 +144,7 @@ class Offline(Weights):
 def judged_tree(group: Group, judge: str, found: Tree) -> Tree:
     """The tree with the judge's ranks, and as rewards its scores: of a judge that only orders, what share of the prompt's
     other completions each one beats."""
-    judgment = judged(group, judge)
+    judgment = group.judged(judge)
     reward = judgment.scores if judgment.scale == "interval" else beaten(judgment)
     return dataclasses.replace(found, rank=ranks(judgment), reward=reward)
 
@@ -179,11 +183,11 @@ def watched(
     probe: Probe | None,
     policy: PreTrainedModel,
     reference: PreTrainedModel,
-    words: Any,
+    tokenizer: Any,
     before: int,
     after: int,
 ) -> dict[str, Any]:
     """What the probe sees, if it is due between these two sums spent."""
     if probe is None or not probe.due(before, after):
         return {}
-    return probe.look(policy, reference, words, after)
+    return probe.look(policy, reference, tokenizer, after)

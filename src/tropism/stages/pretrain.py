@@ -9,16 +9,20 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Interval
 
 from tropism.algorithms.nll import NLL
-from tropism.models.store import Architecture, context_of, create, save
+from tropism.errors import TropismError
+from tropism.models.architecture import Architecture, create
+from tropism.models.folder import context_of, save
 from tropism.models.weights import Weights
+from tropism.protocols import Format
+from tropism.stages._fit import PASS_TOKENS, Data, fit, measure
 from tropism.stages._overlap import learns
-from tropism.stages._train import PASS_TOKENS, Data, documents, fit, held_out, measure
-from tropism.store.run import Work
-from tropism.text import tokenizer
+from tropism.stages._read import documents, held_out
+from tropism.store.work import Work
+from tropism.tensors.encode import chunks
+from tropism.text.tokenizer import load_tokenizer
 from tropism.train.loop import Learner
 from tropism.train.optim import Optim
-from tropism.train.trees import chunks
-from tropism.types import Format, ModelRef, TokenizerRef, TropismError
+from tropism.types import ModelRef, TokenizerRef
 
 __all__ = ["Pretrain"]
 
@@ -53,11 +57,11 @@ class Pretrain(Weights):
     def run(self, work: Work) -> None:
         train, test = held_out(documents(self.data, work), self.held_out)
         learns(work, train)
-        words = tokenizer.load(self.init or self.tokenizer or "")
+        tokenizer = load_tokenizer(self.init or self.tokenizer or "")
         seed = work.seed
-        model = self.train_lm(self.init, seed) if self.init else self.ready(create(self.model, words, seed))
+        model = self.train_lm(self.init, seed) if self.init else self.ready(create(self.model, tokenizer, seed))
         length = min(self.row_tokens, context_of(model))
-        trees = [piece for group in train for piece in chunks(group, words, length)]
+        trees = [piece for group in train for piece in chunks(group, tokenizer, length)]
         learner = Learner({"policy": model}, self.optim, self.steps, pass_tokens=self.pass_tokens, layout=self.layout)
         fit(work, learner, NLL(), Data(trees, self.steps, tokens=self.tokens_per_step))
         work.facts |= {
@@ -68,11 +72,11 @@ class Pretrain(Weights):
         }
         if test:
             text = "".join(c.text for g in test for c in g.completions).encode()
-            loss = measure({"policy": model}, NLL(), [p for g in test for p in chunks(g, words, length)])["loss"]
+            loss = measure({"policy": model}, NLL(), [p for g in test for p in chunks(g, tokenizer, length)])["loss"]
             work.facts |= {
                 "held_out_loss": round(loss.value, 4),
                 "bits_per_byte": round(float(loss.total) / 0.6931471805599453 / len(text), 4),
                 "gzip_bits_per_byte": round(8 * len(gzip.compress(text, 9, mtime=0)) / len(text), 4),
                 "held_out_bytes": len(text),
             }
-        save(model, words, work.out, self.save_dtype)
+        save(model, tokenizer, work.out, self.save_dtype)

@@ -40,26 +40,29 @@ from transformers import PreTrainedModel
 
 from tropism.algorithms.nll import NLL
 from tropism.engines.local import LocalEngine
-from tropism.models.store import context_of, save
+from tropism.errors import TropismError
+from tropism.models.folder import context_of, save
 from tropism.models.weights import Weights
-from tropism.recipe import bind
+from tropism.protocols import Algorithm, Format, Judge
+from tropism.recipe.refs import bind
+from tropism.stages._fit import PASS_TOKENS, Data, Place, tell, train
 from tropism.stages._overlap import learns, probed
 from tropism.stages._probe import Probe
+from tropism.stages._read import fitting, read
 from tropism.stages._takes import check, check_several
-from tropism.stages._train import PASS_TOKENS, Data, Place, fitting, question, read, tell, train
 from tropism.stages.offline import filled, watched
 from tropism.store import files
-from tropism.store import groups as store
 from tropism.store.fingerprint import describe
-from tropism.store.run import Work
-from tropism.tensors.batch import Tree
-from tropism.text import tokenizer
+from tropism.store.groups import GROUPS_FILE, read_groups, write_groups
+from tropism.store.work import Work
+from tropism.tensors.encode import pick, question, tree
+from tropism.tensors.tree import Tree
+from tropism.text.tokenizer import load_tokenizer
 from tropism.train import cost
 from tropism.train.loop import Learner
 from tropism.train.optim import Optim
 from tropism.train.rollouts import judgments, repeats, rollouts, scores
-from tropism.train.trees import pick, tree
-from tropism.types import Algorithm, Format, Group, Judge, ModelRef, SamplingParams, TropismError, to_json
+from tropism.types import Group, ModelRef, SamplingParams, to_json
 
 __all__ = ["ReST"]
 
@@ -123,10 +126,12 @@ class ReST(Weights):
         return self.algorithm if isinstance(self.algorithm, tuple) else (self.algorithm,) * len(self.thresholds)
 
     def run(self, work: Work) -> None:
-        words = tokenizer.load(self.policy)
+        tokenizer = load_tokenizer(self.policy)
         policy, reference = self.train_lm(self.policy, work.seed), self.freeze_lm(self.policy)
         tell(work, policy)
-        make = functools.partial(question, words=words, context=context_of(policy), max_tokens=self.sampling.max_tokens)
+        make = functools.partial(
+            question, tokenizer=tokenizer, context=context_of(policy), max_tokens=self.sampling.max_tokens
+        )
         asked = fitting(read(self.prompts, "prompts", work), make, self.too_long, work, self.prompts)
         learns(work, [g for g, _ in asked])
         probed(work, self)
@@ -147,21 +152,21 @@ class ReST(Weights):
                 groups = _read(work.folder.parent / place.more["samples"], work)
             elif number == 0:
                 if part == 0 and self.probe:
-                    work.log(step=0, **self.probe.look(policy, reference, words, 0))
-                groups = self._grow(work, policy, words, asked, grow, place)
-            self._improve(work, learner, groups, grow, number, place, (policy, reference, words))
+                    work.log(step=0, **self.probe.look(policy, reference, tokenizer, 0))
+                groups = self._grow(work, policy, tokenizer, asked, grow, place)
+            self._improve(work, learner, groups, grow, number, place, (policy, reference, tokenizer))
         work.facts |= {
             "tokens_generated": place.more["generated"],
             "tokens_trained": place.tokens,
             "tokens_spent": place.spent,
         }
-        save(policy, words, work.out, self.save_dtype)
+        save(policy, tokenizer, work.out, self.save_dtype)
 
     def _grow(
         self,
         work: Work,
         policy: PreTrainedModel,
-        words: Any,
+        tokenizer: Any,
         asked: Sequence[tuple[Group, Tree]],
         grow: int,
         place: Place,
@@ -172,7 +177,7 @@ class ReST(Weights):
         path = work.folder.parent / "samples" / name
         reused = work.peers.once(lambda: files.sealed(path) is not None)
         if not reused:
-            engine = LocalEngine(policy, words, policy=f"{work.fingerprint}@{grow}")
+            engine = LocalEngine(policy, tokenizer, policy=f"{work.fingerprint}@{grow}")
             prompts, groups = [g for g, _ in asked], []
             times = repeats(prompts)
             with work.progress(f"grow {grow + 1}", len(asked), "prompts") as bar:
@@ -180,8 +185,8 @@ class ReST(Weights):
                     some = slice(i, i + AT_ONCE)
                     groups += rollouts(prompts[some], engine, self.judge, sampling, times[some])
                     bar.advance(len(prompts[some]))
-            work.peers.once(lambda: files.write_folder(path, lambda to: store.write(groups, to / store.FILE), {}))
-        groups = list(store.read(path))
+            work.peers.once(lambda: files.write_folder(path, lambda to: write_groups(groups, to / GROUPS_FILE), {}))
+        groups = list(read_groups(path))
         if all(s is None for g in groups for s in scores(g)):
             raise TropismError(
                 f"the judge gave no score to any completion of grow {grow + 1}: name a judge that can tell"
@@ -204,7 +209,7 @@ class ReST(Weights):
         place: Place,
         models: tuple[PreTrainedModel, PreTrainedModel, Any],
     ) -> None:
-        policy, reference, words = models
+        policy, reference, tokenizer = models
         threshold, algorithm = self.thresholds[number], self.losses[number]
         kept = survivors(groups, threshold, self.by, self.per_prompt, self.floor)
         alive = [g for g, k in zip(groups, kept) if k]
@@ -214,14 +219,14 @@ class ReST(Weights):
                 "scores are alike say with rest.floor which are good"
             )
         trees = [
-            filtered(g, k, tree(g, words, context_of(policy)), "rank_N" in algorithm.needs)
+            filtered(g, k, tree(g, tokenizer, context_of(policy)), "rank_N" in algorithm.needs)
             for g, k in zip(groups, kept)
             if k
         ]
         fill = functools.partial(
             filled, algorithm=algorithm, reference=reference, policy=policy, pass_tokens=self.pass_tokens
         )
-        watch = functools.partial(watched, self.probe, policy, reference, words)
+        watch = functools.partial(watched, self.probe, policy, reference, tokenizer)
         data = Data(trees, self.steps, groups=self.groups_per_step)
         train(work, learner, algorithm, data, place, fill, watch)
         line = {
@@ -233,7 +238,7 @@ class ReST(Weights):
             **self._seen(groups, kept),
         }
         if self.probe:
-            line |= self.probe.look(policy, reference, words, place.spent)
+            line |= self.probe.look(policy, reference, tokenizer, place.spent)
         work.log(step=place.before + self.steps, **line)
 
     def _seen(self, groups: Sequence[Group], kept: Sequence[Sequence[int]]) -> dict[str, Any]:
@@ -320,4 +325,4 @@ def _read(path: Path, work: Work) -> list[Group]:
         raise TropismError(
             f"{path} was removed or changed while {work.id} was unfinished: delete {work.folder} as well"
         )
-    return list(store.read(path))
+    return list(read_groups(path))

@@ -26,23 +26,26 @@ from annotated_types import Ge, Gt, Interval
 from transformers import PreTrainedModel
 
 from tropism.algorithms.kwise import KWise
+from tropism.errors import TropismError
+from tropism.models.folder import context_of, save
 from tropism.models.forward import set_units
-from tropism.models.store import context_of, save
+from tropism.models.layout import layout
 from tropism.models.weights import Weights
+from tropism.protocols import Algorithm
+from tropism.stages._fit import PASS_TOKENS, Data, fit, measure, tell
 from tropism.stages._overlap import learns
 from tropism.stages._plateau import fit_to_plateau
+from tropism.stages._read import fitting, read_split
 from tropism.stages._takes import check
-from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, measure, read_split, tell
-from tropism.store import groups as store
 from tropism.store.contents import mark
-from tropism.store.run import Work
-from tropism.tensors.batch import Tree
-from tropism.text import tokenizer
-from tropism.train.layout import layout
+from tropism.store.groups import write_groups
+from tropism.store.work import Work
+from tropism.tensors.encode import ranks, spans, tree
+from tropism.tensors.tree import Tree
+from tropism.text.tokenizer import load_tokenizer
 from tropism.train.loop import Learner, predict
 from tropism.train.optim import Optim
-from tropism.train.trees import judged, ranks, spans, tree
-from tropism.types import Algorithm, Group, GroupsRef, Judgment, ModelRef, TropismError
+from tropism.types import Group, GroupsRef, Judgment, ModelRef
 
 __all__ = ["Reward"]
 
@@ -86,8 +89,8 @@ class Reward(Weights):
     def run(self, work: Work) -> None:
         train, test = read_split(self.groups)
         learns(work, train)
-        words = tokenizer.load(self.model)
-        if words.chat_template is None and any(m.role != "text" for g in train for m in g.prompt):
+        tokenizer = load_tokenizer(self.model)
+        if tokenizer.chat_template is None and any(m.role != "text" for g in train for m in g.prompt):
             raise TropismError(
                 f"the groups are chats and the tokenizer of reward.model {self.model} has no chat template: begin with a "
                 'model that has one, such as an sft stage with chat_template = "tropism" made from it'
@@ -98,7 +101,7 @@ class Reward(Weights):
         context = context_of(model)
 
         def make(group: Group) -> Tree:
-            return ranked(group, self.judge, tree(group, words, context))
+            return ranked(group, self.judge, tree(group, tokenizer, context))
 
         fitted = fitting(train, make, self.too_long, work)
         trees = [t for _, t in fitted]
@@ -138,12 +141,12 @@ class Reward(Weights):
                 )
                 for g, _ in tested
             ]
-            store.write(marked, work.out / HELD_OUT)
+            write_groups(marked, work.out / HELD_OUT)
         scores = _scores(model, trees)
         if (scale := float(scores.std())) > 0:
             model.config.score_scale = scale  # what a difference of scores is multiplied by to be a log-odds
             set_units(model, float(scores.mean()), scale)
-        save(model, words, work.out, self.save_dtype)
+        save(model, tokenizer, work.out, self.save_dtype)
 
     def _unseen(self, fitted: list[tuple[Group, Tree]]) -> tuple[list[Tree], list[Tree]]:
         """The trees to train on, and those to look at: no prompt is among both. None to look at if too few order two
@@ -169,7 +172,7 @@ def ranked(group: Group, judge: str, found: Tree) -> Tree:
             f"group {group.id} has {len(group.completions)} completion: a reward model needs at least "
             "two of a prompt, so sample with sampling.n ≥ 2"
         )
-    judgment = judged(group, judge)
+    judgment = group.judged(judge)
     rank = ranks(judgment)
     reward = judgment.scores if judgment.scale == "interval" else tuple(-float(r) if r else None for r in rank)
     return dataclasses.replace(found, rank=rank, reward=reward)

@@ -21,23 +21,30 @@ from transformers import PreTrainedModel
 
 from tropism.algorithms.ppo import PPO
 from tropism.engines.local import LocalEngine
-from tropism.models.store import context_of, save
+from tropism.errors import TropismError
+from tropism.models.folder import context_of, save
+from tropism.models.layout import layout
 from tropism.models.weights import Weights
+from tropism.protocols import Adaptive, Algorithm, Format, Judge, Selective
+from tropism.stages._fit import PASS_TOKENS, tell
 from tropism.stages._overlap import learns, probed
 from tropism.stages._probe import Probe
+from tropism.stages._read import fitting, read
 from tropism.stages._takes import check, check_several
-from tropism.stages._train import PASS_TOKENS, fitting, question, read, tell
-from tropism.store.run import Work
-from tropism.tensors.batch import Batch, Tree, passes, take_rows, total
-from tropism.text import tokenizer
+from tropism.store.work import Work
+from tropism.tensors.batch import Batch
+from tropism.tensors.encode import question
+from tropism.tensors.ratio import total
+from tropism.tensors.rows import passes, take_rows
+from tropism.tensors.tree import Tree
+from tropism.text.tokenizer import load_tokenizer
 from tropism.train import cost
-from tropism.train.layout import layout
 from tropism.train.loop import Learner, NotFinite, values
 from tropism.train.optim import Optim
 from tropism.train.order import Order
 from tropism.train.rollouts import annotate, critic_metrics, experience, judgments, rollouts, round_metrics
 from tropism.train.shaping import Moments, Shaping
-from tropism.types import Adaptive, Algorithm, Format, Group, Judge, ModelRef, SamplingParams, Selective, TropismError
+from tropism.types import Group, ModelRef, SamplingParams
 
 __all__ = ["RL"]
 
@@ -84,11 +91,11 @@ class RL(Weights):
         check_several("rl", self.algorithm, self.sampling.n)
 
     def run(self, work: Work) -> None:
-        words = tokenizer.load(self.policy)
+        tokenizer = load_tokenizer(self.policy)
         models = {"policy": self.train_lm(self.policy, work.seed)}
         tell(work, models["policy"])
         context = context_of(models["policy"])
-        make = functools.partial(question, words=words, context=context, max_tokens=self.sampling.max_tokens)
+        make = functools.partial(question, tokenizer=tokenizer, context=context, max_tokens=self.sampling.max_tokens)
         asked = [g for g, _ in fitting(read(self.prompts, "prompts", work), make, self.too_long, work, self.prompts)]
         learns(work, asked)
         probed(work, self)
@@ -98,15 +105,15 @@ class RL(Weights):
         steps = self.rounds * self.epochs * self.minibatches
         rates = {"critic": self.critic_lr or self.optim.lr}
         learner = Learner(models, self.optim, steps, rates, self.pass_tokens, self.sampling)
-        state = _State(self.algorithm, Order(len(asked), work.seed), words, reference)
+        state = _State(self.algorithm, Order(len(asked), work.seed), tokenizer, reference)
         if found := work.restore():
             state.load(learner.restore(found[1]))
-        look = functools.partial(self.probe.look, models["policy"], reference, words) if self.probe else None
+        look = functools.partial(self.probe.look, models["policy"], reference, tokenizer) if self.probe else None
         if look and not state.round:
             work.log(round=0, **look(0))
         with work.progress("rounds", self.rounds) as bar:
             bar.advance(state.round, rated=0)
-            engine = LocalEngine(models["policy"], words)
+            engine = LocalEngine(models["policy"], tokenizer)
             engine.tell(work.note)
             while not self._over(state):
                 spent, generated = state.spent, state.generated
@@ -127,7 +134,7 @@ class RL(Weights):
             "tokens_trained": state.trained,
             "tokens_spent": state.spent,
         }
-        save(models["policy"], words, work.out, self.save_dtype)
+        save(models["policy"], tokenizer, work.out, self.save_dtype)
 
     def _over(self, state: _State) -> bool:
         return state.round >= self.rounds or (self.budget > 0 and state.spent >= self.budget)
@@ -181,7 +188,7 @@ class RL(Weights):
             taken = [asked[i] for i in state.order.take(self.prompts_per_round - len(kept))]
             seed = self.sampling.seed + (work.seed << 20) + state.round + (again << 52)
             groups = rollouts(taken, engine, self.judge, dataclasses.replace(self.sampling, seed=seed))
-            trees = experience(groups, state.words, context_of(engine.model))
+            trees = experience(groups, state.tokenizer, context_of(engine.model))
             state.count(groups, trees)
             for group, tree, teaches in zip(groups, trees, self._teaching(state, trees, engine.model)):
                 (kept if teaches else dull).append((group, tree))
@@ -224,7 +231,7 @@ class _State:
 
     algorithm: Any
     order: Order
-    words: Any
+    tokenizer: Any
     reference: PreTrainedModel
     round: int = 0
     completions: int = 0

@@ -10,20 +10,24 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Interval
 
 from tropism.algorithms.nll import NLL
+from tropism.errors import TropismError
+from tropism.models.folder import context_of, save
 from tropism.models.halves import vocabulary_of
-from tropism.models.store import context_of, save
 from tropism.models.vocabulary import know
 from tropism.models.weights import Weights
+from tropism.protocols import Format
+from tropism.stages._fit import PASS_TOKENS, Data, fit, measure, tell
 from tropism.stages._overlap import learns
-from tropism.stages._train import PASS_TOKENS, Data, fit, fitting, held_out, measure, read, tell
-from tropism.store.run import Work
-from tropism.tensors.batch import Tree
-from tropism.text import chat, tokenizer
+from tropism.stages._read import fitting, held_out, read
+from tropism.store.work import Work
+from tropism.tensors.encode import demonstration
+from tropism.tensors.tree import Tree
+from tropism.text import chat
 from tropism.text.template import adopt_template, give_arguments
+from tropism.text.tokenizer import load_tokenizer
 from tropism.train.loop import Learner
 from tropism.train.optim import Optim
-from tropism.train.trees import demonstration
-from tropism.types import Format, Group, ModelRef, TropismError
+from tropism.types import Group, ModelRef
 
 __all__ = ["SFT"]
 
@@ -56,30 +60,30 @@ class SFT(Weights):
 
     def run(self, work: Work) -> None:
         groups = read(self.data, "data", work)
-        words = tokenizer.load(self.model)
+        tokenizer = load_tokenizer(self.model)
         model = self.train_lm(self.model, work.seed)
         tell(work, model)
         if self.chat_template:
-            adopt(words, self.chat_template)
-            if len(words) > vocabulary_of(model):
+            adopt(tokenizer, self.chat_template)
+            if len(tokenizer) > vocabulary_of(model):
                 if self.adapter.r:
                     raise TropismError(
                         f"chat_template = {self.chat_template!r} adds tokens to {self.model}, and an adapter trains no "
                         "embeddings: run one sft stage without `adapter` first"
                     )
-                model.resize_token_embeddings(len(words))
-            know(model, words)
-            model.config.eos_token_id, model.config.pad_token_id = words.eos_token_id, words.pad_token_id
+                model.resize_token_embeddings(len(tokenizer))
+            know(model, tokenizer)
+            model.config.eos_token_id, model.config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
         if self.template_arguments:
-            give_arguments(words, self.template_arguments)
+            give_arguments(tokenizer, self.template_arguments)
         context = context_of(model)
         rewritten: list[str] = []
 
         def make(group: Group) -> Tree:
             try:
-                return demonstration(group, words, context, self.train_on, self.thinking)
+                return demonstration(group, tokenizer, context, self.train_on, self.thinking)
             except chat.Rewritten:
-                made = demonstration(group, words, context, "last", self.thinking)
+                made = demonstration(group, tokenizer, context, "last", self.thinking)
                 rewritten.append(group.id)
                 return made
 
@@ -107,16 +111,16 @@ class SFT(Weights):
                 "held_out_loss": round(after.value, 4),
                 "held_out_tokens": int(after.count),
             }
-        save(model, words, work.out, self.save_dtype)
+        save(model, tokenizer, work.out, self.save_dtype)
 
 
-def adopt(words: object, template: str) -> None:
+def adopt(tokenizer: object, template: str) -> None:
     """Gives a tokenizer a chat template: ours, or the Jinja file at `template`."""
     if template == "tropism":
-        adopt_template(words)  # type: ignore[arg-type]
+        adopt_template(tokenizer)  # type: ignore[arg-type]
         return
     try:
-        words.chat_template = Path(template).read_text(encoding="utf-8")  # type: ignore[attr-defined]
+        tokenizer.chat_template = Path(template).read_text(encoding="utf-8")  # type: ignore[attr-defined]
     except OSError as error:
         raise TropismError(
             f'chat_template = {template!r} cannot be read ({error.strerror}): give "tropism" or the '

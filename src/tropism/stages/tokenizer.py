@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
-from tropism.stages._train import documents
-from tropism.store.run import Work
-from tropism.text import tokenizer
-from tropism.types import Format
+from tropism.protocols import Format
+from tropism.stages._read import documents
+from tropism.store.work import Work
+from tropism.text.tokenizer import train_tokenizer
 
 __all__ = ["Tokenizer"]
 
@@ -25,7 +25,7 @@ class Tokenizer:
 
     def run(self, work: Work) -> None:
         groups = documents(self.data, work)
-        made = tokenizer.train((c.text for g in groups for c in g.completions), self.vocab_size)
+        made = train_tokenizer((c.text for g in groups for c in g.completions), self.vocab_size)
         sample = [c.text for g in groups[:: max(len(groups) // 200, 1)] for c in g.completions]
         tokens = sum(len(made.encode(text, add_special_tokens=False)) for text in sample)
         work.facts |= {

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tropism.types import TropismError
+from tropism.errors import TropismError
 
 MANIFEST = "manifest.json"
 

@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tropism.recipe import refs
+from tropism.protocols import Stage
+from tropism.recipe.refs import refs
 from tropism.store.files import content_hash
-from tropism.types import Artifact, Stage
+from tropism.types import Artifact
 
 
 def fingerprint(stage: Stage, seed: int, inputs: Mapping[str, Artifact]) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tropism.types import Group, TropismError, group_from_json, to_json
+from tropism.errors import TropismError
+from tropism.types import Group, group_from_json, to_json
 
 SCHEMA = pa.schema(
     {
@@ -44,19 +45,19 @@ SCHEMA = pa.schema(
         "meta": pa.string(),  # JSON
     }
 )
-FILE = "groups.parquet"
+GROUPS_FILE = "groups.parquet"
 
 
-def write(groups: Iterable[Group], path: Path) -> None:
+def write_groups(groups: Iterable[Group], path: Path) -> None:
     """One Parquet file."""
     rows = [{**to_json(g), "meta": json.dumps(to_json(g.meta), ensure_ascii=False)} for g in groups]
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, compression="zstd")
 
 
-def read(path: str | Path) -> Iterator[Group]:
+def read_groups(path: str | Path) -> Iterator[Group]:
     """The groups of a Parquet file, or of the `groups.parquet` in a folder."""
     file = Path(path)
-    file = file / FILE if file.is_dir() else file
+    file = file / GROUPS_FILE if file.is_dir() else file
     try:
         table = pq.ParquetFile(file)
         for chunk in table.iter_batches(batch_size=1024):

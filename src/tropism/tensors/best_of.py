@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tropism.types import TropismError
+from tropism.errors import TropismError
 
 
 def kl_bound(n: int) -> float:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tropism.tensors.batch import Batch, by_completion, sum_by_completion
+from tropism.tensors.batch import Batch
+from tropism.tensors.index import by_completion, sum_by_completion
 from tropism.tensors.maths import gae, k1
 
 

@@ -23,9 +23,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
+from tropism.errors import TropismError
 from tropism.text.content import THINKING, encode, encode_raw, guarded, special_tokens
 from tropism.text.template import DOCUMENT, REMEDY, Refused, rendered, spoken, template_of
-from tropism.types import Message, TropismError
+from tropism.types import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

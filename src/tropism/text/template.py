@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from tropism.errors import TropismError
 from tropism.text.content import THINKING, guarded
-from tropism.types import Message, TropismError
+from tropism.types import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

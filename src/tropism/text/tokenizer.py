@@ -17,17 +17,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tropism.errors import TropismError
 from tropism.text.chat import document_ends
 from tropism.text.template import DOCUMENT, END, MARKERS, PAD, TEMPLATE
-from tropism.types import TropismError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-__all__ = ["document_ends", "identity", "load", "train"]
+__all__ = ["document_ends", "identity", "load_tokenizer", "train_tokenizer"]
 
 
-def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE of `vocab_size` tokens, special tokens and the 256 bytes included.
 
     Fewer only where `texts` hold no more pairs to merge. The same texts give the same tokenizer. TropismError
@@ -45,8 +45,8 @@ def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
 
     bpe = Tokenizer(models.BPE())
     digits = pre_tokenizers.Digits(individual_digits=True)
-    words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([digits, bytes_])
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -66,7 +66,7 @@ def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     )
 
 
-def load(path: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or of a hub id. TropismError if there is none or it cannot be read."""
     folder = Path(path)
     hub_id = len(folder.parts) <= 2 and not str(path).startswith((".", "~", "/"))

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from tropism.protocols import Algorithm
 from tropism.train.loop import ROLE
 from tropism.train.rollouts import fillable
-from tropism.types import Algorithm, Completion, Judgment
+from tropism.types import Completion, Judgment
 
 BACKWARD = 2
 

@@ -14,12 +14,16 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from tropism.errors import TropismError
 from tropism.models.adapters import load_trained, trained_state
 from tropism.models.forward import predict_running_scores, predict_tokens, predict_values
-from tropism.tensors.batch import Batch, Layout, Prediction, Ratio, passes, take_rows, total
+from tropism.protocols import Algorithm
+from tropism.tensors.batch import Batch, Layout, Prediction
+from tropism.tensors.ratio import Ratio, total
+from tropism.tensors.rows import passes, take_rows
 from tropism.train import parallel
 from tropism.train.optim import Optim, adamw, clip, set_rate
-from tropism.types import Algorithm, SamplingParams, TropismError
+from tropism.types import SamplingParams
 
 ROLE = {
     "logprobs_BT": "policy",

@@ -27,9 +27,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from tropism.errors import TropismError
+from tropism.protocols import Engine
 from tropism.store.peers import Peers
-from tropism.tensors.batch import Batch, Ratio, passes, take_rows, total
-from tropism.types import Completion, Engine, Message, SamplingParams, TropismError
+from tropism.tensors.batch import Batch
+from tropism.tensors.ratio import Ratio, total
+from tropism.tensors.rows import passes, take_rows
+from tropism.types import Completion, Message, SamplingParams
 
 T = TypeVar("T")
 LONGEST_WAIT = timedelta(days=7)  # for a rank at work (a judge may be a person); one that has died is noticed at once

@@ -10,13 +10,18 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tropism.asking.judge import asked
 from tropism.models.forward import predict_tokens, predict_values
-from tropism.search._asked import asked
-from tropism.tensors.batch import Batch, Ratio, Tree, length_N, passes, sum_by_completion, take_rows
+from tropism.protocols import Engine, Judge
+from tropism.tensors.batch import Batch
+from tropism.tensors.encode import tree
+from tropism.tensors.index import length_N, sum_by_completion
 from tropism.tensors.maths import k1
+from tropism.tensors.ratio import Ratio
+from tropism.tensors.rows import passes, take_rows
+from tropism.tensors.tree import Tree
 from tropism.train import parallel
-from tropism.train.trees import tree
-from tropism.types import Completion, Engine, Group, Judge, Judgment, SamplingParams
+from tropism.types import Completion, Group, Judgment, SamplingParams
 
 
 def repeats(groups: Sequence[Group]) -> list[int]:
@@ -62,9 +67,9 @@ def judgments(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
     return parallel.peers().once(lambda: asked(judge, groups))
 
 
-def experience(groups: Sequence[Group], words: PreTrainedTokenizerBase, context: int) -> list[Tree]:
+def experience(groups: Sequence[Group], tokenizer: PreTrainedTokenizerBase, context: int) -> list[Tree]:
     """Trees whose rewards are the scores of each group's newest judgment."""
-    return [dataclasses.replace(tree(g, words, context), reward=scores(g)) for g in groups]
+    return [dataclasses.replace(tree(g, tokenizer, context), reward=scores(g)) for g in groups]
 
 
 def scores(group: Group) -> tuple[float | None, ...]:
@@ -108,7 +113,7 @@ def annotate(
 def round_metrics(batch: Batch) -> dict[str, Ratio]:
     """What a round shows of its own samples, before shaping and credit: reward, both ends, length, KL per completion.
 
-    Parts of a round add up (`tensors/batch.py:total`).
+    Parts of a round add up (`tensors/ratio.py:total`).
     """
     one = torch.tensor(batch.n)
     scored = batch.need("scored_N")

@@ -17,7 +17,8 @@ from typing import Annotated
 import torch
 from annotated_types import Ge
 
-from tropism.tensors.batch import Batch, length_N
+from tropism.tensors.batch import Batch
+from tropism.tensors.index import length_N
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,16 @@ import pytest
 from annotated_types import Ge, Gt, Interval, Le, Lt
 
 from tropism.catalogue import catalogue
+from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
-from tropism.ranges import bounds, inside, ranges, said
-from tropism.recipe import FOLDERS, build, names, resolve
+from tropism.protocols import Algorithm, Format, Judge, Search, Stage
+from tropism.recipe.build import build
+from tropism.recipe.kinds import FOLDERS, names, resolve
+from tropism.recipe.ranges import bounds, inside, ranges, said
 from tropism.stages.tokenizer import Tokenizer
 from tropism.store.progress import Reporter
 from tropism.store.run import Run
 from tropism.train.optim import Optim
-from tropism.types import Algorithm, Format, Judge, Search, Stage, TropismError
 
 
 @pytest.mark.parametrize(

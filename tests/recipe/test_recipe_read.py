@@ -11,21 +11,25 @@ from typing import Any
 import pytest
 
 from tiny_recipe import BASE, CIRCLE, SFT, TOKENIZER
-from tropism import recipe
 from tropism.algorithms.ppo import PPO
+from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.text import Text
 from tropism.judges.annotator import Annotator
 from tropism.judges.reward_model import RewardModel
 from tropism.judges.verifier import Verifier
-from tropism.models.store import Architecture
-from tropism.recipe import bind, build, load, names, parse, refs, resolve
+from tropism.models.architecture import Architecture
+from tropism.protocols import Algorithm, Format, Judge, Stage
+from tropism.recipe.build import build
+from tropism.recipe.kinds import FOLDERS, names, resolve
+from tropism.recipe.read import load, parse
+from tropism.recipe.refs import bind, refs
 from tropism.stages.label import Label
 from tropism.stages.pretrain import Pretrain
 from tropism.stages.rl import RL
 from tropism.stages.sft import SFT as SFTStage
 from tropism.train.optim import Optim
-from tropism.types import Algorithm, Format, Judge, Message, Stage, TropismError
+from tropism.types import Message
 
 BOOK = {"kind": "phrasebook", "part": "prompts"}
 
@@ -331,13 +335,13 @@ def test_the_circle_parses_and_its_graph_is_the_refs(tmp_path: Path) -> None:
 
 
 def test_every_kind_resolves_to_the_one_public_object_of_its_file() -> None:
-    for folder, protocol in {v: k for k, v in recipe.FOLDERS.items()}.items():
+    for folder, protocol in {v: k for k, v in FOLDERS.items()}.items():
         for name in names(folder):
             thing = resolve(folder, name)
             assert thing.__module__ == f"tropism.{folder}.{name}"
             if protocol is Stage:
                 assert callable(thing.run) and thing.makes in ("tokenizer", "model", "groups", "report")
-    assert not any(name.startswith("_") for folder in recipe.FOLDERS.values() for name in names(folder))
+    assert not any(name.startswith("_") for folder in FOLDERS.values() for name in names(folder))
 
 
 @pytest.mark.parametrize("broken", ["[[stage]", "x = 1\nx = 2", "\xff"])
@@ -368,7 +372,7 @@ def test_code_beside_the_recipe_is_found(tmp_path: Path) -> None:
     assert isinstance(load(tmp_path / "r.toml").stages["sft"], SFTStage)
 
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SHIPPED = sorted([*(ROOT / "src/tropism/recipes").glob("*.toml"), *(ROOT / "recipes").glob("*.toml")])
 
 

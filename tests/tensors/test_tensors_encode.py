@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from tropism.stages._train import question
-from tropism.tensors.batch import Tree
+from tropism.errors import TropismError
+from tropism.tensors.encode import TooLong, beaten, bounded, chunks, demonstration, question, ranks, spans, tree
+from tropism.tensors.tree import Tree
 from tropism.text.chat import completion_tokens, conversation, prompt_tokens, stop_tokens, text_of
-from tropism.text.tokenizer import identity, train
-from tropism.train.trees import TooLong, beaten, bounded, chunks, demonstration, judged, ranks, spans, tree
-from tropism.types import Completion, Group, Judgment, Message, TropismError
+from tropism.text.tokenizer import identity, train_tokenizer
+from tropism.types import Completion, Group, Judgment, Message
 
 ASK = (Message("user", "7 days"),)
 TALK = (*ASK, Message("assistant", "7 jours"), Message("user", "in Malay?"))
@@ -119,12 +119,12 @@ def test_ranks_as_shares_beaten(scores, expected: tuple[float | None, ...]):
 def test_judged_takes_the_newest_and_names_what_is_missing():
     group = Group("g", ASK, (Completion("a"), Completion("b")))
     old, new = Judgment("rater@1", (0.0, 1.0)), Judgment("rater@2", (1.0, 0.0))
-    assert judged(dataclasses.replace(group, judgments=(old, new)), "rater") is new
+    assert dataclasses.replace(group, judgments=(old, new)).judged("rater") is new
     with pytest.raises(TropismError, match=r"no judgment by 'other' \(it has: rater\)"):
-        judged(dataclasses.replace(group, judgments=(old,)), "other")
+        dataclasses.replace(group, judgments=(old,)).judged("other")
     short = dataclasses.replace(group, judgments=(Judgment("rater@1", (1.0,)),))
     with pytest.raises(TropismError, match="1 scores for 2 completions"):
-        judged(short, "rater")
+        short.judged("rater")
 
 
 def test_spans_hold_all_trees_within_the_bound():
@@ -147,7 +147,7 @@ def test_tokens_that_do_not_spell_the_text_are_another_tokenizers(words):
 @pytest.mark.parametrize("named", [True, False], ids=["named", "nobody wrote whose"])
 def test_an_empty_answer_of_another_tokenizer_is_spelt_anew(words, reason, named: bool):
     """Its one token, the other's stop token, is <|user|> here; every text begins with an empty one."""
-    other = train(["hello"], 270)
+    other = train_tokenizer(["hello"], 270)
     other.add_special_tokens({"eos_token": "<|user|>"})
     stop = other.eos_token_id
     assert text_of(words, (stop,)) == "" and stop not in stop_tokens(words)

@@ -8,10 +8,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
+from tropism.errors import TropismError
+from tropism.models.architecture import Architecture, create
+from tropism.models.folder import context_of, load_lm, load_scalar, save
 from tropism.models.forward import predict_scores, predict_values
-from tropism.models.store import Architecture, context_of, create, load_lm, load_scalar, save
-from tropism.tensors.batch import Batch, Tree, collate
-from tropism.types import TropismError
+from tropism.tensors.batch import Batch
+from tropism.tensors.collate import collate
+from tropism.tensors.tree import Tree
 
 PROMPT, ANSWERS = (7, 8, 9), ((10, 11, 12), (13,))
 

@@ -18,10 +18,12 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.integrations.heterogeneity.configuration_utils import AmbiguousGlobalPerLayerAttributeError
 
+from tropism.errors import TropismError
 from tropism.models.halves import backbone, text_config
 from tropism.models.masks import takes_trees
-from tropism.tensors.batch import Batch, Layout, Tree, collate, shape
-from tropism.types import TropismError
+from tropism.tensors.batch import Batch, Layout
+from tropism.tensors.collate import collate, shape
+from tropism.tensors.tree import Tree
 
 ROW_TOKENS = 128  # short rows: a dense mask costs their square, and a CPU gains nothing from long ones
 

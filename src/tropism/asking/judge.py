@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+from tropism.errors import TropismError
 from tropism.outside import frames, raised, shortened
-from tropism.types import Group, Judge, Judgment, TropismError
+from tropism.protocols import Judge
+from tropism.types import Group, Judgment
 
 
 def asked(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
@@ -33,15 +34,5 @@ def asked(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
             "each completion: mend its `judge`"
         )
     for group, judgment in zip(groups, said):
-        refuse_infinite(group, judgment)
+        judgment.refuse_infinite(group.id)
     return said
-
-
-def refuse_infinite(group: Group, judgment: Judgment) -> None:
-    """Raises if a score is infinite, which no mean and no update survives."""
-    for number, score in enumerate(judgment.scores, 1):
-        if score is not None and math.isinf(score):
-            raise TropismError(
-                f"the judge {judgment.judge} gave {score} to completion {number} of the group {group.id}: mend it, or let "
-                "it say None where it cannot tell"
-            )

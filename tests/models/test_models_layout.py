@@ -8,9 +8,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from tropism.tensors.batch import Tree, collate, shape
-from tropism.train.layout import cost, layout
-from tropism.types import TropismError
+from tropism.errors import TropismError
+from tropism.models.layout import cost, layout
+from tropism.tensors.collate import collate, shape
+from tropism.tensors.tree import Tree
 
 
 def group(prompt: int, k: int, answer: int, alike: bool = False) -> Tree:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tropism.types import TropismError
+from tropism.errors import TropismError
 
 DEEPEST = 30  # tables and lists within each other
 LONGEST = 80  # characters of a value in a message

@@ -1,7 +1,7 @@
 """The range of a recipe's number, said where its field stands: `clip: Annotated[float, Gt(0)] = 0.2`.
 
 The bounds are those of the library annotated-types: Ge, Gt, Le, Lt, or several as an Interval. `Interval()` says that any
-number will do. NaN and infinity are in no range. `recipe.py` checks it, `tropism list` shows it. Left out: bounds of
+number will do. NaN and infinity are in no range. `recipe/read.py` checks it, `tropism list` shows it. Left out: bounds of
 strings and lengths.
 """
 

@@ -24,7 +24,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
-from tropism.types import TropismError
+from tropism.errors import TropismError
 
 Entry = dict[str, Any]
 ALL = "all:"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tropism.formats.parallel import Parallel
-from tropism.stages._train import held_out, read_split
+from tropism.stages._read import held_out, read_split
 from tropism.stages.label import Label
-from tropism.store import groups as store
+from tropism.store.groups import GROUPS_FILE, read_groups, write_groups
 from tropism.store.run import Run
 from tropism.types import Completion, Group, Judgment, Message
 
@@ -46,13 +46,13 @@ def labelled(run: Run, tmp_path: Path) -> list[Path]:
     found = []
     for name, blank, share in (("a", "", 0.05), ("b", " ", 0.3)):
         (tmp_path / name).mkdir()
-        store.write(judged([f"question {n}{blank}" for n in range(300)]), tmp_path / name / store.FILE)
+        write_groups(judged([f"question {n}{blank}" for n in range(300)]), tmp_path / name / GROUPS_FILE)
         found.append(run(Label(str(tmp_path / name), test=share), name))
     return found
 
 
 def test_a_prompt_held_out_by_one_label_stage_is_trained_on_from_none(labelled: list[Path]) -> None:
-    sides = [{g.prompt[0].content.strip(): g.meta["split"] for g in store.read(path)} for path in labelled]
+    sides = [{g.prompt[0].content.strip(): g.meta["split"] for g in read_groups(path)} for path in labelled]
     apart = [text for text in sides[0] if (sides[0][text], sides[1][text]) == ("train", "test")]
     assert len(apart) > 30  # what both sides would have had
     assert not any(side == ("test", "train") for side in zip(sides[0].values(), sides[1].values()))

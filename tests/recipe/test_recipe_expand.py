@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 
 from tiny_recipe import BASE, PPO, PREFIX, QUALITY, RANKINGS, REWARD, SAMPLES, SFT, TOKENIZER, tropism
-from tropism import expand
-from tropism.expand import completed, expanded
+from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
-from tropism.recipe import Recipe, parse
-from tropism.store import groups as store
+from tropism.recipe import expand
+from tropism.recipe.expand import completed, expanded
+from tropism.recipe.read import Recipe, parse
 from tropism.store.fingerprint import fingerprint
-from tropism.store.run import latest, read_metrics, stage_seed
-from tropism.types import TropismError
+from tropism.store.folder import latest, read_metrics
+from tropism.store.groups import read_groups
+from tropism.store.run import stage_seed
 
 Entry = dict[str, Any]
 REFERENCES = {"model", "groups", "policy", "judge.model", "judges.model", "models.a", "models.b", "models"}
@@ -273,7 +274,7 @@ def test_two_rounds_as_they_run(tmp_path: Path) -> None:
     # the second round's samples are of the first round's policy, on the same prompts
     inputs = marks["samples-2"]["inputs"]
     assert inputs == {"ppo-1": marks["ppo-1"]["fingerprint"]}
-    first, second = (list(store.read(stages[f"samples-{n}"] / "out")) for n in (1, 2))
+    first, second = (list(read_groups(stages[f"samples-{n}"] / "out")) for n in (1, 2))
     assert (
         [g.prompt for g in first]
         == [g.prompt for g in second]

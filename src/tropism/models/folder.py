@@ -1,4 +1,4 @@
-"""Create, load and save models. Whatever is saved here, `AutoModel…from_pretrained` loads, tokenizer included.
+"""Load and save models. Whatever is saved here, `AutoModel…from_pretrained` loads, tokenizer included.
 
 A path may be the folder of an adapter (`models/adapters.py`). `load_*` give a plain model of the caller's own, with the
 adapter merged. `frozen_*` give a model that nobody trains, whose base stands in memory once for all who hold it.
@@ -12,91 +12,29 @@ import contextlib
 import copy
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from annotated_types import Ge
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    LlamaConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Qwen3Config,
 )
 from transformers.utils import logging as transformers_logging
 
+from tropism.errors import TropismError
 from tropism.models import adapters, strict
+from tropism.models.architecture import placed
 from tropism.models.halves import backbone, text_config, vocabulary_of
 from tropism.models.scalar import language_class, scalar_class
 from tropism.models.vocabulary import know
 from tropism.outside import shortened
 from tropism.store import files
-from tropism.text import tokenizer as tokenizers
 from tropism.text.template import PAD
-from tropism.types import TropismError
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A new causal LM. `feed_forward` 0 is 8/3 of the width, rounded up to 32; `context` in tokens."""
-
-    kind: Literal["llama", "qwen3"] = "llama"
-    width: Annotated[int, Ge(1)] = 128
-    layers: Annotated[int, Ge(1)] = 3
-    heads: Annotated[int, Ge(1)] = 4
-    feed_forward: Annotated[int, Ge(0)] = 0
-    context: Annotated[int, Ge(1)] = 1024
-
-    def __post_init__(self) -> None:
-        if self.heads and self.width % self.heads:
-            raise TropismError(
-                f"model.width = {self.width} is not a multiple of model.heads = {self.heads}: change one"
-            )
-
-    def config(self, vocabulary: int) -> LlamaConfig | Qwen3Config:
-        inner = self.feed_forward or -(-self.width * 8 // 3 // 32) * 32
-        shape = {
-            "vocab_size": vocabulary,
-            "hidden_size": self.width,
-            "intermediate_size": inner,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.heads,
-            "head_dim": self.width // self.heads,
-            "max_position_embeddings": self.context,
-            "tie_word_embeddings": True,
-        }
-        return LlamaConfig(**shape) if self.kind == "llama" else Qwen3Config(**shape)
-
-    def parameters(self, vocabulary: int) -> int:
-        """How many parameters the model has, without making it."""
-        config = self.config(vocabulary)
-        block = 4 * self.width**2 + 3 * self.width * config.intermediate_size + 2 * self.width
-        if self.kind == "qwen3":
-            block += 2 * (self.width // self.heads)
-        return vocabulary * self.width + self.layers * block + self.width
-
-
-def device() -> torch.device:
-    """The GPU if there is one. On a CPU, deterministic kernels only: a run repeats bit for bit."""
-    torch.use_deterministic_algorithms(not torch.cuda.is_available())
-    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore  # a debugging aid that costs a pass over each tensor
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def create(architecture: Architecture, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-    """A causal LM with random weights drawn from `seed`."""
-    config = architecture.config(len(tokenizer))
-    _point_at(config, tokenizer)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config)
-    return _placed(model)
+from tropism.text.tokenizer import load_tokenizer
 
 
 def load_lm(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -195,9 +133,9 @@ def merge(adapter: Path, out: Path) -> None:
         )
     files.vacant(out)
     model = (load_scalar if adapters.is_scalar(adapter) else load_lm)(adapter)
-    words = tokenizers.load(adapter)
+    tokenizer = load_tokenizer(adapter)
     with files.whole_folder(out) as folder:
-        save(model, words, folder)
+        save(model, tokenizer, folder)
 
 
 def context_of(model: PreTrainedModel) -> int:
@@ -254,12 +192,12 @@ def _load(path: str | Path, dtype: torch.dtype, scalar: bool) -> PreTrainedModel
     strict.check_finite(model, path)
     if new_head:
         torch.nn.init.zeros_(model.get_submodule(adapters.HEAD).get_parameter("weight"))
-    model = _placed(adapters.merged(model, path) if adapters.is_adapter(path) else model)
+    model = placed(adapters.merged(model, path) if adapters.is_adapter(path) else model)
     if scalar:
         return model
     backbone(model)  # refuses what cannot continue a text
     if _has_tokenizer(path):
-        know(model, tokenizers.load(path))
+        know(model, load_tokenizer(path))
     return model
 
 
@@ -290,13 +228,3 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()
-
-
-def _placed(model: Any) -> PreTrainedModel:
-    return model.eval().to(device())
-
-
-def _point_at(config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    config.bos_token_id = tokenizer.bos_token_id
-    config.eos_token_id = tokenizer.eos_token_id
-    config.pad_token_id = tokenizer.pad_token_id

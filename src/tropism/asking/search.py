@@ -12,20 +12,10 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tropism.search._asked import asked
-from tropism.search._best import only
-from tropism.types import (
-    Completion,
-    Engine,
-    Group,
-    Judge,
-    Judgment,
-    Rate,
-    Sample,
-    SamplingParams,
-    Search,
-    TropismError,
-)
+from tropism.asking.judge import asked
+from tropism.errors import TropismError
+from tropism.protocols import Engine, Judge, Search
+from tropism.types import Completion, Group, Judgment, Rate, Sample, SamplingParams
 
 Answer = tuple[Completion, ...] | Judgment
 
@@ -75,7 +65,7 @@ class _Run:
         if not isinstance(completion, Completion):
             raise TropismError(f"the search {self.name} returned {completion!r}: it must return a Completion")
         at = next((k for k, c in enumerate(self.rated.completions) if c is completion), None)
-        said = () if at is None else only(self.rated, at).judgments
+        said = () if at is None else self.rated.only(at).judgments
         return dataclasses.replace(self.group, completions=(completion,), judgments=said)
 
 

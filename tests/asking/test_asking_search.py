@@ -9,21 +9,13 @@ from typing import Any
 
 import pytest
 
+from tropism.asking.judge import asked
+from tropism.asking.search import Found, drive
+from tropism.errors import TropismError
 from tropism.judges.verifier import Verifier
-from tropism.search._asked import asked
-from tropism.search._drive import Found, drive
+from tropism.protocols import Judge
 from tropism.search.best_of_n import BestOfN
-from tropism.types import (
-    Completion,
-    Group,
-    Judge,
-    Judgment,
-    Message,
-    Rate,
-    Sample,
-    SamplingParams,
-    TropismError,
-)
+from tropism.types import Completion, Group, Judgment, Message, Rate, Sample, SamplingParams
 
 PARAMS = SamplingParams(max_tokens=5)
 GROUPS = [Group(f"g{k}", (Message("user", f"{k}"),)) for k in range(4)]

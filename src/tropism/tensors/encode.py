@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from tropism.search._asked import refuse_infinite
-from tropism.tensors.batch import Tree
+from tropism.errors import TropismError
+from tropism.tensors.tree import Tree
 from tropism.text.chat import Thinking, completion, completion_tokens, conversation, prompt_tokens, stop_tokens, text_of
 from tropism.text.template import Refused
 from tropism.text.tokenizer import identity
-from tropism.types import Completion, Group, Judgment, Message, TropismError
+from tropism.types import Completion, Group, Judgment, Message
 
 WORTH_A_LOOK = 1_000_000  # characters; a second's encoding
 
@@ -81,6 +81,19 @@ def _own(completion: Completion, tokenizer: PreTrainedTokenizerBase) -> bool:
     if not tokens or max(tokens) >= len(tokenizer) or (stopped and tokens[-1] not in stop_tokens(tokenizer)):
         return False
     return text_of(tokenizer, tokens) == completion.text and (stopped or completion.text != "")
+
+
+def question(group: Group, tokenizer: PreTrainedTokenizerBase, context: int, max_tokens: int) -> Tree:
+    """The prompt of a group as a Tree without completions. Raises TooLong if an answer would not fit behind it."""
+    bounded(group, tokenizer, context)
+    with named(group):
+        prompt = prompt_tokens(tokenizer, group.prompt)
+    if len(prompt) + max_tokens > context:
+        raise TooLong(
+            f"the prompt of group {group.id} has {len(prompt)} tokens, and with sampling.max_tokens = {max_tokens} that "
+            f"exceeds the model's context of {context}: shorten the prompt, lower sampling.max_tokens"
+        )
+    return Tree(group.id, tuple(prompt), (), (), ())
 
 
 def demonstration(
@@ -153,21 +166,6 @@ def pick(found: Tree, keep: Sequence[int]) -> Tree:
         name: tuple(values[k] for k in keep) for name in of_each if (values := getattr(found, name)) is not None
     }
     return dataclasses.replace(found, **picked)
-
-
-def judged(group: Group, judge: str) -> Judgment:
-    """The group's judgment by `judge`, or an error that says where it should have come from."""
-    found = group.judgment(judge)
-    if found is None:
-        known = ", ".join(sorted({j.judge.split("@")[0] for j in group.judgments})) or "none"
-        raise TropismError(f"group {group.id} has no judgment by {judge!r} (it has: {known}): name one of those")
-    if len(found.scores) != len(group.completions):
-        raise TropismError(
-            f"group {group.id}: {judge} gave {len(found.scores)} scores for {len(group.completions)} "
-            "completions: run the label stage again"
-        )
-    refuse_infinite(group, found)
-    return found
 
 
 def spans(trees: Sequence[Tree], tokens: int) -> Iterator[list[Tree]]:

@@ -1,0 +1,109 @@
+"""The behaviours: what an engine, a judge, an algorithm, a stage must be able to do. The nouns are in `types.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from tropism.types import Completion, Group, Judgment, Message, Rate, Sample, SamplingParams
+
+if TYPE_CHECKING:  # the protocols name tensors and work; nothing here imports them at run time
+    from torch import Tensor
+
+    from tropism.store.work import Work
+    from tropism.tensors.batch import Batch, Prediction
+    from tropism.tensors.ratio import Ratio
+
+
+@runtime_checkable
+class Format(Protocol):
+    """A data format: reads files (or a hub data set, or nothing) and yields Groups."""
+
+    def groups(self) -> Iterable[Group]: ...
+
+    def files(self) -> Sequence[Path]:
+        """The local files it reads, so that a changed file makes a new fingerprint."""
+        ...
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """One way to get completions."""
+
+    def generate(self, prompts: Sequence[Sequence[Message]], params: SamplingParams) -> list[tuple[Completion, ...]]:
+        """For each prompt its `params.n` completions, in order."""
+        ...
+
+    def load(self, weights: Any, policy: str) -> None:
+        """Take new weights; `policy` ("fingerprint@step") is written into the completions sampled from now on."""
+        ...
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """A person, a reward model, a verifier and an LLM judge are the same thing."""
+
+    def judge(self, groups: Sequence[Group]) -> list[Judgment]:
+        """One judgment a group, as many scores as the group has completions."""
+        ...
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """One paper: who gets how much (`credit`) and what is minimised (`loss`). Both are pure.
+
+    `needs` names what a stage gives it first: Batch fields; `others`, all completions of a prompt side by side (two or
+    more); `baseline_N`, what those of a prompt score on average; `mismatched`, another prompt's answer in each group.
+    `predicts` names the parts of Prediction that the loss reads.
+    """
+
+    needs: ClassVar[tuple[str, ...]]
+    predicts: ClassVar[tuple[str, ...]]
+
+    def credit(self, batch: Batch) -> Batch: ...
+
+    def loss(self, batch: Batch, prediction: Prediction) -> tuple[Ratio, dict[str, Ratio]]: ...
+
+
+@runtime_checkable
+class Adaptive(Protocol):
+    """An algorithm with a controller: its state is in its own fields, so a checkpoint of the fields holds it."""
+
+    def adapt(self, kl: float, completions: int) -> Algorithm:
+        """The algorithm of the next round, after `completions` completions measured `kl` nats each."""
+        ...
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """An algorithm that some groups teach nothing: the rl stage samples others in their place."""
+
+    def teaches(self, batch: Batch) -> Tensor:
+        """(G,) True = a group whose rewards, as shaped, can change the policy."""
+        ...
+
+
+@runtime_checkable
+class Search(Protocol):
+    """One way to find a better completion at inference time; it needs no training.
+
+    It knows no engine and no judge: it asks, and whoever drives it answers many searches at once.
+    """
+
+    def search(self, group: Group, params: SamplingParams) -> Generator[Sample | Rate, Any, Completion]:
+        """A generator that yields what it asks for and returns the completion it chose for `group.prompt`.
+
+        `params` say how to sample; how many is the search's own matter.
+        """
+        ...
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """One step of a recipe: a frozen dataclass whose fields are its recipe entry."""
+
+    version: ClassVar[int]
+    makes: ClassVar[Literal["tokenizer", "model", "groups", "report"]]
+
+    def run(self, work: Work) -> None: ...

@@ -1,0 +1,96 @@
+"""What the stages share that read groups: all of a format, those that fit, those on one side of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from tropism.errors import TropismError
+from tropism.protocols import Format
+from tropism.store.contents import mark, side
+from tropism.store.groups import read_groups
+from tropism.store.work import Work
+from tropism.tensors.encode import TooLong
+from tropism.tensors.tree import Tree
+from tropism.text.template import Refused
+from tropism.types import Group
+
+
+def read(source: Format, what: str, work: Work) -> list[Group]:
+    """All groups of a format; what it left out is counted and shown."""
+    records = source.groups()
+    groups = list(records)
+    if skipped := getattr(records, "skipped", []):
+        work.note(f"{len(skipped)} broken records left out of {what}; the first: {skipped[0]}")
+        work.facts["left_out"] = work.facts.get("left_out", 0) + len(skipped)
+    if not groups:
+        raise TropismError(f"{what} is empty: name a file with at least one record")
+    return groups
+
+
+def documents(source: Format, work: Work) -> list[Group]:
+    """All groups of a format, each of which has a text."""
+    groups = read(source, "data", work)
+    if empty := next((g.id for g in groups if not g.completions), None):
+        raise TropismError(f"group {empty} has no text to learn from: name a format of documents, such as text")
+    return groups
+
+
+def fitting(
+    groups: Sequence[Group],
+    make: Callable[[Group], Tree],
+    too_long: Literal["stop", "skip"],
+    work: Work,
+    source: Format | None = None,
+) -> list[tuple[Group, Tree]]:
+    """Groups with their trees. Those that do not fit the model's context stop the stage, or are left out and counted; so
+    are those that the chat template refuses, by the `on_error` of the format they come from, its `source`."""
+    kept: list[tuple[Group, Tree]] = []
+    refused: list[str] = []
+    for group in groups:
+        try:
+            kept.append((group, make(group)))
+        except TooLong as error:
+            if too_long == "stop":
+                raise TropismError(f'{error}; or set too_long = "skip" to leave such groups out') from None
+        except Refused as error:
+            on_error = getattr(source, "on_error", None)
+            if on_error != "skip":
+                remedy = '; or set on_error = "skip" on the data to leave such groups out' if on_error else ""
+                raise Refused(f"{error}{remedy}") from None
+            refused.append(str(error))
+    if refused:
+        work.note(f"{len(refused)} of {len(groups)} groups left out; the first: {refused[0]}")
+        work.facts["left_out"] = work.facts.get("left_out", 0) + len(refused)
+    if left_out := len(groups) - len(kept) - len(refused):
+        work.note(f"{left_out} of {len(groups)} groups do not fit the model's context and were left out")
+        work.facts["too_long"] = work.facts.get("too_long", 0) + left_out
+    if not kept:
+        if refused:
+            raise TropismError(f"no group is left; the first of {len(refused)} that were refused: {refused[0]}")
+        raise TropismError("no group fits the model's context: use a model with a longer one")
+    return kept
+
+
+def held_out(groups: Sequence[Group], share: float) -> tuple[list[Group], list[Group]]:
+    """(train, test), by content: what is held out is not asked or said in training. If that leaves nothing to train on,
+    nothing is held out."""
+    if not 0 <= share <= 0.5:
+        raise TropismError(f"held_out = {share} is no share of the data to keep from training: use 0 to 0.5")
+    sides = [side(g, share) for g in groups]
+    if "train" not in sides:
+        return list(groups), []
+    train, test = ([g for g, s in zip(groups, sides) if s == which] for which in ("train", "test"))
+    return train, test
+
+
+def read_split(paths: str | Sequence[str]) -> tuple[list[Group], list[Group]]:
+    """(train, test) of groups, of one label stage or several. A prompt that one of them holds out is held out in all, so
+    the largest of their shares counts."""
+    groups = [g for path in ([paths] if isinstance(paths, str) else paths) for g in read_groups(path)]
+    marks = [mark(g) for g in groups]
+    secret = {m for g, m in zip(groups, marks) if g.meta.get("split") == "test"}
+    train = [g for g, m in zip(groups, marks) if m not in secret]
+    if not train:
+        raise TropismError(f"{paths} holds no training groups: lower `test` in the label stage")
+    return train, [g for g, m in zip(groups, marks) if m in secret]

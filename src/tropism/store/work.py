@@ -1,0 +1,146 @@
+"""What a running stage is given: its folder, seed, checkpoints, metrics and progress."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tropism.store import files
+from tropism.store.peers import Peers
+from tropism.store.progress import Progress, Reporter
+
+KEPT_CHECKPOINTS = 2
+
+
+class Work:
+    """What a running stage may touch: its folder, seed, checkpoints, metrics and progress. `out` is where its result
+    goes; what it writes elsewhere goes through `peers.once`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        out: Path,
+        id: str,
+        mark: str,
+        seed: int,
+        checkpoint_s: float,
+        reporter: Reporter,
+        peers: Peers,
+        unscored: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        self.folder, self.out, self.id, self.fingerprint, self.seed = folder, out, id, mark, seed
+        self.reporter, self.peers = reporter, peers
+        self.facts: dict[str, Any] = {}  # numbers about the whole stage, kept in DONE
+        self._unscored = (
+            unscored  # what the judges of this stage have left without a score because of an error, and why
+        )
+        self._unscored_before = -len(self._unscored())
+        self._checkpoint_s = checkpoint_s
+        self._began = self._saved = time.monotonic()
+        self._before_s = 0.0
+        self._metrics = folder / "metrics.jsonl"
+
+    @property
+    def seconds(self) -> float:
+        """Working time so far, that of earlier, interrupted tries up to their checkpoint included."""
+        return self._before_s + time.monotonic() - self._began
+
+    def progress(self, what: str, total: float, unit: str = "tokens") -> contextlib.AbstractContextManager[Progress]:
+        """A bar with rate and time left; silent when not on a terminal."""
+        return self.reporter.progress(f"{self.id}: {what}", total, unit)
+
+    def note(self, text: str) -> None:
+        """A line a person should see."""
+        self.reporter.line(f"{self.id}: {text}")
+
+    def log(self, **metrics: Any) -> None:
+        """One line of metrics.jsonl."""
+        if not self.peers.leads:
+            return
+        self.count_unscored()
+        with files.explained(self._metrics), open(self._metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics, ensure_ascii=False) + "\n")
+
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return time.monotonic() - self._saved >= self._checkpoint_s
+
+    def save(self, step: int, fill: Callable[[Path], None]) -> None:
+        """A checkpoint: `fill` writes everything the step after `step` reads. It may not wait for other processes."""
+        if not self.peers.leads:
+            return
+        size = 0
+        if self._metrics.exists():
+            with open(self._metrics, "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                os.fsync(file.fileno())
+        self.count_unscored()
+        meta = {"step": step, "metrics_bytes": size, "seconds": self.seconds, "facts": self.facts}
+        path = self.folder / "checkpoints" / f"{step:08d}"
+        path.parent.mkdir(exist_ok=True)
+        files.write_folder(path, fill, meta)
+        for old in checkpoints(self.folder)[KEPT_CHECKPOINTS:]:
+            files.remove(old)
+        self._saved = time.monotonic()
+
+    def restore(self) -> tuple[int, Path] | None:
+        """(step, folder) of the newest whole checkpoint, with the metrics cut back to it; None to begin afresh."""
+        found = self.peers.once(self._newest)
+        if found is None:
+            return None
+        path, meta = found
+        self._before_s, self.facts = meta["seconds"], meta["facts"]
+        self._unscored_before = self.facts.get("judge_errors", 0) - len(self._unscored())
+        self.note(f"continues from step {meta['step']}")
+        return meta["step"], path
+
+    def _newest(self) -> tuple[Path, dict[str, Any]] | None:
+        for unfinished in (self.folder / "checkpoints").glob(".*.part"):
+            files.remove(unfinished)
+        for path in checkpoints(self.folder):
+            meta = files.sealed(path)
+            if meta is not None and set(meta) >= {"step", "metrics_bytes", "seconds", "facts"}:
+                self._cut_metrics(meta["metrics_bytes"])
+                return path, meta
+            self.note(f"the checkpoint {path.name} is damaged and passed over")
+            files.remove(path)
+        self._cut_metrics(0)
+        return None
+
+    def finish(self) -> dict[str, Any]:
+        """What DONE says of the stage."""
+        if count := self.count_unscored():
+            self.note(f"{count} completions have no score, as the judge failed on them")
+        return {"seconds": round(self.seconds, 2), "facts": self.facts}
+
+    def count_unscored(self) -> int:
+        """Counts what the judges failed on among the facts; the first of it is shown at once."""
+        found = self._unscored()
+        count = self._unscored_before + len(found)
+        if count:
+            if "judge_errors" not in self.facts:
+                self.note(f"a completion is left without a score: {found[-1]}")
+            self.facts["judge_errors"] = count
+        return count
+
+    def last_checkpoint(self) -> str:
+        """For messages: the newest checkpoint's path."""
+        paths = checkpoints(self.folder)
+        return str(paths[0]) if paths else "none yet"
+
+    def _cut_metrics(self, size: int) -> None:
+        """To `size` bytes, or to the last whole line of a file that is shorter."""
+        if self._metrics.exists():
+            whole = self._metrics.read_bytes()[:size].rfind(b"\n") + 1
+            os.truncate(self._metrics, whole)
+
+
+def checkpoints(stage: Path) -> list[Path]:
+    """Newest first; what somebody else put there is left alone."""
+    found = (stage / "checkpoints").glob("[0-9]*")
+    return sorted((p for p in found if p.name.isdecimal() and p.is_dir()), key=lambda p: int(p.name), reverse=True)

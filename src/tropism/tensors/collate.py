@@ -1,0 +1,136 @@
+"""Trees → Batch: whole groups packed into rows of about one length, or a row for each completion."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Sequence
+
+import torch
+
+from tropism.errors import TropismError
+from tropism.tensors.batch import Batch
+from tropism.tensors.tree import Tree
+
+
+def pack(sizes: Sequence[int], row_tokens: int) -> list[list[int]]:
+    """Indices of `sizes` in rows of about `row_tokens` and of like length: largest first, into the emptiest row.
+
+    Balanced rows waste next to nothing when they are padded to the longest. No row is asked to be shorter than the
+    largest size (`row_tokens` 0: as long as that).
+    """
+    rows = max(1, -(-sum(sizes) // max(row_tokens, *sizes, 1)))
+    packed: list[list[int]] = [[] for _ in range(rows)]
+    fill = [(0, row) for row in range(rows)]
+    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        used, row = heapq.heappop(fill)
+        packed[row].append(index)
+        heapq.heappush(fill, (used + sizes[index], row))
+    return packed
+
+
+def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True, twins: bool = False) -> Batch:
+    """Lays trees out as a Batch. Rows hold about `row_tokens` tokens (0: as many as the largest tree needs).
+
+    With `shared` False every completion gets a row of its own with a copy of its prompt: for models that cannot take a
+    tree mask, for long answers, and the yardstick the shared layout is tested against. With `twins` a completion that
+    reads like an earlier one of its group owns no tokens and ends where that one ends: for models that only score, the
+    same scores and gradients for less work.
+    """
+    if not trees:
+        raise TropismError("an empty batch cannot be collated: give at least one group")
+    bins, width, own = _arranged(trees, row_tokens, shared, twins)
+    first = [0, *itertools.accumulate(len(tree.completions) for tree in trees)]  # completion of each tree in the batch
+    tokens, position, parent, completion, mask, old = ([] for _ in range(6))
+    last = [0] * first[-1]
+    have_old = all(tree.logprobs is not None for tree in trees)
+    for b, row in enumerate(bins):
+        r_tokens: list[int] = []
+        r_position: list[int] = []
+        r_parent: list[int] = []
+        r_completion: list[int] = []
+        r_mask: list[bool] = []
+        r_old: list[float] = []
+        for t, ks in row:
+            tree = trees[t]
+            start, depth = len(r_tokens), len(tree.prompt)
+            r_tokens += tree.prompt
+            r_position += range(depth)
+            r_parent += [-1, *range(start, start + depth - 1)] if depth else []
+            r_completion += [-1] * depth
+            r_mask += [False] * depth
+            r_old += [0.0] * depth
+            for k in ks:
+                answer = tree.completions[k]
+                begin, length = len(r_tokens), len(answer)
+                r_tokens += answer
+                r_position += range(depth, depth + length)
+                r_parent += [start + depth - 1 if depth else -1, *range(begin, begin + length - 1)] if length else []
+                r_completion += [first[t] + k] * length
+                r_mask += tree.trained[k]
+                r_old += tree.logprobs[k] if have_old and tree.logprobs else [0.0] * length
+                last[first[t] + k] = b * width + (begin + length - 1 if length else start + max(depth - 1, 0))
+        gap = width - len(r_tokens)
+        tokens.append(r_tokens + [0] * gap)
+        position.append(r_position + [0] * gap)
+        parent.append(r_parent + [-1] * gap)
+        completion.append(r_completion + [-1] * gap)
+        mask.append(r_mask + [False] * gap)
+        old.append(r_old + [0.0] * gap)
+    last = [last[first[t] + k] for t in range(len(trees)) for k in own[t]]
+
+    rewards = [tree.reward for tree in trees]
+    ranks = [tree.rank for tree in trees]
+    reward_N = scored_N = rank_N = baseline_N = None
+    if all(r is not None for r in rewards):
+        flat = [x for r in rewards for x in r or ()]
+        scored_N = torch.tensor([x is not None for x in flat], dtype=torch.bool)
+        reward_N = torch.tensor([0.0 if x is None else x for x in flat])
+    if all(r is not None for r in ranks):
+        rank_N = torch.tensor([x for r in ranks for x in r or ()], dtype=torch.long)
+    if all(tree.baseline is not None for tree in trees):
+        baseline_N = torch.tensor([tree.baseline or 0.0 for tree in trees for _ in tree.completions])
+    return Batch(
+        tokens_BT=torch.tensor(tokens, dtype=torch.long),
+        position_BT=torch.tensor(position, dtype=torch.long),
+        parent_BT=torch.tensor(parent, dtype=torch.long),
+        completion_BT=torch.tensor(completion, dtype=torch.long),
+        loss_mask_BT=torch.tensor(mask, dtype=torch.bool) & (torch.tensor(parent) >= 0),
+        group_N=torch.tensor([t for t, tree in enumerate(trees) for _ in tree.completions], dtype=torch.long),
+        last_N=torch.tensor(last, dtype=torch.long),
+        ended_N=torch.tensor([e for tree in trees for e in tree.ended], dtype=torch.bool),
+        ids=tuple(tree.id for tree in trees),
+        shared=shared,
+        scored_N=scored_N,
+        reward_N=reward_N,
+        rank_N=rank_N,
+        baseline_N=baseline_N,
+        old_logprobs_BT=torch.tensor(old) if have_old else None,
+    )
+
+
+def shape(trees: Sequence[Tree], row_tokens: int, shared: bool, twins: bool) -> tuple[int, int]:
+    """(rows, tokens of a row) of the Batch that `collate` would make of the same."""
+    bins, width, _ = _arranged(trees, row_tokens, shared, twins)
+    return len(bins), width
+
+
+def _arranged(
+    trees: Sequence[Tree], row_tokens: int, shared: bool, twins: bool
+) -> tuple[list[list[tuple[int, list[int]]]], int, list[list[int]]]:
+    """What stands in each row, as (tree, its completions there); how wide rows are; each tree's `_own`."""
+    own = [_own(tree, twins) for tree in trees]
+    laid = [[k for k, o in enumerate(alike) if o == k] for alike in own]
+    pieces = [(t, some) for t, ks in enumerate(laid) for some in ([ks] if shared else [[k] for k in ks])]
+    sizes = [len(trees[t].prompt) + sum(len(trees[t].completions[k]) for k in ks) for t, ks in pieces]
+    bins = pack(sizes, row_tokens) if shared else [[i] for i in range(len(pieces))]
+    width = max((sum(sizes[i] for i in row) for row in bins), default=0)
+    return [[pieces[i] for i in row] for row in bins], width, own
+
+
+def _own(tree: Tree, twins: bool) -> list[int]:
+    """For each completion the first one that reads the same, or itself without `twins`."""
+    if not twins:
+        return list(range(len(tree.completions)))
+    seen: dict[tuple[int, ...], int] = {}
+    return [seen.setdefault(tokens, k) for k, tokens in enumerate(tree.completions)]
