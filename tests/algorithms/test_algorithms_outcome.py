@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -16,12 +17,14 @@ from torch import Tensor
 
 from tropism.algorithms.apa import APA
 from tropism.algorithms.awr import AWR
+from tropism.algorithms.dpo import DPO
 from tropism.algorithms.grpo import GRPO
 from tropism.algorithms.ppo import PPO
 from tropism.algorithms.rloo import RLOO
 from tropism.protocols import Algorithm
 from tropism.tensors.batch import Batch, Prediction
 from tropism.tensors.collate import collate
+from tropism.tensors.credit import ranked
 from tropism.tensors.tree import Tree
 
 Score = Callable[[tuple[int, ...]], float]
@@ -225,3 +228,23 @@ def test_awr_of_several_iterations(iterations: int):
     for _ in range(iterations):
         end = play.rounds(AWR(temperature=iterations * KL, limit=1e3), 100, 0.2, fresh=False)
     assert apart(end, best) < 0.02
+
+
+class Ranked(Play):
+    """A judge of taste: it orders the completions by score and Gumbel noise, which makes a Plackett-Luce ranking."""
+
+    def sample(self) -> Batch:
+        batch = super().sample()
+        noise_N = -torch.empty(batch.n).exponential_(generator=self.generator).log()
+        return ranked(batch.replace(reward_N=batch.need("reward_N") + noise_N))
+
+
+@pytest.mark.parametrize("likelihood", ["plackett_luce", "sigmoid"])
+@pytest.mark.parametrize("completions", [2, 4])
+def test_online_dpo(likelihood: Literal["plackett_luce", "sigmoid"], completions: int):
+    """Its optimum is pi* whoever sampled, where the judge's preferences are those of the reward (arXiv 2305.18290)."""
+    play = Ranked(Table(3, 2, 3), nine_answers, groups=1600 // completions, completions=completions)
+    best = optimum(play, KL)
+    # beta in units of the reward whose differences are log-odds
+    assert apart(play.start, best) > 0.4
+    assert apart(play.rounds(DPO(beta=KL, likelihood=likelihood), 120, 0.2), best) < 0.03

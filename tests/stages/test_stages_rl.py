@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tropism.algorithms.apa import APA
+from tropism.algorithms.dpo import DPO
 from tropism.algorithms.grpo import GRPO
 from tropism.algorithms.nll import NLL
 from tropism.algorithms.ppo import PPO
@@ -88,6 +89,35 @@ def test_the_reward_rises(run: Run, model_folder: str) -> None:
     assert facts(out)["rounds"] == 15 and facts(out)["completions"] == 15 * 8 * 4
     before, after = (AutoModelForCausalLM.from_pretrained(p).state_dict() for p in (model_folder, out))
     assert any(not torch.equal(before[k], after[k]) for k in before)
+
+
+@dataclass(frozen=True)
+class Taste:
+    """Only orders: the more letters the better."""
+
+    def judge(self, groups: Sequence[Group]) -> list[Judgment]:
+        rows = [[letters(c.text) for c in g.completions] for g in groups]
+        return [Judgment("taste", tuple(-float(sum(b > a for b in row)) for a in row), "ordinal") for row in rows]
+
+
+def test_a_ranking_of_its_own_samples_is_enough(run: Run, model_folder: str) -> None:
+    """Online DPO: the truth rises by a judge that says nothing but an order."""
+    stage = rl(model_folder, judge=Taste(), truth=Verifier(letters), algorithm=DPO(beta=0.1), rounds=15)
+    rounds = read_metrics(run(stage).parent)
+    assert statistics.fmean(r["truth"] for r in rounds[-3:]) > rounds[0]["truth"] + 0.5
+    assert rounds[0]["kl"] == pytest.approx(0.0, abs=1e-4) and rounds[-1]["kl"] > 0.05
+    assert {"pair_accuracy", "margin", "best_logprob"} <= rounds[0].keys() and "entropy" not in rounds[0]
+
+
+def test_shaping_pays_what_it_says_in_a_ranking_too(run: Run, model_folder: str) -> None:
+    """All answers score alike, so that only the price of not stopping makes a pair of two."""
+    ordered = []
+    for missing_stop in (0.0, 1.0):
+        settings = {"judge": Verifier(lambda: 0.0), "shaping": Shaping(missing_stop=missing_stop)}
+        (line,) = read_metrics(run(rl(model_folder, algorithm=DPO(), rounds=1, **settings), "rl").parent)
+        assert 0 < line["stop_rate"] < 1
+        ordered.append("pair_accuracy" in line)
+    assert ordered == [False, True]
 
 
 def test_while_the_critic_warms_up_the_policy_rests(run: Run, model_folder: str) -> None:

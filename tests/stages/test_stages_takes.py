@@ -50,11 +50,10 @@ def reward(algorithm: Any) -> Reward:
     return Reward("x/y", "x/y", "judge", algorithm=algorithm)
 
 
-SCORED, RANKED = "needs rankings, which rl does not have: use one that learns from scores", "needs rankings"
+SCORED = "which rl does not have: use one that learns from scores"
 REFUSED = [
-    (rl, DPO(), SCORED),
-    (rl, KTO(), "needs answers to other prompts, which rl does not have: use one that learns from scores"),
-    (rl, KWise(), SCORED),
+    (rl, KTO(), f"needs answers to other prompts, {SCORED}"),
+    (rl, KWise(), f"needs the predictions of a scorer, {SCORED}"),
     (
         offline,
         PPO(),
@@ -72,7 +71,7 @@ REFUSED = [
     (reward, PPO(), "needs the log-probabilities of who sampled, which reward does not have"),
 ]
 TAKEN = {
-    rl: (PPO(), APA(), GRPO(), RLOO()),
+    rl: (PPO(), APA(), GRPO(), RLOO(), DPO()),
     offline: (DPO(), KTO(), GRPO(), RLOO(), AWR(), VMPO(), NLL(), GOLD()),
     rest: (NLL(), GOLD(), AWR(), VMPO(), DPO()),
     reward: (KWise(), KWise("all_pairs"), KWise("top_1")),
@@ -98,7 +97,8 @@ class Own(NLL):
 
 
 @pytest.mark.parametrize(
-    ("stage", "algorithm"), [(rl, GRPO()), (rl, RLOO()), (rl, AWR()), (rl, Own()), (rest, AWR()), (rest, DPO())]
+    ("stage", "algorithm"),
+    [(rl, GRPO()), (rl, RLOO()), (rl, AWR()), (rl, DPO()), (rl, Own()), (rest, AWR()), (rest, DPO())],
 )
 def test_one_completion_a_prompt_leaves_nothing_to_compare_with(stage: Any, algorithm: Any) -> None:
     said = rf"^{stage.__name__}.sampling.n = 1 leaves {type(algorithm).__name__} nothing to compare a completion with"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tropism.tensors.batch import Batch
 from tropism.tensors.collate import collate
-from tropism.tensors.credit import by_critic, group_differs, group_mean, kl_N, scored_only, spread
+from tropism.tensors.credit import by_critic, group_differs, group_mean, kl_N, ranked, scored_only, spread
 from tropism.tensors.tree import Tree
 
 TREES = [  # the second token of the third completion is forced
@@ -81,6 +81,19 @@ def test_group_differs_looks_at_the_scored():
     assert not group_differs(x, filled()).any()
     assert group_differs(x, filled(((1.0, 1.0, 1.0), (None, None)))).tolist() == [True, False]
     assert group_differs(-x, filled(((None, 1.0, 1.0), (1.0, 1.0)))).all()
+
+
+@pytest.mark.parametrize(
+    ("rewards", "ranks"),
+    [
+        (((1.0, None, 4.0), (None, 2.5)), [2, 0, 1, 0, 1]),
+        (((0.0, 0.0, -1.0), (3.0, 3.0)), [1, 1, 2, 1, 1]),  # ties share a rank, and the next one follows at once
+        (((-1.0, -3.0, -2.0), (None, None)), [1, 3, 2, 0, 0]),
+        (((None, -2.0, -1.0), (0.0, -1.0)), [0, 2, 1, 1, 2]),  # no score is not a score of 0
+    ],
+)
+def test_ranks_by_hand(rewards, ranks: list[int]):
+    assert ranked(filled(rewards)).need("rank_N").tolist() == ranks
 
 
 def test_by_critic_by_hand():

@@ -5,6 +5,9 @@ updates over them. `truth` is a judge that is looked at and never trained on, so
 goes up and the truth does not. With an algorithm that some groups teach nothing (all rewards equal), other prompts are
 sampled in their place. A round's reward, truth, KL and stop rate are of all that was sampled; `teaching` is the share of
 its groups that is trained on, `teaching_reward` their reward.
+
+An algorithm that learns from rankings (online DPO, arXiv 2402.04792) gets those of the shaped rewards, so any judge will
+do, one that only orders included: its scores are minus ranks, and a penalty of 1 is then one rank.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from tropism.stages._read import fitting, read
 from tropism.stages._takes import check, check_several
 from tropism.store.work import Work
 from tropism.tensors.batch import Batch
+from tropism.tensors.credit import ranked
 from tropism.tensors.encode import question
 from tropism.tensors.ratio import total
 from tropism.tensors.rows import passes, take_rows
@@ -49,7 +53,7 @@ from tropism.types import Group, ModelRef, SamplingParams
 __all__ = ["RL"]
 
 _Rollout = tuple[Group, Tree]
-_FILLS = ("reward_N", "old_logprobs_BT", "ref_logprobs_BT", "values_BT", "others", "baseline_N")
+_FILLS = ("reward_N", "rank_N", "old_logprobs_BT", "ref_logprobs_BT", "values_BT", "others", "baseline_N")
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ class RL(Weights):
         if isinstance(self.algorithm, Selective):
             numbers["teaching"] = len(kept) / len(kept + dull)
             numbers |= values({"teaching_reward": round_metrics(batches[0])["reward"]}) if kept else {}
-        batch = state.algorithm.credit(self.shaping(batches[0], state.seen))
+        batch = state.algorithm.credit(ranked(self.shaping(batches[0], state.seen)))
         numbers |= values(critic_metrics(batch))
         trained = self.epochs * sum(t.size for _, t in kept or dull)
         state.trained += trained

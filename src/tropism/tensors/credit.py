@@ -1,4 +1,4 @@
-"""From one score a completion to credit for its tokens: what the algorithms with rewards share.
+"""From one score a completion to credit for its tokens, and to its rank: what the algorithms with rewards share.
 
 Axes as in `tensors/batch.py`. A completion without a score is out of every baseline and out of the loss.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tropism.tensors.batch import Batch
-from tropism.tensors.index import by_completion, sum_by_completion
+from tropism.tensors.index import by_completion, by_group, sum_by_completion
 from tropism.tensors.maths import gae, k1
 
 
@@ -57,6 +57,16 @@ def group_differs(x_N: Tensor, batch: Batch) -> Tensor:
         for end in ("amin", "amax")
     )
     return low_G < high_G
+
+
+def ranked(batch: Batch) -> Batch:
+    """The batch with ranks by reward: 1 is the best of its group, equal rewards share a rank, no score is 0 (unranked)."""
+    reward_GK, mask_GK = by_group(batch.need("reward_N"), batch.group_N)
+    scored_GK, _ = by_group(batch.need("scored_N"), batch.group_N)
+    equal_GKK = (reward_GK[:, :, None] == reward_GK[:, None, :]) & scored_GK[:, None, :]
+    first_GK = scored_GK & ~equal_GKK.tril(-1).any(2)  # one completion for each reward there is
+    above_GKK = (reward_GK[:, None, :] > reward_GK[:, :, None]) & first_GK[:, None, :]
+    return batch.replace(rank_N=((1 + above_GKK.sum(2)) * scored_GK)[mask_GK])
 
 
 def by_critic(batch: Batch, kl: float, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
