@@ -17,6 +17,7 @@ test: setup
 	$(BIN)/python -m pytest -m 'not long'
 
 check: setup
+	$(BIN)/python setup.py
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
@@ -30,6 +31,7 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[bench]'
+	$(BIN)/python bench/start.py
 	$(BIN)/python bench/update.py
 	$(BIN)/python bench/generate.py
 	$(BIN)/python bench/parity.py

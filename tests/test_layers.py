@@ -70,7 +70,7 @@ def imported(file: Path) -> set[str]:
 def test_imports_go_downwards(file: Path):
     part = part_of(file)
     if part == "__init__":
-        assert not imported(file)
+        assert not {module for module in imported(file) if module.partition(".")[0] == "tropism"}
         return
     assert part in RANK, f"{part} is in no layer: add it to LAYERS in {Path(__file__).name}"
     for module in imported(file):

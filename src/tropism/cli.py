@@ -1,8 +1,8 @@
-"""The command line: parse, call one function. Heavy imports happen inside the commands, so `--help` answers at once."""
+"""The command line: parse, call one function. Imports that take long happen inside the commands, so `--help` is quick.
 
-from __future__ import annotations
+No `from __future__ import annotations` here: typer would compile each annotation again, every time.
+"""
 
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -82,7 +82,7 @@ def plan(
 
     loaded, folder = _load(recipe, set_ or [], out, code=not no_code)
     made = planning.plan(loaded, folder)
-    print(json.dumps(made, indent=1) if as_json else planning.table(made))
+    print(_json(made) if as_json else planning.table(made))
     planning.refuse(made)
 
 
@@ -93,7 +93,7 @@ def show(run: Annotated[Path, typer.Argument(help="A run folder.")], as_json: Js
     from tropism.report.summary import summary
 
     report = build.build(run)
-    print(json.dumps(report, indent=1, ensure_ascii=False) if as_json else summary(report))
+    print(_json(report) if as_json else summary(report))
 
 
 @app.command()
@@ -176,7 +176,7 @@ def compare(
     report = build.write(folder)
     if "comparison" not in report:
         raise TropismError(f"{folder} has no two methods to compare: {remedy}")
-    print(json.dumps(report["comparison"], indent=1) if as_json else compared(report["comparison"]))
+    print(_json(report["comparison"]) if as_json else compared(report["comparison"]))
     if not quiet and not as_json:
         print(f"the report:      {folder / 'report.html'}")
 
@@ -238,6 +238,12 @@ def _begin(what: str, quiet: bool = False, log: bool = False) -> None:
     """Says what is being done before the imports that take seconds: on a terminal, or in the log of a run."""
     if not quiet and (log or sys.stderr.isatty()) and os.environ.get("RANK", "0") == "0":
         print(f"tropism: {what} …", file=sys.stderr, flush=True)
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return json.dumps(value, indent=1, ensure_ascii=False)
 
 
 def _load(recipe: str, overrides: list[str], out: Path | None, code: bool = True) -> tuple[Any, Path]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import sysconfig
 import traceback
 from pathlib import Path
 
 PACKAGE = str(Path(__file__).parent)
-LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 FRAMES = 6
 REMOTE = ("httpx", "httpcore", "huggingface_hub", "requests", "urllib3", "aiohttp", "fsspec", "datasets")
 
@@ -27,8 +25,11 @@ def frames(error: BaseException) -> str:
 
     Where there are none (a function of a library) the library's last ones.
     """
+    import sysconfig
+
+    libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
     found = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((PACKAGE, "<frozen"))]
-    own = [f for f in found if not f.filename.startswith(LIBRARIES)] or found
+    own = [f for f in found if not f.filename.startswith(libraries)] or found
     return "".join(traceback.format_list(own[-FRAMES:])).rstrip()
 
 

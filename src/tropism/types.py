@@ -17,6 +17,8 @@ from annotated_types import Ge, Interval
 
 from tropism.errors import TropismError
 
+__all__ = ["Artifact", "Completion", "Group", "Judgment", "Message", "Rate", "Sample", "SamplingParams"]
+
 Role = Literal["system", "user", "assistant", "tool", "text"]
 FinishReason = Literal["stop", "length", "error"]
 

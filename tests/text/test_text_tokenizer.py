@@ -11,7 +11,8 @@ import pytest
 from transformers import AutoConfig, AutoTokenizer
 
 from tropism.errors import TropismError
-from tropism.text.tokenizer import document_ends, identity, load_tokenizer, train_tokenizer
+from tropism.text.chat import document_ends
+from tropism.text.tokenizer import identity, load_tokenizer, train_tokenizer
 
 TEXTS = [f"French: {n} jours\nEnglish: {n} days\nРусский: {n} дней\n\n" for n in range(200)]
 SPECIAL = ["<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>"]
@@ -92,7 +93,7 @@ def test_a_fresh_process_trains_the_same_and_reads_what_was_saved(tokenizer, tmp
         "import tropism.text.tokenizer as t, tropism.text.chat\n"
         "light = not {'torch', 'transformers'} & set(sys.modules)\n"
         "from transformers import AutoTokenizer\n"
-        "t.train(json.load(sys.stdin), 300).save_pretrained(sys.argv[1] + '/there')\n"
+        "t.train_tokenizer(json.load(sys.stdin), 300).save_pretrained(sys.argv[1] + '/there')\n"
         "turns = [{'role': 'user', 'content': '26 days'}, {'role': 'assistant', 'content': '26 jours'}]\n"
         "ids = AutoTokenizer.from_pretrained(sys.argv[1] + '/here').apply_chat_template(turns, return_dict=False)\n"
         "print(json.dumps([light, ids]))"

@@ -40,6 +40,8 @@ NAME = "default"  # peft's name for the only adapter of a model
 PREFIX = "base_model.model."  # of a weight's name in a peft folder
 SCORE = ("score_scale", "score_zero", "score_unit")  # of a reward model's config: log-odds of a unit; nats a token
 
+__all__ = ["Adapter"]
+
 
 @dataclass(frozen=True)
 class Adapter:

@@ -17,6 +17,8 @@ from transformers import (
 
 from tropism.errors import TropismError
 
+__all__ = ["Architecture"]
+
 
 @dataclass(frozen=True)
 class Architecture:

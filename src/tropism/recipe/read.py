@@ -25,6 +25,8 @@ from tropism.recipe.refs import check_kind, refs
 from tropism.recipe.tables import nearest, override, plain, read, refuse_unknown, shown
 from tropism.types import Ref
 
+__all__ = ["load"]
+
 LONGEST_NAME = 100  # bytes, of the 255 that a file system allows: a number and a fingerprint come behind it
 
 

@@ -27,6 +27,8 @@ from tropism.tensors.index import sum_by_completion
 from tropism.train.rollouts import judgments, rollouts, scores
 from tropism.types import Group, SamplingParams
 
+__all__ = ["Probe"]
+
 
 @dataclass(frozen=True)
 class Probe:

@@ -38,6 +38,8 @@ from tropism.store.progress import Reporter
 from tropism.store.work import Work, checkpoints
 from tropism.types import Artifact
 
+__all__ = ["Run", "run_recipe"]
+
 
 class Run:
     """A run folder under this process's lock. Calling it with a stage runs, continues or skips the stage.

@@ -18,13 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tropism.errors import TropismError
-from tropism.text.chat import document_ends
 from tropism.text.template import DOCUMENT, END, MARKERS, PAD, TEMPLATE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
-
-__all__ = ["document_ends", "identity", "load_tokenizer", "train_tokenizer"]
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:

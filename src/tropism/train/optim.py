@@ -11,6 +11,8 @@ import torch
 from annotated_types import Ge, Gt, Interval
 from transformers import PreTrainedModel
 
+__all__ = ["Optim"]
+
 
 @dataclass(frozen=True)
 class Optim:

@@ -20,6 +20,8 @@ from annotated_types import Ge
 from tropism.tensors.batch import Batch
 from tropism.tensors.index import length_N
 
+__all__ = ["Shaping"]
+
 
 @dataclass(frozen=True)
 class Shaping:
