@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -10,6 +10,7 @@ from tropism.types import Completion, Group, Judgment, Message, Rate, Sample, Sa
 
 if TYPE_CHECKING:  # the protocols name tensors and work; nothing here imports them at run time
     from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from tropism.store.work import Work
     from tropism.tensors.batch import Batch, Prediction
@@ -28,15 +29,32 @@ class Format(Protocol):
 
 
 @runtime_checkable
+class EngineSpec(Protocol):
+    """One way to get completions, as a recipe says it: a frozen dataclass, which `open` makes an Engine of.
+
+    `logprobs` says whether the completions come with tokens and their log-probabilities."""
+
+    logprobs: ClassVar[bool]
+
+    def open(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, policy: str) -> Engine:
+        """The engine on `model`; `policy` ("fingerprint@step") is written into the completions."""
+        ...
+
+
+@runtime_checkable
 class Engine(Protocol):
-    """One way to get completions."""
+    """What gives completions, once it is open."""
 
     def generate(self, prompts: Sequence[Sequence[Message]], params: SamplingParams) -> list[tuple[Completion, ...]]:
         """For each prompt its `params.n` completions, in order."""
         ...
 
     def load(self, weights: Any, policy: str) -> None:
-        """Take new weights; `policy` ("fingerprint@step") is written into the completions sampled from now on."""
+        """Take new weights, those of the model it was opened on if `weights` is None. `policy` names them from now on."""
+        ...
+
+    def tell(self, note: Callable[[str], None]) -> None:
+        """Say what a person should know of how it samples here, such as that it is slow, if there is anything."""
         ...
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tropism.asking.search import Found, drive
-from tropism.engines.local import LocalEngine
+from tropism.engines.local import Local
 from tropism.errors import TropismError
 from tropism.formats.prompts import Prompts
 from tropism.models.folder import context_of, load_lm
@@ -32,7 +32,7 @@ def chat(model: str, system: str, temperature: float, seed: int, max_tokens: int
 
     When it no longer fits the model's context, its oldest turns are forgotten; half the context is kept for an answer.
     """
-    engine = LocalEngine(load_lm(model), load_tokenizer(model), model)
+    engine = Local().open(load_lm(model), load_tokenizer(model), model)
     enough = min(max_tokens, context_of(engine.model) // 2)
     opening = [Message("system", system)] if system else []
     turns: list[Message] = []
@@ -99,7 +99,7 @@ def generate(
 def _answered(
     model: str, asked: list[Group], sampling: SamplingParams, reporter: Reporter, search: tuple[Search, Judge] | None
 ) -> list[Group]:
-    engine = LocalEngine(load_lm(model), load_tokenizer(model), model)
+    engine = Local().open(load_lm(model), load_tokenizer(model), model)
     for group in asked:
         question(group, engine.tokenizer, context_of(engine.model), sampling.max_tokens)
     done: list[Group] = []

@@ -35,6 +35,9 @@ class Counting:
     def load(self, weights: Any, policy: str) -> None:
         """Has no weights."""
 
+    def tell(self, note: Any) -> None:
+        """Has nothing to say."""
+
 
 @dataclass(frozen=True)
 class Last:

@@ -15,11 +15,15 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from tropism.algorithms.ppo import PPO
+from tropism.engines.local import Local
+from tropism.engines.scripted import Scripted
 from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.text import Text
 from tropism.judges.annotator import Annotator
 from tropism.judges.reward_model import RewardModel
 from tropism.judges.verifier import Verifier
+from tropism.stages._probe import Probe
+from tropism.stages.collect import Collect
 from tropism.stages.label import Label
 from tropism.stages.pretrain import Pretrain
 from tropism.stages.rl import RL
@@ -84,6 +88,17 @@ def test_where_an_input_lies_does_not_change_it() -> None:
     assert mark(BASE, artifacts=moved) == mark(BASE)
     unused = {**ARTIFACTS, "other": Artifact("model", Path("/x"), "dddd", "other")}
     assert mark(BASE, artifacts=unused) == mark(BASE)
+
+
+def test_the_engine_that_samples_are_defined_by_is_not_in_it() -> None:
+    probed = replace(BASE, probe=Probe(BASE.prompts, BASE.judge))
+    slim = replace(probed, engine=Local(rows=3), probe=Probe(BASE.prompts, BASE.judge, engine=Local(rows=4)))
+    assert mark(slim) == mark(probed)
+    for found in (describe(slim), describe(slim)["probe"]):  # what old run folders were named by
+        assert "judge" in found and "engine" not in found
+    collect = Collect("sft", BASE.prompts)
+    scripts = [replace(collect, engine=Scripted({"a": (text,)})) for text in ("b", "c")]
+    assert len({mark(stage) for stage in (collect, *scripts)}) == 3
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -30,7 +31,20 @@ from tropism.text.chat import prompt_tokens, stop_tokens, text_of
 from tropism.text.tokenizer import identity
 from tropism.types import Completion, Message, SamplingParams
 
-__all__ = ["LocalEngine"]
+__all__ = ["Local"]
+
+
+@dataclass(frozen=True)
+class Local:
+    """`rows` samples decode at a time: lower it if memory is short."""
+
+    rows: Annotated[int, Ge(1)] = 256
+
+    logprobs: ClassVar[bool] = True
+    in_fingerprint: ClassVar[bool] = False  # it is how samples are defined, and `rows` changes none of them
+
+    def open(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, policy: str) -> LocalEngine:
+        return LocalEngine(model, tokenizer, policy, self.rows)
 
 
 @dataclass

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from tropism.errors import TropismError
 from tropism.types import Completion, Message, SamplingParams
@@ -18,11 +18,20 @@ class Scripted:
 
     answers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    logprobs: ClassVar[bool] = False
+
+    def open(self, model: Any, tokenizer: Any, policy: str) -> Scripted:
+        """Itself: it reads no model."""
+        return self
+
     def generate(self, prompts: Sequence[Sequence[Message]], params: SamplingParams) -> list[tuple[Completion, ...]]:
         return [self._answer(prompt[-1].content, params.n) for prompt in prompts]
 
     def load(self, weights: Any, policy: str) -> None:
         """A script has no weights to take."""
+
+    def tell(self, note: Callable[[str], None]) -> None:
+        """There is nothing to say of it."""
 
     def _answer(self, question: str, n: int) -> tuple[Completion, ...]:
         if not (texts := self.answers.get(question)):

@@ -110,9 +110,8 @@ def _plug(protocol: type, value: Any, where: str) -> Any:
         return _dataclass(resolve("judges", "verifier"), {"function": thing, **table}, where)
     made = _dataclass(thing, table, where)
     if not isinstance(made, protocol):
-        raise TropismError(
-            f"{where}: {kind!r} is no {protocol.__name__.lower()}: choose one of {', '.join(names(folder))}"
-        )
+        what = protocol.__name__.removesuffix("Spec").lower()
+        raise TropismError(f"{where}: {kind!r} is no {what}: choose one of {', '.join(names(folder))}")
     return made
 
 

@@ -13,14 +13,14 @@ from typing import Any, ClassVar
 
 from tropism.errors import TropismError
 from tropism.outside import frames, raised
-from tropism.protocols import Algorithm, Engine, Format, Judge, Search, Stage
+from tropism.protocols import Algorithm, EngineSpec, Format, Judge, Search, Stage
 from tropism.recipe.tables import nearest, shown
 
 PACKAGE = Path(__file__).parents[1]
 
 FOLDERS: dict[type, str] = {
     Algorithm: "algorithms",
-    Engine: "engines",
+    EngineSpec: "engines",
     Format: "formats",
     Judge: "judges",
     Search: "search",
@@ -37,6 +37,7 @@ class NotRead:
     version: ClassVar[int] = 0
     makes: ClassVar[str] = ""
     predicts: ClassVar[tuple[str, ...]] = ()
+    logprobs: ClassVar[bool] = True
 
     def groups(self) -> tuple[()]:
         return ()

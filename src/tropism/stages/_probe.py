@@ -15,13 +15,14 @@ import torch
 from annotated_types import Ge
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tropism.engines.local import LocalEngine
+from tropism.engines.local import Local
 from tropism.errors import TropismError
 from tropism.models.folder import context_of
 from tropism.models.forward import predict_tokens
 from tropism.models.layout import layout
-from tropism.protocols import Format, Judge
+from tropism.protocols import EngineSpec, Format, Judge
 from tropism.stages._fit import PASS_TOKENS
+from tropism.stages._takes import check_engine
 from tropism.tensors.encode import spans, tree
 from tropism.tensors.index import sum_by_completion
 from tropism.train.rollouts import judgments, rollouts, scores
@@ -40,10 +41,12 @@ class Probe:
     truth: Judge | None = None
     every: Annotated[int, Ge(1)] = 100_000  # tokens
     sampling: SamplingParams = field(default_factory=lambda: SamplingParams(n=4, max_tokens=48))
+    engine: EngineSpec = Local()
 
     def __post_init__(self) -> None:
         if self.sampling.temperature == 0:
             raise TropismError("probe.sampling.temperature = 0 is greedy, which has no KL: use a number above 0")
+        check_engine("probe", self.engine)
 
     def due(self, before: int, after: int) -> bool:
         """Whether the tokens spent went past a multiple of `every`."""
@@ -56,7 +59,7 @@ class Probe:
         asked = list(self.prompts.groups())
         if not asked:
             raise TropismError("probe.prompts is empty: name a file with at least one record")
-        groups = rollouts(asked, LocalEngine(policy, tokenizer), self.judge, self.sampling)
+        groups = rollouts(asked, self.engine.open(policy, tokenizer, ""), self.judge, self.sampling)
         found = {"reward": _means(groups), "kl": kl_by_prompt(groups, reference, tokenizer, self.sampling)}
         if self.truth is not None:
             judged = [dataclasses.replace(g, judgments=(j,)) for g, j in zip(groups, judgments(self.truth, groups))]

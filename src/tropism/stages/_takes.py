@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from tropism.errors import TropismError
-from tropism.protocols import Algorithm
+from tropism.protocols import Algorithm, EngineSpec
 from tropism.train.loop import ROLE
 
 SEVERAL = {"others", "baseline_N", "rank_N"}  # what takes two completions of a prompt or more
@@ -37,4 +37,13 @@ def check_several(stage: str, algorithm: Algorithm, completions: int) -> None:
         raise TropismError(
             f"{stage}.sampling.n = {completions} leaves {type(algorithm).__name__} nothing to compare a completion with: "
             "use 2 or more"
+        )
+
+
+def check_engine(where: str, engine: EngineSpec) -> None:
+    """Raises if the engine gives no log-probabilities."""
+    if not engine.logprobs:
+        raise TropismError(
+            f"{where}.engine {type(engine).__name__} gives no log-probabilities, which {where} needs: use one that does, "
+            "such as local"
         )

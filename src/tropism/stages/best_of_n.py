@@ -12,10 +12,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tropism.engines.local import LocalEngine
+from tropism.engines.local import Local
 from tropism.errors import TropismError
 from tropism.models.folder import load_lm
-from tropism.protocols import Format, Judge
+from tropism.protocols import EngineSpec, Format, Judge
 from tropism.stages._read import read
 from tropism.store.groups import GROUPS_FILE, write_groups
 from tropism.store.work import Work
@@ -37,6 +37,7 @@ class BestOfNCurve:
     judge: Judge
     truth: Judge | None = None
     sampling: SamplingParams = SamplingParams(n=16, max_tokens=48)
+    engine: EngineSpec = Local()
 
     version: ClassVar[int] = 2
     makes: ClassVar[Literal["groups"]] = "groups"
@@ -49,7 +50,7 @@ class BestOfNCurve:
         work.restore()  # there is no checkpoint: the lines of a try that was cut off go
         asked = read(self.prompts, "prompts", work)
         tokenizer = load_tokenizer(self.policy)
-        engine = LocalEngine(load_lm(self.policy), tokenizer, work.fingerprint + "@0")
+        engine = self.engine.open(load_lm(self.policy), tokenizer, work.fingerprint + "@0")
         seeded = dataclasses.replace(self.sampling, seed=work.seed + self.sampling.seed)
         groups = rollouts(asked, engine, self.judge, seeded)
         chosen_by = [scores(g) for g in groups]

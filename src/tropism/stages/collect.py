@@ -10,9 +10,9 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
-from tropism.engines.local import LocalEngine
+from tropism.engines.local import Local
 from tropism.models.folder import context_of, load_lm
-from tropism.protocols import Format
+from tropism.protocols import EngineSpec, Format
 from tropism.stages._read import fitting, read
 from tropism.store.groups import GROUPS_FILE, read_groups, write_groups
 from tropism.store.work import Work
@@ -33,6 +33,7 @@ class Collect:
     sampling: SamplingParams = SamplingParams(n=7, max_tokens=48)
     too_long: Literal["stop", "skip"] = "stop"
     prompts_at_once: Annotated[int, Ge(1)] = 128
+    engine: EngineSpec = Local()
 
     version: ClassVar[int] = 2
     makes: ClassVar[Literal["groups"]] = "groups"
@@ -46,7 +47,7 @@ class Collect:
         found = work.restore()
         done: list[Group] = list(read_groups(found[1])) if found else []
         with work.progress("sampling", len(asked) * self.sampling.n) as bar:
-            engine = LocalEngine(model, tokenizer, work.fingerprint + "@0")
+            engine = self.engine.open(model, tokenizer, work.fingerprint + "@0")
             engine.tell(work.note)
             bar.advance(len(done) * self.sampling.n, rated=0)
             seeded, times = dataclasses.replace(self.sampling, seed=work.seed + self.sampling.seed), repeats(asked)
@@ -58,12 +59,12 @@ class Collect:
                 bar.advance(len(batch) * self.sampling.n, rated=tokens)
                 if work.due():
                     work.save(len(done), functools.partial(_write, done))
-        tokens = [len(c.tokens or ()) for g in done for c in g.completions]
+        tokens = [len(c.tokens) for g in done for c in g.completions if c.tokens is not None]
         stopped = [c.finish_reason == "stop" for g in done for c in g.completions]
         work.facts |= {
             "prompts": len(done),
-            "completions": len(tokens),
-            "mean_tokens": round(sum(tokens) / len(tokens), 2),
+            "completions": len(stopped),
+            **({"mean_tokens": round(sum(tokens) / len(tokens), 2)} if tokens else {}),
             "stop_rate": round(sum(stopped) / len(stopped), 4),
         }
         _write(done, work.out)

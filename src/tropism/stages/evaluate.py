@@ -22,10 +22,10 @@ from sacrebleu.metrics.chrf import CHRF
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tropism.asking.search import drive
-from tropism.engines.local import LocalEngine
+from tropism.engines.local import Local
 from tropism.errors import TropismError
 from tropism.models.folder import context_of, load_lm
-from tropism.protocols import Format, Judge, Search
+from tropism.protocols import Engine, EngineSpec, Format, Judge, Search
 from tropism.stages._overlap import overlap
 from tropism.stages._probe import kl_by_prompt
 from tropism.stages._read import read
@@ -74,6 +74,7 @@ class Evaluate:
     metrics: tuple[TextMetric, ...] = ()
     searches: Mapping[str, Search] = field(default_factory=dict)
     sampling: SamplingParams = SamplingParams(n=4, max_tokens=48)
+    engine: EngineSpec = Local()
 
     version: ClassVar[int] = 3
     makes: ClassVar[Literal["report"]] = "report"
@@ -141,7 +142,7 @@ class Evaluate:
         """The groups with one greedy completion, and with sampled ones, both judged."""
         tokenizer = load_tokenizer(path)
         model = load_lm(path)
-        engine = LocalEngine(model, tokenizer, name)
+        engine = self.engine.open(model, tokenizer, name)
         asked = [dataclasses.replace(g, prompt=_plain(g)) if name in self.plain else g for g in asked]
         for group in asked:
             question(group, tokenizer, context_of(model), self.sampling.max_tokens)
@@ -164,7 +165,7 @@ class Evaluate:
         return found
 
     def _searched(
-        self, search: Search, asked: list[Group], engine: LocalEngine, params: SamplingParams
+        self, search: Search, asked: list[Group], engine: Engine, params: SamplingParams
     ) -> list[tuple[Completion, ...]]:
         """For each prompt what `params.n` searches of their own end with."""
         assert self.proxy is not None
@@ -202,10 +203,11 @@ class Evaluate:
         if theirs is not None and mine is not None:
             won = [statistics.wins(a, b) for a, b in zip(mine, theirs)]
             figures[f"win_over_{self.over}"] = statistics.mean(won, SHARE)
-        lengths = [[len(c.tokens or ()) for c in g.completions] for g in sampled]
         stops = [[c.finish_reason == "stop" for c in g.completions] for g in sampled]
-        longest = max(self.sampling.max_tokens, max(map(max, lengths)))  # a search may join several samples
-        figures["tokens"] = statistics.mean([float(np.mean(x)) for x in lengths], (0.0, float(longest)))
+        if all(c.tokens is not None for g in sampled for c in g.completions):
+            lengths = [[len(c.tokens or ()) for c in g.completions] for g in sampled]
+            longest = max(self.sampling.max_tokens, max(map(max, lengths)))  # a search may join several samples
+            figures["tokens"] = statistics.mean([float(np.mean(x)) for x in lengths], (0.0, float(longest)))
         figures["stop_rate"] = statistics.mean([float(np.mean(x)) for x in stops], SHARE)
         return figures
 
@@ -245,7 +247,7 @@ class Evaluate:
         assert self.completes is not None
         groups = read(self.completes, "completes", work)
         path = self.models[self.base]
-        engine = LocalEngine(load_lm(path), load_tokenizer(path), self.base)
+        engine = self.engine.open(load_lm(path), load_tokenizer(path), self.base)
         params = SamplingParams(temperature=0.0, max_tokens=self.sampling.max_tokens, stop=("\n",))
         made = parallel.generate(engine, [g.prompt for g in groups], params)
         return statistics.proportion(sum(_exact(c[0].text, g.target) for g, c in zip(groups, made)), len(groups))

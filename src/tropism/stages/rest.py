@@ -39,11 +39,11 @@ from annotated_types import Ge, Interval
 from transformers import PreTrainedModel
 
 from tropism.algorithms.nll import NLL
-from tropism.engines.local import LocalEngine
+from tropism.engines.local import Local
 from tropism.errors import TropismError
 from tropism.models.folder import context_of, save
 from tropism.models.weights import Weights
-from tropism.protocols import Algorithm, Format, Judge
+from tropism.protocols import Algorithm, EngineSpec, Format, Judge
 from tropism.recipe.refs import bind
 from tropism.stages._fit import PASS_TOKENS, Data, Place, tell, train
 from tropism.stages._overlap import learns, probed
@@ -92,6 +92,7 @@ class ReST(Weights):
     pass_tokens: Annotated[int, Ge(0)] = PASS_TOKENS  # in one forward pass: lower it if memory is short
     probe: Probe | None = None
     optim: Optim = field(default_factory=lambda: Optim(lr=5e-4))
+    engine: EngineSpec = Local()
 
     version: ClassVar[int] = 2
     makes: ClassVar[Literal["model"]] = "model"
@@ -173,11 +174,11 @@ class ReST(Weights):
     ) -> list[Group]:
         """The scored samples of the policy as it is, sampled now or read from an earlier time."""
         sampling = dataclasses.replace(self.sampling, seed=self.sampling.seed + (work.seed << 8) + grow)
-        name = _name(weights_of(policy), self.judge, asked, sampling)
+        name = _name(weights_of(policy), self.judge, asked, sampling, self.engine)
         path = work.folder.parent / "samples" / name
         reused = work.peers.once(lambda: files.sealed(path) is not None)
         if not reused:
-            engine = LocalEngine(policy, tokenizer, policy=f"{work.fingerprint}@{grow}")
+            engine = self.engine.open(policy, tokenizer, f"{work.fingerprint}@{grow}")
             prompts, groups = [g for g, _ in asked], []
             times = repeats(prompts)
             with work.progress(f"grow {grow + 1}", len(asked), "prompts") as bar:
@@ -312,11 +313,14 @@ def weights_of(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-def _name(weights: str, judge: Judge, asked: Sequence[tuple[Group, Tree]], sampling: SamplingParams) -> str:
+def _name(
+    weights: str, judge: Judge, asked: Sequence[tuple[Group, Tree]], sampling: SamplingParams, engine: EngineSpec
+) -> str:
     """A name for scored samples: of the policy, the judge with the content of its models, the prompts as the policy
-    reads them, the sampling, and this code."""
+    reads them, the sampling with its engine, and this code."""
     known = bind(judge, lambda ref: files.content_hash(Path(ref)) if Path(ref).exists() else ref)
-    facts = [weights, describe(known), [(to_json(g), t.prompt) for g, t in asked], describe(sampling), ReST.version]
+    prompts = [(to_json(g), t.prompt) for g, t in asked]
+    facts = [weights, describe(known), prompts, *describe([sampling, engine]), ReST.version]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

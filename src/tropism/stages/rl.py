@@ -23,17 +23,17 @@ from annotated_types import Ge
 from transformers import PreTrainedModel
 
 from tropism.algorithms.ppo import PPO
-from tropism.engines.local import LocalEngine
+from tropism.engines.local import Local
 from tropism.errors import TropismError
 from tropism.models.folder import context_of, save
 from tropism.models.layout import layout
 from tropism.models.weights import Weights
-from tropism.protocols import Adaptive, Algorithm, Format, Judge, Selective
+from tropism.protocols import Adaptive, Algorithm, Engine, EngineSpec, Format, Judge, Selective
 from tropism.stages._fit import PASS_TOKENS, tell
 from tropism.stages._overlap import learns, probed
 from tropism.stages._probe import Probe
 from tropism.stages._read import fitting, read
-from tropism.stages._takes import check, check_several
+from tropism.stages._takes import check, check_engine, check_several
 from tropism.store.work import Work
 from tropism.tensors.batch import Batch
 from tropism.tensors.credit import ranked
@@ -83,6 +83,7 @@ class RL(Weights):
     pass_tokens: Annotated[int, Ge(0)] = PASS_TOKENS  # in one forward pass: lower it if memory is short
     probe: Probe | None = None
     optim: Optim = field(default_factory=lambda: Optim(lr=2e-4, schedule="constant"))
+    engine: EngineSpec = Local()
 
     version: ClassVar[int] = 4
     makes: ClassVar[Literal["model"]] = "model"
@@ -93,6 +94,7 @@ class RL(Weights):
         instead = "use one that learns from scores of the policy's own samples, such as ppo or grpo"
         check("rl", self.algorithm, _FILLS, ("policy", "critic"), instead)
         check_several("rl", self.algorithm, self.sampling.n)
+        check_engine("rl", self.engine)
 
     def run(self, work: Work) -> None:
         tokenizer = load_tokenizer(self.policy)
@@ -117,7 +119,7 @@ class RL(Weights):
             work.log(round=0, **look(0))
         with work.progress("rounds", self.rounds) as bar:
             bar.advance(state.round, rated=0)
-            engine = LocalEngine(models["policy"], tokenizer)
+            engine = self.engine.open(models["policy"], tokenizer, f"{work.fingerprint}@{state.round}")
             engine.tell(work.note)
             while not self._over(state):
                 spent, generated = state.spent, state.generated
@@ -143,11 +145,9 @@ class RL(Weights):
     def _over(self, state: _State) -> bool:
         return state.round >= self.rounds or (self.budget > 0 and state.spent >= self.budget)
 
-    def _round(
-        self, work: Work, learner: Learner, state: _State, asked: list[Group], engine: LocalEngine
-    ) -> dict[str, Any]:
+    def _round(self, work: Work, learner: Learner, state: _State, asked: list[Group], engine: Engine) -> dict[str, Any]:
         """Samples, judges, gives credit, updates. Numbers of the round: of all that was sampled, then of the updates."""
-        kept, dull = self._sampled(work, state, asked, engine)
+        kept, dull = self._sampled(work, learner, state, asked, engine)
         batches = [self._filled(part, learner, state) for part in (kept, dull) if part]
         if not any(batch.need("scored_N").any() for batch in batches):
             raise TropismError(f"the judge scored no completion of round {state.round + 1}: name a judge that can")
@@ -183,18 +183,19 @@ class RL(Weights):
         return {"truth": sum(known) / len(known)} if known else {}
 
     def _sampled(
-        self, work: Work, state: _State, asked: list[Group], engine: LocalEngine
+        self, work: Work, learner: Learner, state: _State, asked: list[Group], engine: Engine
     ) -> tuple[list[_Rollout], list[_Rollout]]:
         """The judged groups of a round that teach the algorithm something, and those that do not."""
+        policy = learner.models["policy"]
         kept: list[_Rollout] = []
         dull: list[_Rollout] = []
         for again in range(1 + self.refills):
             taken = [asked[i] for i in state.order.take(self.prompts_per_round - len(kept))]
             seed = self.sampling.seed + (work.seed << 20) + state.round + (again << 52)
             groups = rollouts(taken, engine, self.judge, dataclasses.replace(self.sampling, seed=seed))
-            trees = experience(groups, state.tokenizer, context_of(engine.model))
+            trees = experience(groups, state.tokenizer, context_of(policy))
             state.count(groups, trees)
-            for group, tree, teaches in zip(groups, trees, self._teaching(state, trees, engine.model)):
+            for group, tree, teaches in zip(groups, trees, self._teaching(state, trees, policy)):
                 (kept if teaches else dull).append((group, tree))
             if len(kept) == self.prompts_per_round:
                 break

@@ -1,7 +1,8 @@
 """What a stage's result depends on, as one hash: kind, version, resolved fields, inputs' fingerprints, seed.
 
 A function counts with its source and what it closes over (not with the functions it calls), and so does a class from
-outside this package; a data file and a model folder with their content; a hub id with its name.
+outside this package; a data file and a model folder with their content; a hub id with its name. What changes no result
+says so (`in_fingerprint = False`, such as the local engine) and is left out wherever it stands.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ def describe(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = f"{type(value).__module__}:{type(value).__qualname__}"
         outside = {} if kind.startswith("tropism.") else {"source": _source(type(value))}
-        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
-        return {"kind": kind, **outside, **fields}
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+        return {"kind": kind, **outside, **describe(fields)}
     if isinstance(value, Mapping):
-        return {str(k): describe(v) for k, v in value.items()}
+        return {str(k): describe(v) for k, v in value.items() if _counts(v)}
     if isinstance(value, (list, tuple)):
-        return [describe(v) for v in value]
+        return [describe(v) for v in value if _counts(v)]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Path):
@@ -54,6 +55,10 @@ def describe(value: Any) -> Any:
         closed_over = inspect.getclosurevars(value).nonlocals if inspect.isfunction(value) else {}
         return [_name(value), _held(closed_over)] if closed_over else _name(value)
     return [_name(type(value)), _held(getattr(value, "__dict__", {}))]  # an object from Python
+
+
+def _counts(value: Any) -> bool:
+    return getattr(value, "in_fingerprint", True)
 
 
 def _held(value: Any) -> Any:
