@@ -174,8 +174,37 @@ def test_a_stage_from_outside_stands_among_the_others(tmp_path: Path) -> None:
     said = tropism("plan", tmp_path / "r.toml", "--json")
     rows = {row["id"]: row for row in json.loads(said.out)["stages"]}
     assert "parameters" in rows["base"] and not any("parameters" in rows[id] for id in ("copy", "sft", "more"))
+    assert rows["copy"]["needs"] == "unknown" and "needs" not in rows["sft"] | rows["base"]
+    assert re.search(r"^copy +outside_stage +to do +unknown", tropism("plan", tmp_path / "r.toml").out, re.MULTILINE)
     assert tropism("run", tmp_path / "r.toml", "--out", tmp_path / "x", "-q").code == 0
     assert list(latest(tmp_path / "x")) == ["tokenizer", "base", "copy", "sft", "more"]
+
+
+PLANNED = (
+    OUTSIDE.replace("Copy", "Halved")
+    + """
+    def needs(self, earlier):
+        from tropism.needs import Needs, Shape, training
+
+        made = earlier.model(self.model)
+        half = Shape(made.parameters // 2, made.vocabulary, made.width, made.layers)
+        return training(half, updates=3, tokens=900, at_once=300, pass_tokens=100, keys=("model", "size"), trained=2)
+"""
+)
+
+
+def test_a_stage_from_outside_says_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "planned_stage.py").write_text(PLANNED)
+    half = '[[stage]]\nid = "half"\nkind = "planned_stage:Halved"\nmodel = "base"\n'
+    (tmp_path / "r.toml").write_text(TOKENIZER + BASE + half + SFT.replace('model = "base"', 'model = "half"'))
+    said = tropism("plan", tmp_path / "r.toml", "--out", tmp_path / "x", "--json")
+    rows = {row["id"]: row for row in json.loads(said.out)["stages"]}
+    found, parameters = rows["half"], rows["base"]["parameters"] // 2
+    assert (found["parameters"], found["updates"], found["tokens"]) == (parameters, 3, 900)
+    activations = 100 * (1 * 16 * 4 * 24 + 300 * 4 * 3)  # tokens of a pass; one layer 16 wide, a vocabulary of 300
+    assert found["memory_bytes"] == 2 * 16 * parameters + activations
+    assert found["key"] == "half.model or half.size" and "seconds" in found and "needs" not in found
+    assert rows["sft"]["parameters"] == parameters  # what the stage leaves, later stages know
 
 
 def test_plan_without_code_imports_none_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,7 +355,7 @@ def test_damaged_stages_are_passed_over_by_show_and_chat(circle: Path, tmp_path:
     for id in ("ppo", "sft"):
         (latest(tmp_path / "run")[id] / "stage.json").write_text('{"fields": {"ki')
     said = tropism("chat", tmp_path / "run")
-    assert said.code == 2 and "has no finished sft, rl, offline or rest stage to talk to" in said.err
+    assert said.code == 2 and "has no finished stage that makes a policy to talk to" in said.err
     said = tropism("show", tmp_path / "run", "--json")
     assert said.code == 0 and {"base", "reward"} <= set(json.loads(said.out)["stages"]) - {"ppo", "sft"}
     (tmp_path / "run" / "recipe.json").write_text('{"name": "circle", "fol')
@@ -398,7 +427,7 @@ def test_a_run_without_a_chat_model_has_nothing_to_talk_to(tmp_path: Path) -> No
     (tmp_path / "r.toml").write_text(TOKENIZER)
     assert tropism("run", tmp_path / "r.toml", "--out", tmp_path / "x", "-q").code == 0
     said = tropism("chat", tmp_path / "x")
-    assert said.code == 2 and "has no finished sft, rl, offline or rest stage to talk to" in said.err
+    assert said.code == 2 and "has no finished stage that makes a policy to talk to" in said.err
 
 
 def test_a_real_process_says_a_mistake_in_one_line(tmp_path: Path) -> None:

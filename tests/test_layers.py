@@ -25,7 +25,7 @@ LAYERS = (
     ("models", "algorithms"),
     ("engines",),
     ("judges",),
-    ("train",),
+    ("train", "needs"),
     ("stages", "report"),
     ("plan", "catalogue", "promote", "talk", "ending"),
     ("cli",),

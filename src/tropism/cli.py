@@ -5,7 +5,6 @@ No `from __future__ import annotations` here: typer would compile each annotatio
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -278,23 +277,17 @@ def _run(recipe: str, overrides: list[str], out: Path | None, checkpoint_s: floa
 
 
 def _model(text: str) -> str:
-    """A model folder or hub id as it is; of a run folder, the model of its last stage that made a chat model."""
-    from tropism.store.folder import latest, read_stage
+    """A model folder or hub id as it is; of a run folder, the model of its last stage that made a policy."""
+    from tropism.store.folder import latest, makes, read_stage
 
     folder = Path(text)
     if not (folder / "recipe.json").exists():
         return text
-    policies = [p / "out" for p in latest(folder).values() if _is_policy(read_stage(p))]
+    made = {path: makes(stage) for path in latest(folder).values() if (stage := read_stage(path))}
+    policies = [path / "out" for path, what in made.items() if what == "policy"]
     if not policies:
-        raise TropismError(
-            f"{folder} has no finished sft, rl, offline or rest stage to talk to: run the recipe further"
-        )
+        raise TropismError(f"{folder} has no finished stage that makes a policy to talk to: run the recipe further")
     return str(policies[-1])
-
-
-def _is_policy(stage: Mapping[str, Any] | None) -> bool:
-    kind = stage["fields"]["kind"] if stage else ""
-    return kind.rpartition(":")[0].rpartition(".")[2] in ("sft", "rl", "offline", "rest")
 
 
 if __name__ == "__main__":

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from tropism.types import Completion, Group, Judgment, Message, Rate, Sample, SamplingParams
+from tropism.types import Completion, Group, Judgment, Makes, Message, Rate, Sample, SamplingParams
 
 if TYPE_CHECKING:  # the protocols name tensors and work; nothing here imports them at run time
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from tropism.needs import Earlier, Needs
     from tropism.store.work import Work
     from tropism.tensors.batch import Batch, Prediction
     from tropism.tensors.ratio import Ratio
@@ -122,6 +123,15 @@ class Stage(Protocol):
     """One step of a recipe: a frozen dataclass whose fields are its recipe entry."""
 
     version: ClassVar[int]
-    makes: ClassVar[Literal["tokenizer", "model", "groups", "report"]]
+    makes: ClassVar[Makes]
 
     def run(self, work: Work) -> None: ...
+
+
+@runtime_checkable
+class Planned(Protocol):
+    """A stage that says before it runs what it takes and leaves; `tropism plan` calls another's needs unknown."""
+
+    def needs(self, earlier: Earlier) -> Needs:
+        """`earlier` knows what the stages before it leave."""
+        ...

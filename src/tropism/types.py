@@ -144,11 +144,18 @@ class Group:
         return dataclasses.replace(self, completions=(self.completions[k],), judgments=judgments)
 
 
+Makes = Literal["tokenizer", "base", "policy", "scorer", "model", "groups", "report"]
+"""What a stage makes. Of models: one that has only read raw text, one that answers, one that scores (a reward model); the
+plain `model` is for a stage from outside the package that cannot say which."""
+
+MODELS: tuple[Makes, ...] = ("base", "policy", "scorer", "model")
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """What a stage leaves behind for later stages: a folder or file that the ecosystem can read."""
 
-    kind: Literal["tokenizer", "model", "groups", "report"]
+    makes: Makes
     path: Path
     fingerprint: str
     stage: str
@@ -156,18 +163,17 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """Marks a recipe field that names an earlier stage by id (or, for models, a folder or a hub id)."""
+    """Marks a recipe field that names an earlier stage by id, or, where it takes a model, a folder or a hub id."""
 
-    kind: Literal["model", "groups", "tokenizer"]
-
-
-ModelRef = Annotated[str, Ref("model")]
+    what: str  # in a sentence
+    takes: tuple[Makes, ...]
 
 
-GroupsRef = Annotated[str, Ref("groups")]
-
-
-TokenizerRef = Annotated[str, Ref("tokenizer")]
+ModelRef = Annotated[str, Ref("a model", MODELS)]
+PolicyRef = Annotated[str, Ref("a base model or a policy", ("base", "policy", "model"))]
+ScorerRef = Annotated[str, Ref("a reward model", ("scorer", "model"))]
+GroupsRef = Annotated[str, Ref("groups", ("groups",))]
+TokenizerRef = Annotated[str, Ref("a tokenizer or a model", ("tokenizer", *MODELS))]
 
 
 @dataclass(frozen=True, slots=True)

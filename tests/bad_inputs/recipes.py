@@ -126,8 +126,8 @@ SHAPES: list[Case] = [
     ("no such stage", plus(START, 'model = "bass"'), "did you mean 'base'"),
     ("model empty", plus(START, 'model = ""'), "sft.model names ''"),
     ("model a number", plus(START, "model = 3"), "sft.model = 3 must be a string"),
-    ("model a tokenizer", plus(START, 'model = "tokenizer"'), "makes a tokenizer, not a model"),
-    ("groups a model", plus(JUDGED, 'groups = "sft"'), "makes a model, not a groups"),
+    ("model a tokenizer", plus(START, 'model = "tokenizer"'), "makes a tokenizer, not a base model or a policy"),
+    ("groups a model", plus(JUDGED, 'groups = "sft"'), "makes a policy, not groups"),
     ("neither tokenizer nor init", BASE.replace('tokenizer = "tokenizer"', ""), "pretrain needs either"),
     (
         "heads do not divide",

@@ -164,9 +164,9 @@ def test_a_wrong_panel_is_refused_with_its_key(table: dict[str, Any], says: str)
 
 def test_the_stages_it_names_are_found_checked_and_bound() -> None:
     made = Panel((Member(RewardModel("a")), Member(RewardModel("b"), 2.0)), "samples")
-    assert [(f, r.kind, v) for f, r, v in refs(made)] == [
-        ("members.0.judge.model", "model", "a"),
-        ("members.1.judge.model", "model", "b"),
+    assert [(f, r.what, v) for f, r, v in refs(made)] == [
+        ("members.0.judge.model", "a reward model", "a"),
+        ("members.1.judge.model", "a reward model", "b"),
         ("calibrated_on", "groups", "samples"),
     ]
     bound = bind(made, str.upper)
@@ -221,7 +221,7 @@ def test_a_changed_member_makes_a_new_fingerprint() -> None:
         old = "weight = 0.5" if key == "weight" else "pessimism = 1.0"
         assert fingerprint(parse_text(text.replace(old, change))["ppo"], 0, made) != mark
     wrong = text.replace('calibrated_on = "samples"', 'calibrated_on = "sft"')
-    with pytest.raises(TropismError, match="ppo.judge.calibrated_on names 'sft', which makes a model, not a groups"):
+    with pytest.raises(TropismError, match="ppo.judge.calibrated_on names 'sft', which makes a policy, not groups"):
         parse_text(wrong)
 
 

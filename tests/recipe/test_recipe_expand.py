@@ -225,7 +225,7 @@ def test_in_a_recipe_the_types_tell_what_is_a_reference() -> None:
 [[stage]]
 id = "evaluation"
 kind = "evaluate"
-models = {{ sft = "sft", ppo = "ppo", 1 = "reward" }}
+models = {{ sft = "sft", ppo = "ppo", 1 = "ppo" }}
 over = "ppo"
 prompts = {{ kind = "phrasebook", part = "held_out", count = 8 }}
 judge = {QUALITY}
@@ -234,7 +234,7 @@ reward = "reward"
     table = tomllib.loads(PREFIX + PPO + evaluation)
     table["rounds"] = ROUNDS
     stages: Any = parse(table, "r.toml").stages
-    assert stages["evaluation"].models == {"sft": "sft", "ppo": "ppo-2", "1": "reward-2"}
+    assert stages["evaluation"].models == {"sft": "sft", "ppo": "ppo-2", "1": "ppo-2"}
     assert (stages["evaluation"].over, stages["evaluation"].reward) == ("ppo", "reward-2")
     assert (stages["ppo-2"].policy, stages["ppo-2"].critic, stages["ppo-2"].judge.model) == ("sft", *["reward-2"] * 2)
     table["stage"][3]["policy"] = "all:ppo"  # one policy is asked for

@@ -151,9 +151,53 @@ def test_a_missing_stage_is_named_with_its_nearest() -> None:
 
 def test_a_stage_that_makes_something_else_is_refused_before_anything_runs() -> None:
     sft = {"id": "sft", "kind": "sft", "model": "words", "data": BOOK}
-    assert "sft.model names 'words', which makes a tokenizer, not a model" in refused(stages(tokenizer(), sft))
+    assert "sft.model names 'words', which makes a tokenizer, not a base model or a policy" in refused(
+        stages(tokenizer(), sft)
+    )
     more = pretrain(id="more", tokenizer="base")  # a model has a tokenizer
     assert list(parse(stages(tokenizer(), pretrain(), more), "r.toml").stages) == ["words", "base", "more"]
+
+
+def test_each_reference_takes_its_kinds_of_model_alone() -> None:
+    """What a policy, a judge, a critic, a tokenizer … may name, worked out by hand."""
+    sft = {"id": "sft", "kind": "sft", "model": "base", "data": BOOK}
+    scorer = {"id": "reward", "kind": "reward", "model": "sft", "groups": "groups", "judge": "annotator"}
+    groups = {"id": "groups", "kind": "label", "data": BOOK}
+    before = [tokenizer(), pretrain(), sft, groups, scorer]
+    judge = {"kind": "reward_model", "model": "reward"}
+    rl = {"id": "x", "kind": "rl", "policy": "sft", "prompts": BOOK, "judge": judge}
+    base_or_policy = "not a base model or a policy: name another stage"
+    made = {"base": "a base model", "sft": "a policy", "reward": "a reward model"}
+    for entry, field, taken, what in (
+        (rl, "policy", {"base", "sft"}, base_or_policy),
+        ({**rl, "kind": "rest"}, "policy", {"base", "sft"}, base_or_policy),
+        ({"id": "x", "kind": "collect", "prompts": BOOK}, "policy", {"base", "sft"}, base_or_policy),
+        ({**rl, "kind": "best_of_n"}, "policy", {"base", "sft"}, base_or_policy),
+        ({**sft, "id": "x"}, "model", {"base", "sft"}, base_or_policy),
+        ({"id": "x", "kind": "pretrain", "data": BOOK}, "init", {"base", "sft"}, base_or_policy),
+        (rl, "critic", {"base", "sft", "reward"}, ""),
+        ({**scorer, "id": "x"}, "model", {"base", "sft", "reward"}, ""),
+        ({"id": "x", "kind": "pretrain", "data": BOOK}, "tokenizer", {"base", "sft", "reward"}, ""),
+        (
+            {"id": "x", "kind": "evaluate", "models": {"sft": "sft"}, "prompts": BOOK},
+            "reward",
+            {"reward"},
+            "reward model",
+        ),
+    ):
+        for ref in made:
+            table = stages(*before, {**entry, field: ref})
+            if ref in taken:
+                assert "x" in parse(table, "r.toml").stages, (field, ref)
+            else:
+                says = refused(table)
+                assert f"r.toml: x.{field} names {ref!r}, which makes {made[ref]}, not " in says and what in says
+    says = refused(stages(*before, {**rl, "judge": {**judge, "model": "sft"}}))
+    assert "x.judge.model names 'sft', which makes a policy, not a reward model: name another stage" in says
+    evaluate = {"id": "x", "kind": "evaluate", "models": {"sft": "sft", "r": "reward"}, "prompts": BOOK}
+    assert "x.models.r names 'reward', which makes a reward model, not a base model or" in refused(
+        stages(*before, evaluate)
+    )
 
 
 def test_a_folder_or_hub_id_may_stand_where_a_stage_may(tmp_path: Path) -> None:
@@ -293,10 +337,10 @@ def test_refs_are_found_and_bound_at_any_depth() -> None:
         judge=RewardModel("reward"),
         truth=Verifier(lambda completion: 0.0),
     )
-    assert [(field, ref.kind, value) for field, ref, value in refs(rl)] == [
-        ("policy", "model", "sft"),
-        ("judge.model", "model", "reward"),
-        ("critic", "model", "reward"),
+    assert [(field, ref.what, value) for field, ref, value in refs(rl)] == [
+        ("policy", "a base model or a policy", "sft"),
+        ("judge.model", "a reward model", "reward"),
+        ("critic", "a model", "reward"),
     ]
     bound = bind(rl, lambda ref: f"/runs/{ref}")
     assert (bound.policy, bound.critic, bound.judge) == ("/runs/sft", "/runs/reward", RewardModel("/runs/reward"))
@@ -340,7 +384,14 @@ def test_every_kind_resolves_to_the_one_public_object_of_its_file() -> None:
             thing = resolve(folder, name)
             assert thing.__module__ == f"tropism.{folder}.{name}"
             if protocol is Stage:
-                assert callable(thing.run) and thing.makes in ("tokenizer", "model", "groups", "report")
+                assert callable(thing.run) and thing.makes in (
+                    "tokenizer",
+                    "base",
+                    "policy",
+                    "scorer",
+                    "groups",
+                    "report",
+                )
     assert not any(name.startswith("_") for folder in FOLDERS.values() for name in names(folder))
 
 

@@ -258,7 +258,7 @@ def test_a_stage_that_makes_something_else_is_refused(tmp_path: Path) -> None:
 
     with Run(tmp_path, reporter=QUIET) as run:
         run(Groups(), "samples")
-        with pytest.raises(TropismError, match="chain.input names 'samples', which makes a groups, not a model"):
+        with pytest.raises(TropismError, match="chain.input names 'samples', which makes groups, not a model"):
             run(Chain("samples"), "chain")
 
 

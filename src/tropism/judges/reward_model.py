@@ -22,7 +22,7 @@ from tropism.models.layout import layout
 from tropism.tensors.encode import TooLong, spans, tree
 from tropism.tensors.tree import Tree
 from tropism.text.tokenizer import load_tokenizer
-from tropism.types import Completion, Group, Judgment, ModelRef
+from tropism.types import Completion, Group, Judgment, ScorerRef
 
 __all__ = ["RewardModel"]
 
@@ -32,7 +32,7 @@ class RewardModel:
     """`pass_tokens` bounds the tokens of one forward pass. A completion that does not fit the reward model's context has
     no score: None, as of any judge that cannot tell."""
 
-    model: ModelRef
+    model: ScorerRef
     pass_tokens: Annotated[int, Ge(1)] = 8192
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:

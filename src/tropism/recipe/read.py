@@ -21,7 +21,7 @@ from tropism.protocols import Stage
 from tropism.recipe.build import build
 from tropism.recipe.expand import completed, expanded
 from tropism.recipe.kinds import CODE, PACKAGE, names
-from tropism.recipe.refs import check_kind, refs
+from tropism.recipe.refs import check_made, refs
 from tropism.recipe.tables import nearest, override, plain, read, refuse_unknown, shown
 from tropism.types import Ref
 
@@ -125,7 +125,7 @@ def _reference_keys(entry: Mapping[str, Any], where: str) -> set[str]:
 
 def _check_ref(where: str, ref: Ref, value: str, done: Mapping[str, Stage], every: Sequence[str]) -> None:
     if value in done:
-        return check_kind(where, ref, value, done[value].makes)
+        return check_made(where, ref, value, done[value].makes)
     if value in every:
         raise TropismError(f"{where} names the stage {value!r}, which does not come before it: move it above")
     if "/" in value or os.path.exists(value):  # a folder or a hub id

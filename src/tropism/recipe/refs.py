@@ -69,8 +69,19 @@ def _ref_of(hint: Any) -> Ref | None:
     return None
 
 
-def check_kind(where: str, ref: Ref, value: str, makes: str) -> None:
-    """Refuses the stage `value`, which makes `makes` ("" if its code was not read), where something else is asked for.
-    A model has a tokenizer."""
-    if makes and makes != ref.kind and (makes, ref.kind) != ("model", "tokenizer"):
-        raise TropismError(f"{where} names {value!r}, which makes a {makes}, not a {ref.kind}: name another stage")
+_MADE = {
+    "tokenizer": "a tokenizer",
+    "base": "a base model",
+    "policy": "a policy",
+    "scorer": "a reward model",
+    "model": "a model",
+    "groups": "groups",
+    "report": "a report",
+}
+
+
+def check_made(where: str, ref: Ref, value: str, makes: str) -> None:
+    """Refuses the stage `value`, which makes `makes` ("" if its code was not read), where something else is taken."""
+    if makes and makes not in ref.takes:
+        made = _MADE.get(makes, makes)
+        raise TropismError(f"{where} names {value!r}, which makes {made}, not {ref.what}: name another stage")

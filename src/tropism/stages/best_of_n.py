@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 from tropism.engines.local import Local
 from tropism.errors import TropismError
 from tropism.models.folder import load_lm
+from tropism.needs import Earlier, Needs, count, sampling
 from tropism.protocols import EngineSpec, Format, Judge
 from tropism.stages._read import read
 from tropism.store.groups import GROUPS_FILE, write_groups
@@ -23,7 +24,7 @@ from tropism.tensors.best_of import expected_best, kl_bound
 from tropism.text.chat import prompt_tokens
 from tropism.text.tokenizer import load_tokenizer
 from tropism.train.rollouts import judgments, rollouts, scores
-from tropism.types import ModelRef, SamplingParams
+from tropism.types import PolicyRef, SamplingParams
 
 __all__ = ["BestOfNCurve"]
 
@@ -32,7 +33,7 @@ __all__ = ["BestOfNCurve"]
 class BestOfNCurve:
     """`judge` chooses; `truth` is looked at and chooses nothing."""
 
-    policy: ModelRef
+    policy: PolicyRef
     prompts: Format
     judge: Judge
     truth: Judge | None = None
@@ -45,6 +46,11 @@ class BestOfNCurve:
     def __post_init__(self) -> None:
         if self.sampling.temperature == 0:
             raise TropismError("best_of_n.sampling.temperature = 0 gives n times the same: use a number above 0")
+
+    def needs(self, earlier: Earlier) -> Needs:
+        groups = count(self.prompts.groups())
+        tokens = groups * self.sampling.n * self.sampling.max_tokens
+        return sampling(earlier.model(self.policy), tokens=tokens, keys=("policy",), held=2, groups=groups)
 
     def run(self, work: Work) -> None:
         work.restore()  # there is no checkpoint: the lines of a try that was cut off go

@@ -12,6 +12,7 @@ from annotated_types import Ge
 
 from tropism.engines.local import Local
 from tropism.models.folder import context_of, load_lm
+from tropism.needs import Earlier, Needs, count, sampling
 from tropism.protocols import EngineSpec, Format
 from tropism.stages._read import fitting, read
 from tropism.store.groups import GROUPS_FILE, read_groups, write_groups
@@ -19,7 +20,7 @@ from tropism.store.work import Work
 from tropism.tensors.encode import question
 from tropism.text.tokenizer import load_tokenizer
 from tropism.train.rollouts import repeats, sample
-from tropism.types import Group, ModelRef, SamplingParams
+from tropism.types import Group, PolicyRef, SamplingParams
 
 __all__ = ["Collect"]
 
@@ -28,7 +29,7 @@ __all__ = ["Collect"]
 class Collect:
     """`sampling.n` is K. `too_long` says what happens to a prompt that leaves no room for an answer."""
 
-    policy: ModelRef
+    policy: PolicyRef
     prompts: Format
     sampling: SamplingParams = SamplingParams(n=7, max_tokens=48)
     too_long: Literal["stop", "skip"] = "stop"
@@ -37,6 +38,11 @@ class Collect:
 
     version: ClassVar[int] = 2
     makes: ClassVar[Literal["groups"]] = "groups"
+
+    def needs(self, earlier: Earlier) -> Needs:
+        groups = count(self.prompts.groups())
+        tokens = groups * self.sampling.n * self.sampling.max_tokens
+        return sampling(earlier.model(self.policy), tokens=tokens, keys=("sampling.max_tokens",), groups=groups)
 
     def run(self, work: Work) -> None:
         tokenizer, model = load_tokenizer(self.policy), load_lm(self.policy)

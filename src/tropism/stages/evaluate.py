@@ -25,6 +25,7 @@ from tropism.asking.search import drive
 from tropism.engines.local import Local
 from tropism.errors import TropismError
 from tropism.models.folder import context_of, load_lm
+from tropism.needs import Earlier, Needs, count, sampling
 from tropism.protocols import Engine, EngineSpec, Format, Judge, Search
 from tropism.stages._overlap import overlap
 from tropism.stages._probe import kl_by_prompt
@@ -40,7 +41,7 @@ from tropism.tensors.statistics import SHARE, Figure, Range
 from tropism.text.tokenizer import load_tokenizer
 from tropism.train import parallel
 from tropism.train.rollouts import judgments
-from tropism.types import Completion, Group, Message, ModelRef, SamplingParams
+from tropism.types import Completion, Group, Message, PolicyRef, SamplingParams, ScorerRef
 
 __all__ = ["Evaluate"]
 
@@ -61,7 +62,7 @@ class Evaluate:
     sampled answers by that search, with the proxy to choose by: the same model may stand there under two names.
     """
 
-    models: Mapping[str, ModelRef]
+    models: Mapping[str, PolicyRef]
     prompts: Format
     judge: Judge | None = None
     proxy: Judge | None = None
@@ -69,7 +70,7 @@ class Evaluate:
     base: str = "base"
     plain: tuple[str, ...] = ("base",)
     completes: Format | None = None
-    reward: ModelRef | None = None
+    reward: ScorerRef | None = None
     against: str = "truth"
     metrics: tuple[TextMetric, ...] = ()
     searches: Mapping[str, Search] = field(default_factory=dict)
@@ -90,6 +91,13 @@ class Evaluate:
             raise TropismError("searches choose by the proxy: give evaluate a `proxy`")
         if bad := next((name for name in self.models if not re.fullmatch(r"[\w-]+", name)), None):
             raise TropismError(f"models.{bad} cannot name a file: use letters, digits, _ and -")
+
+    def needs(self, earlier: Earlier) -> Needs:
+        shapes = [shape for ref in self.models.values() if (shape := earlier.model(ref))]
+        largest = max(shapes, key=lambda shape: shape.parameters, default=None)
+        each = (self.sampling.n + 1) * self.sampling.max_tokens
+        tokens = len(self.models) * count(self.prompts.groups()) * each
+        return sampling(largest, tokens=tokens, keys=("models",), held=3)
 
     def run(self, work: Work) -> None:
         asked = read(self.prompts, "prompts", work)

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Interval
 
 from tropism.errors import TropismError
+from tropism.needs import Earlier, Needs, count
 from tropism.protocols import Format, Judge
 from tropism.stages._read import read
 from tropism.store.contents import side
@@ -38,6 +39,9 @@ class Label:
     def __post_init__(self) -> None:
         if (self.groups is None) == (self.data is None):
             raise TropismError("label needs either `groups` (an earlier stage) or `data` (a format): give one of them")
+
+    def needs(self, earlier: Earlier) -> Needs:
+        return Needs(groups=count(self.data.groups()) if self.data else earlier.groups(self.groups or ""))
 
     def run(self, work: Work) -> None:
         found = read(self.data, "data", work) if self.data else list(read_groups(self.groups or ""))

@@ -21,6 +21,7 @@ from tropism.algorithms.dpo import DPO
 from tropism.errors import TropismError
 from tropism.models.folder import context_of, save
 from tropism.models.weights import Weights
+from tropism.needs import GROUP_TOKENS, Earlier, Needs, training
 from tropism.protocols import Algorithm
 from tropism.stages._fit import PASS_TOKENS, Data, resumed, tell, train
 from tropism.stages._overlap import learns, probed
@@ -37,7 +38,7 @@ from tropism.train.loop import Learner
 from tropism.train.optim import Optim
 from tropism.train.order import Order
 from tropism.train.rollouts import annotate
-from tropism.types import Group, GroupsRef, ModelRef, SamplingParams
+from tropism.types import Group, GroupsRef, PolicyRef, SamplingParams
 
 __all__ = ["Offline"]
 
@@ -49,7 +50,7 @@ class Offline(Weights):
     """`judge` names whose judgments are learned from; `passes` over the training groups are made, or fewer if a `budget`
     in tokens through models (train/cost.py), those for sampling and judging included, allows no more (0: no bound)."""
 
-    policy: ModelRef
+    policy: PolicyRef
     groups: GroupsRef | tuple[GroupsRef, ...]
     judge: str
     algorithm: Algorithm = DPO()
@@ -62,11 +63,27 @@ class Offline(Weights):
     optim: Optim = field(default_factory=lambda: Optim(lr=2e-4))
 
     version: ClassVar[int] = 3
-    makes: ClassVar[Literal["model"]] = "model"
+    makes: ClassVar[Literal["policy"]] = "policy"
 
     def __post_init__(self) -> None:
         check(
             "offline", self.algorithm, _FILLS, ("policy",), "use one that learns from judged groups, such as dpo or kto"
+        )
+
+    def needs(self, earlier: Earlier) -> Needs:
+        each = GROUP_TOKENS * self.groups_per_step
+        tokens = int(self.passes * earlier.groups(self.groups) / self.groups_per_step * each)
+        passes = cost.filling(self.algorithm, sampled=False) + cost.updating(self.algorithm)
+        tokens = min(tokens, self.budget // passes) if self.budget else tokens
+        return training(
+            earlier.model(self.policy),
+            updates=max(1, tokens // each),
+            tokens=tokens,
+            at_once=each,
+            pass_tokens=self.pass_tokens,
+            keys=("pass_tokens", "policy"),
+            frozen=1,
+            passes=4.0,
         )
 
     def run(self, work: Work) -> None:

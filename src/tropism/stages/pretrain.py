@@ -13,6 +13,7 @@ from tropism.errors import TropismError
 from tropism.models.architecture import Architecture, create
 from tropism.models.folder import context_of, save
 from tropism.models.weights import Weights
+from tropism.needs import Earlier, Needs, Shape, training
 from tropism.protocols import Format
 from tropism.stages._fit import PASS_TOKENS, Data, fit, measure
 from tropism.stages._overlap import learns
@@ -22,7 +23,7 @@ from tropism.tensors.encode import chunks
 from tropism.text.tokenizer import load_tokenizer
 from tropism.train.loop import Learner
 from tropism.train.optim import Optim
-from tropism.types import ModelRef, TokenizerRef
+from tropism.types import PolicyRef, TokenizerRef
 
 __all__ = ["Pretrain"]
 
@@ -37,7 +38,7 @@ class Pretrain(Weights):
     data: Format
     tokenizer: TokenizerRef | None = None
     model: Architecture = Architecture()
-    init: ModelRef | None = None
+    init: PolicyRef | None = None
     steps: Annotated[int, Ge(1)] = 2000
     tokens_per_step: Annotated[int, Ge(1)] = 1024
     row_tokens: Annotated[int, Ge(2)] = 256
@@ -46,13 +47,28 @@ class Pretrain(Weights):
     optim: Optim = field(default_factory=lambda: Optim(lr=5e-3, weight_decay=0.01))
 
     version: ClassVar[int] = 2
-    makes: ClassVar[Literal["model"]] = "model"
+    makes: ClassVar[Literal["base"]] = "base"
 
     def __post_init__(self) -> None:
         if (self.tokenizer is None) == (self.init is None):
             raise TropismError("pretrain needs either `tokenizer` (a new model) or `init` (a model to go on from)")
         if self.adapter.r and not self.init:
             raise TropismError("pretrain.adapter needs `init`: a new model has no weights to leave as they are")
+
+    def needs(self, earlier: Earlier) -> Needs:
+        if self.init:
+            shape = earlier.model(self.init)
+        else:
+            size, made = earlier.vocabulary(self.tokenizer or ""), self.model
+            shape = Shape(made.parameters(size), size, made.width, made.layers) if size else None
+        return training(
+            shape,
+            updates=self.steps,
+            tokens=self.steps * self.tokens_per_step,
+            at_once=self.tokens_per_step,
+            pass_tokens=self.pass_tokens,
+            keys=("model.width", "tokens_per_step"),
+        )
 
     def run(self, work: Work) -> None:
         train, test = held_out(documents(self.data, work), self.held_out)

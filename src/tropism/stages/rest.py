@@ -43,6 +43,7 @@ from tropism.engines.local import Local
 from tropism.errors import TropismError
 from tropism.models.folder import context_of, save
 from tropism.models.weights import Weights
+from tropism.needs import GROUP_TOKENS, Earlier, Needs, count, training
 from tropism.protocols import Algorithm, EngineSpec, Format, Judge
 from tropism.recipe.refs import bind
 from tropism.stages._fit import PASS_TOKENS, Data, Place, tell, train
@@ -62,7 +63,7 @@ from tropism.train import cost
 from tropism.train.loop import Learner
 from tropism.train.optim import Optim
 from tropism.train.rollouts import judgments, repeats, rollouts, scores
-from tropism.types import Group, ModelRef, SamplingParams, to_json
+from tropism.types import Group, PolicyRef, SamplingParams, to_json
 
 __all__ = ["ReST"]
 
@@ -74,7 +75,7 @@ _FILLS = ("reward_N", "rank_N", "old_logprobs_BT", "ref_logprobs_BT", "baseline_
 class ReST(Weights):
     """`steps` updates an Improve step. `truth` is looked at and never trained on."""
 
-    policy: ModelRef
+    policy: PolicyRef
     prompts: Format
     judge: Judge
     algorithm: Algorithm | tuple[Algorithm, ...] = NLL()
@@ -95,7 +96,7 @@ class ReST(Weights):
     engine: EngineSpec = Local()
 
     version: ClassVar[int] = 2
-    makes: ClassVar[Literal["model"]] = "model"
+    makes: ClassVar[Literal["policy"]] = "policy"
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.thresholds, self.thresholds[1:]))
@@ -125,6 +126,19 @@ class ReST(Weights):
     def losses(self) -> tuple[Algorithm, ...]:
         """The loss of each Improve step."""
         return self.algorithm if isinstance(self.algorithm, tuple) else (self.algorithm,) * len(self.thresholds)
+
+    def needs(self, earlier: Earlier) -> Needs:
+        updates, at_once = self.grows * len(self.thresholds) * self.steps, GROUP_TOKENS * self.groups_per_step
+        grown = self.grows * count(self.prompts.groups()) * self.sampling.n * self.sampling.max_tokens
+        return training(
+            earlier.model(self.policy),
+            updates=updates,
+            tokens=updates * at_once + grown,
+            at_once=at_once,
+            pass_tokens=self.pass_tokens,
+            keys=("pass_tokens", "policy"),
+            frozen=2,
+        )
 
     def run(self, work: Work) -> None:
         tokenizer = load_tokenizer(self.policy)

@@ -31,6 +31,7 @@ from tropism.models.folder import context_of, save
 from tropism.models.forward import set_units
 from tropism.models.layout import layout
 from tropism.models.weights import Weights
+from tropism.needs import GROUP_TOKENS, Earlier, Needs, training
 from tropism.protocols import Algorithm
 from tropism.stages._fit import PASS_TOKENS, Data, fit, measure, tell
 from tropism.stages._overlap import learns
@@ -79,11 +80,21 @@ class Reward(Weights):
     optim: Optim = field(default_factory=lambda: Optim(lr=1e-3))
 
     version: ClassVar[int] = 2
-    makes: ClassVar[Literal["model"]] = "model"
+    makes: ClassVar[Literal["scorer"]] = "scorer"
 
     def __post_init__(self) -> None:
         check(
             "reward", self.algorithm, ("reward_N", "rank_N", "others"), ("scorer",), "use one that ranks, such as kwise"
+        )
+
+    def needs(self, earlier: Earlier) -> Needs:
+        groups = self.passes * earlier.groups(self.groups)
+        return training(
+            earlier.model(self.model),
+            updates=max(1, round(groups / self.groups_per_step)),
+            tokens=int(groups * GROUP_TOKENS),
+            at_once=self.groups_per_step * GROUP_TOKENS,
+            pass_tokens=self.pass_tokens,
         )
 
     def run(self, work: Work) -> None:

@@ -28,6 +28,7 @@ from tropism.errors import TropismError
 from tropism.models.folder import context_of, save
 from tropism.models.layout import layout
 from tropism.models.weights import Weights
+from tropism.needs import Earlier, Needs, training
 from tropism.protocols import Adaptive, Algorithm, Engine, EngineSpec, Format, Judge, Selective
 from tropism.stages._fit import PASS_TOKENS, tell
 from tropism.stages._overlap import learns, probed
@@ -48,7 +49,7 @@ from tropism.train.optim import Optim
 from tropism.train.order import Order
 from tropism.train.rollouts import annotate, critic_metrics, experience, judgments, rollouts, round_metrics
 from tropism.train.shaping import Moments, Shaping
-from tropism.types import Group, ModelRef, SamplingParams
+from tropism.types import Group, ModelRef, PolicyRef, SamplingParams
 
 __all__ = ["RL"]
 
@@ -63,7 +64,7 @@ class RL(Weights):
     ends the stage before `rounds` do, once so many tokens have gone through models (train/cost.py; 0: never). `refills`
     bounds how often a round samples again for groups that teach nothing."""
 
-    policy: ModelRef
+    policy: PolicyRef
     prompts: Format
     judge: Judge
     algorithm: Algorithm = PPO()
@@ -86,7 +87,7 @@ class RL(Weights):
     engine: EngineSpec = Local()
 
     version: ClassVar[int] = 4
-    makes: ClassVar[Literal["model"]] = "model"
+    makes: ClassVar[Literal["policy"]] = "policy"
 
     def __post_init__(self) -> None:
         if self.sampling.temperature == 0:
@@ -95,6 +96,24 @@ class RL(Weights):
         check("rl", self.algorithm, _FILLS, ("policy", "critic"), instead)
         check_several("rl", self.algorithm, self.sampling.n)
         check_engine("rl", self.engine)
+
+    def needs(self, earlier: Earlier) -> Needs:
+        each = self.prompts_per_round * self.sampling.n * self.sampling.max_tokens
+        passes = 2 + cost.filling(self.algorithm, sampled=True) + self.epochs * cost.updating(self.algorithm)
+        spent = passes * each  # at most; one model judges
+        rounds = min(self.rounds, -(-self.budget // spent)) if self.budget else self.rounds
+        trained = 2 if "values_BT" in self.algorithm.predicts else 1
+        return training(
+            earlier.model(self.policy),
+            updates=rounds * self.epochs * self.minibatches,
+            tokens=rounds * each,
+            at_once=each // self.minibatches,
+            pass_tokens=self.pass_tokens,
+            keys=("pass_tokens", "policy"),
+            trained=trained,
+            frozen=2,
+            passes=3.0 + 3.0 * self.epochs * trained,
+        )
 
     def run(self, work: Work) -> None:
         tokenizer = load_tokenizer(self.policy)

@@ -15,6 +15,7 @@ from tropism.models.folder import context_of, save
 from tropism.models.halves import vocabulary_of
 from tropism.models.vocabulary import know
 from tropism.models.weights import Weights
+from tropism.needs import Earlier, Needs, mean_tokens, training
 from tropism.protocols import Format
 from tropism.stages._fit import PASS_TOKENS, Data, fit, measure, tell
 from tropism.stages._overlap import learns
@@ -27,7 +28,7 @@ from tropism.text.template import adopt_template, give_arguments
 from tropism.text.tokenizer import load_tokenizer
 from tropism.train.loop import Learner
 from tropism.train.optim import Optim
-from tropism.types import Group, ModelRef
+from tropism.types import Group, PolicyRef
 
 __all__ = ["SFT"]
 
@@ -42,7 +43,7 @@ class SFT(Weights):
     kept there untrained, or dropped. `too_long` says what happens to a demonstration longer than the model's context.
     """
 
-    model: ModelRef
+    model: PolicyRef
     data: Format
     chat_template: str = ""
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -56,7 +57,17 @@ class SFT(Weights):
     optim: Optim = field(default_factory=lambda: Optim(lr=4e-3))
 
     version: ClassVar[int] = 3
-    makes: ClassVar[Literal["model"]] = "model"
+    makes: ClassVar[Literal["policy"]] = "policy"
+
+    def needs(self, earlier: Earlier) -> Needs:
+        at_once = self.groups_per_step * mean_tokens(self.data.groups())
+        return training(
+            earlier.model(self.model),
+            updates=self.steps,
+            tokens=self.steps * at_once,
+            at_once=at_once,
+            pass_tokens=self.pass_tokens,
+        )
 
     def run(self, work: Work) -> None:
         groups = read(self.data, "data", work)

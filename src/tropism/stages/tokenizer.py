@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
+from tropism.needs import Earlier, Needs
 from tropism.protocols import Format
 from tropism.stages._read import documents
 from tropism.store.work import Work
@@ -22,6 +23,9 @@ class Tokenizer:
 
     version: ClassVar[int] = 1
     makes: ClassVar[Literal["tokenizer"]] = "tokenizer"
+
+    def needs(self, earlier: Earlier) -> Needs:
+        return Needs(vocabulary=self.vocab_size)
 
     def run(self, work: Work) -> None:
         groups = documents(self.data, work)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tropism.errors import TropismError
+from tropism.recipe.kinds import resolve
 from tropism.store import files
 
 DONE = "DONE"
@@ -43,6 +44,12 @@ def read_stage(folder: Path) -> dict[str, Any] | None:
         return found if isinstance(found["fields"], dict) else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+def makes(stage: Mapping[str, Any]) -> str:
+    """What a stage made, by its stage.json; an older one does not say, so there its kind is asked."""
+    kind = stage["fields"]["kind"]
+    return stage["makes"] if "makes" in stage else resolve("stages", kind).makes if kind.startswith("tropism.") else ""
 
 
 def ancestry(folder: Path) -> dict[Path, str]:

@@ -29,7 +29,7 @@ from tropism.errors import TropismError
 from tropism.protocols import Judge, Stage
 from tropism.recipe.build import build
 from tropism.recipe.read import Recipe
-from tropism.recipe.refs import bind, check_kind, refs
+from tropism.recipe.refs import bind, check_made, refs
 from tropism.store import files
 from tropism.store.fingerprint import describe, fingerprint
 from tropism.store.folder import DONE, RECIPE, done
@@ -94,7 +94,7 @@ class Run:
         build(Stage, stage, id)  # also of a stage made in Python, the numbers are in their ranges
         for field, ref, value in refs(stage):
             if value in self.artifacts:
-                check_kind(f"{id}.{field}", ref, value, self.artifacts[value].kind)
+                check_made(f"{id}.{field}", ref, value, self.artifacts[value].makes)
         seed = stage_seed(self.seed, id)
         mark = fingerprint(stage, seed, self.artifacts)
         folder = self.folder / f"{id}-{mark[:8]}"
@@ -146,6 +146,7 @@ class Run:
                 "fingerprint": mark,
                 "seed": seed,
                 "version": type(stage).version,
+                "makes": type(stage).makes,
                 "tropism": tropism.__version__,
                 "fields": describe(stage),
                 "inputs": {v: self.artifacts[v].fingerprint for _, _, v in refs(stage) if v in self.artifacts},
