@@ -9,6 +9,7 @@ sheet, light and dark, so that it can be read wherever it is shown.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from tropism.report.plots import Axis, Series, escape, lines
 from tropism.store.folder import latest
 
 WIDTH, HEIGHT, MARGIN, TOP = 340, 216, 16, 62
-STYLE = (Path(tropism.__file__).parent / "report" / "style.css").read_text(encoding="utf-8")
+SHEET = (Path(tropism.__file__).parent / "report" / "style.css").read_text(encoding="utf-8")
+COLOURS = SHEET.partition("* {")[0]  # light and dark
+CURVES = "".join(re.findall(r"^(?:text\.|\.(?:s\d|grid|curve|raw|hit)[ .]).*\n", SHEET, re.MULTILINE))
 OWN = "svg { font: 12px system-ui, sans-serif; fill: var(--soft) } .paper { fill: var(--paper) } .head { fill: var(--ink) }"
 
 
@@ -56,7 +59,7 @@ def picture(runs: dict[str, list[dict[str, Any]]]) -> str:
         parts.append(f'<text class="head" font-weight="600" x="{left}" y="48">{heading}</text>')
         parts.append(svg.replace("<svg ", f'<svg x="{left}" y="{TOP}" width="{WIDTH}" height="{HEIGHT}" ', 1))
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
-    return f"{head}<style>{STYLE}{OWN}</style>{''.join(parts)}</svg>\n"
+    return f"{head}<style>{COLOURS}{CURVES}{OWN}</style>{''.join(parts)}</svg>\n"
 
 
 def main(run: str, out: str, *curves: str) -> None:
