@@ -23,7 +23,7 @@ LAYERS = (
     ("search",),
     ("formats", "phrasebook", "tensors"),
     ("models", "algorithms"),
-    ("engines",),
+    ("engines", "measures"),
     ("judges",),
     ("train", "needs"),
     ("stages", "report"),

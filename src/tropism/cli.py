@@ -210,7 +210,9 @@ def merge(
 
 @app.command("list")
 def list_(
-    folder: Annotated[str, typer.Argument(help="formats, algorithms, engines, judges, search, stages or recipes.")],
+    folder: Annotated[
+        str, typer.Argument(help="algorithms, engines, formats, judges, measures, search, stages or recipes.")
+    ],
 ) -> None:
     """What a folder of the package offers, with its keys."""
     _begin(f"reading {folder}")

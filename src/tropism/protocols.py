@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from tropism.types import Completion, Group, Judgment, Makes, Message, Rate, Sample, SamplingParams
+from tropism.types import (
+    About,
+    Completion,
+    Drawn,
+    Evaluation,
+    Group,
+    Judgment,
+    Makes,
+    Message,
+    Rate,
+    Sample,
+    SamplingParams,
+)
 
 if TYPE_CHECKING:  # the protocols name tensors and work; nothing here imports them at run time
     from torch import Tensor
@@ -16,6 +28,7 @@ if TYPE_CHECKING:  # the protocols name tensors and work; nothing here imports t
     from tropism.store.work import Work
     from tropism.tensors.batch import Batch, Prediction
     from tropism.tensors.ratio import Ratio
+    from tropism.tensors.statistics import Figure
 
 
 @runtime_checkable
@@ -115,6 +128,18 @@ class Search(Protocol):
 
         `params` say how to sample; how many is the search's own matter.
         """
+        ...
+
+
+@runtime_checkable
+class Measure(Protocol):
+    """A figure of an evaluated model: what it is called, which way is better, and how it is computed."""
+
+    about: ClassVar[About]
+
+    def measure(self, found: Evaluation, drawn: Drawn) -> Mapping[str, Figure | str]:
+        """By model the figure of its greedy or sampled answers, with its 95 % interval, or a sentence why it has none. A
+        model that the figure says nothing of is left out."""
         ...
 
 

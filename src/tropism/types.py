@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,10 +17,22 @@ from annotated_types import Ge, Interval
 
 from tropism.errors import TropismError
 
-__all__ = ["Artifact", "Completion", "Group", "Judgment", "Message", "Rate", "Sample", "SamplingParams"]
+__all__ = [
+    "About",
+    "Artifact",
+    "Completion",
+    "Evaluation",
+    "Group",
+    "Judgment",
+    "Message",
+    "Rate",
+    "Sample",
+    "SamplingParams",
+]
 
 Role = Literal["system", "user", "assistant", "tool", "text"]
 FinishReason = Literal["stop", "length", "error"]
+Drawn = Literal["greedy", "sampled"]  # how an answer was chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +161,60 @@ Makes = Literal["tokenizer", "base", "policy", "scorer", "model", "groups", "rep
 plain `model` is for a stage from outside the package that cannot say which."""
 
 MODELS: tuple[Makes, ...] = ("base", "policy", "scorer", "model")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What several models said to the same prompts: what a measure measures.
+
+    `answers[name]["greedy"]` are the groups with one greedy completion, `["sampled"]` those with samples, both judged by
+    "truth" and "proxy" as far as the evaluation has them. `models` are folders or hub ids by name; `over` is the one that
+    the others are compared with, `plain` were asked in raw text, and the samples of those `searched` a search chose.
+    """
+
+    answers: Mapping[str, Mapping[Drawn, Sequence[Group]]]
+    models: Mapping[str, str]
+    over: str
+    sampling: SamplingParams
+    plain: Sequence[str] = ()
+    searched: Collection[str] = ()
+
+    def others(self) -> list[str]:
+        """The models but `over`, also under another name: the same model, asked in the same way, says the same."""
+        over = (self.models[self.over], self.over in self.plain, self.over in self.searched)
+        same = {n for n in self.models if n not in self.searched and (self.models[n], n in self.plain, False) == over}
+        return [n for n in self.models if n != self.over and n not in same]
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a reader is told of a figure, and when an evaluation has it.
+
+    `name` is its key in evaluation.json and `title` its heading; `{over}` in them stands for the model that others are
+    compared with. The `unit` "share" is written in percent. `better` says which way is better, "" if neither. `of` says
+    which answers are measured: with both there are two figures, whose names and titles end in "greedy" and "sampled".
+    `target`: it needs the reference answer of every prompt. `usual`: every evaluation has it, not only one whose `metrics`
+    name it. `cite` says how it is computed, as papers cite it. `order` is its place among the others.
+    """
+
+    name: str
+    title: str
+    unit: str = ""
+    better: Literal["higher", "lower", ""] = ""
+    of: tuple[Drawn, ...] = ("sampled",)
+    target: bool = False
+    usual: bool = True
+    cite: str = ""
+    order: Annotated[int, Interval()] = 1000
+
+    def key(self, drawn: Drawn, over: str) -> str:
+        """Its name among the figures of a model."""
+        return (f"{self.name}_{drawn}" if len(self.of) > 1 else self.name).replace("{over}", over)
+
+    def shown(self, drawn: Drawn) -> dict[str, str]:
+        """What `evaluation.json` says of it."""
+        title = f"{self.title}, {drawn}" if len(self.of) > 1 else self.title
+        return {"title": title, "unit": self.unit, "better": self.better}
 
 
 @dataclass(frozen=True, slots=True)

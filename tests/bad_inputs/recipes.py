@@ -277,6 +277,10 @@ ODD = [  # (recipe that ends with the stage, its line, the place named): one key
     (START + REST, 'judge = { kind = "reward_model", model = "sft", pass_tokens = 0 }', "rest.judge.pass_tokens = 0"),
     (START + REST, f'probe = {{ prompts = {BOOK}, judge = "chrf", every = 0 }}', "rest.probe.every = 0"),
     (START + EVALUATE, 'searches = { sft = { kind = "best_of_n", n = 0 } }', "eval.searches.sft.n = 0"),
-    (START + EVALUATE, 'metrics = ["rouge9"]', "eval.metrics[0] = 'rouge9' is not one of"),
+    (
+        START + EVALUATE,
+        'metrics = ["rouge9"]',
+        "eval.metrics[0]: there is no kind 'rouge9' among the measures: did you mean 'rouge_l'",
+    ),
 ]
 RECIPES: list[Case] = [*SHAPES, *((line[:70], plus(text, line), says) for text, line, says in ODD)]

@@ -19,6 +19,9 @@ from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.prompts import Prompts
 from tropism.judges.verifier import Verifier
+from tropism.measures.bleu import Bleu
+from tropism.measures.chrf import CorpusChrF
+from tropism.measures.rouge_l import RougeL
 from tropism.models.architecture import Architecture, create
 from tropism.models.folder import save
 from tropism.search.best_of_n import BestOfN
@@ -189,7 +192,7 @@ def test_prompts_without_a_reference_give_no_exact_match(run: Run, model_folder:
 
 def test_metrics_score_all_answers_together(run: Run, model_folder: str) -> None:
     plain = figures(run(Evaluate({"sft": model_folder}, ASKED, sampling=SAMPLING), "plain"))["models"]["sft"]
-    asked = Evaluate({"sft": model_folder}, ASKED, metrics=("bleu", "chrf"), sampling=SAMPLING)
+    asked = Evaluate({"sft": model_folder}, ASKED, metrics=(Bleu(), CorpusChrF()), sampling=SAMPLING)
     found = figures(out := run(asked))
     said = found["models"]["sft"]
     assert "chrf" in plain and "chrf" not in said  # two chrF rows would be taken for one another
@@ -209,7 +212,7 @@ def test_metrics_score_all_answers_together(run: Run, model_folder: str) -> None
 
 
 def test_metrics_need_references(run: Run, model_folder: str) -> None:
-    wrong = Evaluate({"sft": model_folder}, Prompts(prompts=("a", "b")), metrics=("bleu",), sampling=SAMPLING)
+    wrong = Evaluate({"sft": model_folder}, Prompts(prompts=("a", "b")), metrics=(Bleu(),), sampling=SAMPLING)
     with pytest.raises(TropismError, match="metrics compare with a reference answer and group prompts:1 has none"):
         run(wrong)
 
@@ -303,7 +306,7 @@ def foreign_folder(tmp_path: Path) -> str:
 
 def test_models_of_other_tokenizers_have_all_but_a_kl(run: Run, model_folder: str, foreign_folder: str) -> None:
     models = {"sft": model_folder, "foreign": foreign_folder}
-    out = run(Evaluate(models, ASKED, TRUTH, TRUTH, metrics=("bleu",), sampling=SAMPLING))
+    out = run(Evaluate(models, ASKED, TRUTH, TRUTH, metrics=(Bleu(),), sampling=SAMPLING))
     said = figures(out)["models"]["foreign"]
     assert said["left_out"] == {"kl_to_sft": "its tokens are not those of sft"} and "kl_to_sft" not in said
     expected = {"quality", "reward", "win_over_sft", "bleu_sampled", "exact_sampled", "tokens", "stop_rate"}
@@ -320,7 +323,9 @@ def test_what_is_never_right_is_not_known_to_be_never_right(run: Run, model_fold
     """No figure that has bounds is a point: 0 of 12 prompts leave room for 24 %."""
     never = Verifier(lambda completion: 0.0)
     models = {"sft": model_folder, "ppo": other_folder}
-    said = figures(run(Evaluate(models, ASKED, never, never, metrics=("bleu", "chrf", "rouge_l"), sampling=SAMPLING)))
+    said = figures(
+        run(Evaluate(models, ASKED, never, never, metrics=(Bleu(), CorpusChrF(), RougeL()), sampling=SAMPLING))
+    )
     for name, found in said["models"].items():
         assert found["quality"]["value"] == found["reward"]["value"] == 0
         assert 0.15 < found["quality"]["high"] < 0.35

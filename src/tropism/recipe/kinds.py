@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from tropism.errors import TropismError
 from tropism.outside import frames, raised
-from tropism.protocols import Algorithm, EngineSpec, Format, Judge, Search, Stage
+from tropism.protocols import Algorithm, EngineSpec, Format, Judge, Measure, Search, Stage
 from tropism.recipe.tables import nearest, shown
 
 PACKAGE = Path(__file__).parents[1]
@@ -23,6 +23,7 @@ FOLDERS: dict[type, str] = {
     EngineSpec: "engines",
     Format: "formats",
     Judge: "judges",
+    Measure: "measures",
     Search: "search",
     Stage: "stages",
 }

@@ -14,14 +14,12 @@ from tropism.models.masks import takes_trees
 from tropism.protocols import Algorithm
 from tropism.store.work import Work
 from tropism.tensors.batch import Batch
-from tropism.tensors.encode import spans
+from tropism.tensors.encode import PASS_TOKENS, spans
 from tropism.tensors.ratio import Ratio, total
 from tropism.tensors.tree import Tree
 from tropism.train import cost
 from tropism.train.loop import Learner, NotFinite, predict, values
 from tropism.train.order import Order
-
-PASS_TOKENS = 16_384
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,20 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-import torch
 from annotated_types import Ge
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tropism.engines.local import Local
 from tropism.errors import TropismError
-from tropism.models.folder import context_of
-from tropism.models.forward import predict_tokens
-from tropism.models.layout import layout
+from tropism.measures.kl_to import kl_by_prompt
 from tropism.protocols import EngineSpec, Format, Judge
-from tropism.stages._fit import PASS_TOKENS
 from tropism.stages._takes import check_engine
-from tropism.tensors.encode import spans, tree
-from tropism.tensors.index import sum_by_completion
 from tropism.train.rollouts import judgments, rollouts, scores
 from tropism.types import Group, SamplingParams
 
@@ -81,17 +75,3 @@ def _means(groups: Sequence[Group]) -> list[float | None]:
 
 def _mean(x: Sequence[float]) -> float:
     return sum(x) / len(x)
-
-
-@torch.inference_mode()
-def kl_by_prompt(
-    groups: Sequence[Group], reference: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sampling: SamplingParams
-) -> list[float]:
-    """Nats a completion, prompt by prompt, on the policy's own samples."""
-    ratios: list[float] = []
-    for piece in spans([tree(g, tokenizer, context_of(reference)) for g in groups], PASS_TOKENS):
-        batch = layout(piece, reference)
-        there = predict_tokens(reference, batch, sampling).need("logprobs_BT")
-        ratios += sum_by_completion(batch.need("old_logprobs_BT") - there, batch).tolist()
-    rest = iter(ratios)
-    return [_mean([next(rest) for _ in g.completions]) for g in groups]

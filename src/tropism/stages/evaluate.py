@@ -1,54 +1,45 @@
-"""Stage: models side by side on held-out prompts, each figure with its n and 95 % interval (over prompts).
+"""Stage: models side by side on held-out prompts, each figure (`measures/`) with its n and 95 % interval (over prompts).
 
 The judge may see the reference answer; no model and no reward model does. A model named in `plain` is asked in raw text,
 as it has never seen a chat template. Writes the answers, a checkpoint after each model, and then `evaluation.json`.
-
-KL is the mean log-ratio of a model's own samples, so it stands only where they are samples, of the same tokens; where it
-is left out, `left_out` says why. What is so by construction (a model against itself) is no measurement and is left out.
+`measures` in it says what each figure is called, in which unit, and which way is better; `left_out`, why a model lacks one.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-from sacrebleu.metrics.chrf import CHRF
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 from tropism.asking.search import drive
 from tropism.engines.local import Local
 from tropism.errors import TropismError
 from tropism.models.folder import context_of, load_lm
 from tropism.needs import Earlier, Needs, count, sampling
-from tropism.protocols import Engine, EngineSpec, Format, Judge, Search
+from tropism.protocols import Engine, EngineSpec, Format, Judge, Measure, Search
+from tropism.recipe.kinds import names, resolve
 from tropism.stages._overlap import overlap
-from tropism.stages._probe import kl_by_prompt
 from tropism.stages._read import read
 from tropism.stages._reward_figures import held_out_groups, reward_figures
-from tropism.stages._text_metrics import TextMetric, measure
 from tropism.store import files
 from tropism.store.groups import read_groups, write_groups
 from tropism.store.work import Work
 from tropism.tensors import statistics
 from tropism.tensors.encode import question
-from tropism.tensors.statistics import SHARE, Figure, Range
+from tropism.tensors.statistics import Figure
 from tropism.text.tokenizer import load_tokenizer
 from tropism.train import parallel
 from tropism.train.rollouts import judgments
-from tropism.types import Completion, Group, Message, PolicyRef, SamplingParams, ScorerRef
+from tropism.types import Completion, Drawn, Evaluation, Group, Message, PolicyRef, SamplingParams, ScorerRef
 
 __all__ = ["Evaluate"]
 
 FILE = "evaluation.json"
 SHOWN = 40  # prompts whose answers the report shows side by side
-PERCENT: Range = (0.0, 100.0)
-KINDS = ("greedy", "sampled")
+KINDS: tuple[Drawn, ...] = ("greedy", "sampled")
 
 
 @dataclass(frozen=True)
@@ -57,9 +48,9 @@ class Evaluate:
 
     `judge` is the truth, `proxy` the reward model (to see how far it is from the truth). `completes` are raw-text
     prompts for the model `base`; `reward` is a reward stage, measured on its held-out groups against the judgments of
-    `against`. `metrics` score the answers against the references, all prompts together: "bleu", "chrf", "rouge_l"; the
-    figures are `bleu_greedy`, `bleu_sampled` and so on, with their `signatures`. A model named in `searches` draws its
-    sampled answers by that search, with the proxy to choose by: the same model may stand there under two names.
+    `against`. The figures are those of `measures/` that are usual and those that `metrics` names: "bleu", "chrf",
+    "rouge_l", or one of your own. A model named in `searches` draws its sampled answers by that search, with the proxy to
+    choose by: the same model may stand there under two names.
     """
 
     models: Mapping[str, PolicyRef]
@@ -72,7 +63,7 @@ class Evaluate:
     completes: Format | None = None
     reward: ScorerRef | None = None
     against: str = "truth"
-    metrics: tuple[TextMetric, ...] = ()
+    metrics: tuple[Measure, ...] = ()
     searches: Mapping[str, Search] = field(default_factory=dict)
     sampling: SamplingParams = SamplingParams(n=4, max_tokens=48)
     engine: EngineSpec = Local()
@@ -101,31 +92,23 @@ class Evaluate:
 
     def run(self, work: Work) -> None:
         asked = read(self.prompts, "prompts", work)
-        if self.metrics and (alone := next((g.id for g in asked if g.target is None), None)):
-            raise TropismError(f"metrics compare with a reference answer and group {alone} has none: leave metrics out")
+        measures = self._measures(asked)
         result: dict[str, Any] = {"over": self.over, "overlap": overlap(work, self, asked)}
         if self.reward:  # first, as it may find that `against` is wrong
             result["reward_model"] = reward_figures(held_out_groups(self.reward), self.against)
         answers = self._answers(asked, work)
-        for name, found in answers.items():
-            write_groups(found["sampled"], work.out / f"{name}.parquet")
-        within = {label: _bounds(answers, label) for label in ("truth", "proxy")}
-        ours, reference = answers[self.over]["sampled"], None
-        result["models"] = {}
-        for name, found in answers.items():
-            figures = self._figures(name, found, ours, within)
-            if not self._is_over(name):
-                reference = reference or (load_lm(self.models[self.over]), load_tokenizer(self.models[self.over]))
-                figures |= self._kl(name, found["sampled"], *reference)
-            result["models"][name] = figures
+        for name, given in answers.items():
+            write_groups(given["sampled"], work.out / f"{name}.parquet")
+        found = Evaluation(answers, self.models, self.over, self.sampling, self.plain, self.searches)
+        result |= self._figures(measures, found)
         if self.completes is not None:
             result["base_completes"] = self._completes(work)
         result["answers"] = _side_by_side(answers)
         files.write_json(work.out / FILE, result)
 
-    def _answers(self, asked: list[Group], work: Work) -> dict[str, dict[str, list[Group]]]:
+    def _answers(self, asked: list[Group], work: Work) -> dict[str, dict[Drawn, list[Group]]]:
         """By model and kind. A checkpoint after each model: sampling is what takes long, and figures may fail."""
-        answers: dict[str, dict[str, list[Group]]] = {}
+        answers: dict[str, dict[Drawn, list[Group]]] = {}
 
         def fill(folder: Path) -> None:
             for name, found in answers.items():
@@ -146,7 +129,7 @@ class Evaluate:
                 bar.advance(each, rated=tokens)
         return answers
 
-    def _answer(self, name: str, path: str, asked: list[Group], work: Work) -> dict[str, list[Group]]:
+    def _answer(self, name: str, path: str, asked: list[Group], work: Work) -> dict[Drawn, list[Group]]:
         """The groups with one greedy completion, and with sampled ones, both judged."""
         tokenizer = load_tokenizer(path)
         model = load_lm(path)
@@ -156,7 +139,7 @@ class Evaluate:
             question(group, tokenizer, context_of(model), self.sampling.max_tokens)
         greedy = dataclasses.replace(self.sampling, n=1, temperature=0.0)
         sampled = dataclasses.replace(self.sampling, seed=self.sampling.seed + work.seed)
-        found: dict[str, list[Group]] = {}
+        found: dict[Drawn, list[Group]] = {}
         for kind, params in zip(KINDS, (greedy, sampled)):
             if kind == "sampled" and name in self.searches:
                 made = self._searched(self.searches[name], asked, engine, params)
@@ -182,73 +165,38 @@ class Evaluate:
         answers = iter(f.group.completions[0] for f in found)
         return [tuple(next(answers) for _ in range(params.n)) for _ in asked]
 
-    def _is_over(self, name: str) -> bool:
-        """Whether the model is the one that all are compared with, also under another name: it gives the same answers."""
-        asked = [(self.models[n], n in self.plain, self.searches.get(n)) for n in (name, self.over)]
-        return name == self.over or (asked[0] == asked[1] and name not in self.searches)
+    def _measures(self, asked: Sequence[Group]) -> list[Measure]:
+        """The usual figures and those of `metrics`, in order; one that is named replaces the usual one of its name."""
+        alone = next((g.id for g in asked if g.target is None), None)
+        if alone is not None and any(m.about.target for m in self.metrics):
+            raise TropismError(f"metrics compare with a reference answer and group {alone} has none: leave metrics out")
+        every: list[Measure] = [resolve("measures", kind)() for kind in names("measures")]
+        chosen = {m.about.name: m for m in every if m.about.usual and (alone is None or not m.about.target)}
+        chosen |= {m.about.name: m for m in self.metrics}
+        return sorted(chosen.values(), key=lambda m: m.about.order)
 
-    def _figures(
-        self, name: str, found: dict[str, list[Group]], ours: list[Group], within: Mapping[str, Range | None]
-    ) -> dict[str, Any]:
-        greedy, sampled = found["greedy"], found["sampled"]
-        n, each = len(sampled), self.sampling.n
-        figures: dict[str, Any] = {"n": n, "samples": each}
-        if all(g.target is not None for g in greedy):
-            exact = [float(np.mean([_exact(c.text, g.target) for c in g.completions])) for g in sampled]
-            right = sum(_exact(g.completions[0].text, g.target) for g in greedy)
-            figures |= {"exact_greedy": statistics.proportion(right, n), "exact_sampled": statistics.mean(exact, SHARE)}
-            if "chrf" not in self.metrics:
-                chrf = CHRF()
-                figures["chrf"] = statistics.mean(
-                    [chrf.sentence_score(g.completions[0].text.strip(), [g.target or ""]).score for g in greedy],
-                    PERCENT,
-                )
-        figures |= self._texts(found)
-        for label, key in (("truth", "quality"), ("proxy", "reward")):
-            if (scores := _scores(sampled, label)) is not None:
-                figures[key] = statistics.mean([float(np.mean(s)) for s in scores], within[label])
-        theirs, mine = (None if self._is_over(name) else _scores(groups, "truth") for groups in (ours, sampled))
-        if theirs is not None and mine is not None:
-            won = [statistics.wins(a, b) for a, b in zip(mine, theirs)]
-            figures[f"win_over_{self.over}"] = statistics.mean(won, SHARE)
-        stops = [[c.finish_reason == "stop" for c in g.completions] for g in sampled]
-        if all(c.tokens is not None for g in sampled for c in g.completions):
-            lengths = [[len(c.tokens or ()) for c in g.completions] for g in sampled]
-            longest = max(self.sampling.max_tokens, max(map(max, lengths)))  # a search may join several samples
-            figures["tokens"] = statistics.mean([float(np.mean(x)) for x in lengths], (0.0, float(longest)))
-        figures["stop_rate"] = statistics.mean([float(np.mean(x)) for x in stops], SHARE)
-        return figures
-
-    def _kl(
-        self, name: str, sampled: list[Group], reference: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-    ) -> dict[str, Any]:
-        """The KL of a model's samples to the reference, or why there is none."""
-        key = f"kl_to_{self.over}"
-        if self.sampling.temperature == 0:
-            return {"left_out": {key: "at temperature 0 nothing is sampled"}}
-        if raw := [n for n in (name, self.over) if n in self.plain]:
-            return {"left_out": {key: f"{raw[0]} is asked in raw text"}}
-        if name in self.searches:
-            return {"left_out": {key: "a search chose the answers, which leaves no probability"}}
-        if load_tokenizer(self.models[name]).get_vocab() != tokenizer.get_vocab():
-            return {"left_out": {key: f"its tokens are not those of {self.over}"}}
-        if any(c.logprobs is None for g in sampled for c in g.completions):
-            return {"left_out": {key: "some answers have no log-probabilities"}}
-        nats = kl_by_prompt(sampled, reference, tokenizer, self.sampling)
-        if not all(map(math.isfinite, nats)):
-            return {"left_out": {key: f"some answers are impossible for {self.over} with this top_k and top_p"}}
-        return {key: statistics.mean(nats)}
-
-    def _texts(self, found: Mapping[str, list[Group]]) -> dict[str, Any]:
-        """The `metrics` of greedy and of sampled answers, and how each was computed."""
-        figures: dict[str, Any] = {}
-        signatures: list[str] = []
-        for metric in self.metrics:
-            for kind, groups in found.items():
-                answers, right = [[c.text for c in g.completions] for g in groups], [g.target or "" for g in groups]
-                figures[f"{metric}_{kind}"], signature = measure(metric, answers, right)
-            signatures.append(signature)
-        return figures | ({"signatures": signatures} if signatures else {})
+    def _figures(self, measures: Sequence[Measure], found: Evaluation) -> dict[str, Any]:
+        """The figures of each model, and of each figure what a reader is told."""
+        models: dict[str, Any] = {
+            name: {"n": len(answers["sampled"]), "samples": self.sampling.n} for name, answers in found.answers.items()
+        }
+        shown: dict[str, Any] = {}
+        for measure in measures:
+            for drawn in measure.about.of:
+                key = measure.about.key(drawn, self.over)
+                for name, figure in measure.measure(found, drawn).items():
+                    if isinstance(figure, str):
+                        models[name].setdefault("left_out", {})[key] = figure
+                    elif not isinstance(figure, Mapping) or set(figure) != {"value", "low", "high"}:
+                        raise TropismError(
+                            f"metrics: {key} of {name} is {figure!r}: return value, low and high, or a sentence why not"
+                        )
+                    else:
+                        models[name][key] = figure
+                        shown[key] = measure.about.shown(drawn)
+        if cited := [m.about.cite for m in measures if m.about.cite]:
+            models = {name: {**figures, "signatures": cited} for name, figures in models.items()}
+        return {"models": models, "measures": shown}
 
     def _completes(self, work: Work) -> Figure:
         """How often the base model, given raw text to go on with, goes on rightly (its first line)."""
@@ -270,19 +218,7 @@ def _plain(group: Group) -> tuple[Message, ...]:
     return (Message("text", "\n".join(m.content for m in group.prompt) + "\n"),)
 
 
-def _bounds(answers: Mapping[str, Mapping[str, list[Group]]], label: str) -> Range | None:
-    """Of a judge, as far as all that it said of any model tells."""
-    judged = [g.judgment(label) for found in answers.values() for groups in found.values() for g in groups]
-    return statistics.bounds([s for j in judged if j for s in j.scores if s is not None])
-
-
-def _scores(groups: Sequence[Group], judge: str) -> list[list[float]] | None:
-    """Per group the scores given; None if the judge did not look or could not tell for some group."""
-    found = [[s for s in j.scores if s is not None] if (j := g.judgment(judge)) else [] for g in groups]
-    return found if all(found) else None
-
-
-def _side_by_side(answers: Mapping[str, Mapping[str, list[Group]]]) -> list[dict[str, Any]]:
+def _side_by_side(answers: Mapping[str, Mapping[Drawn, list[Group]]]) -> list[dict[str, Any]]:
     """For the first prompts: the question, the reference, and each model's greedy and first sampled answer."""
     first = next(iter(answers.values()))["greedy"]
     rows = []

@@ -168,6 +168,9 @@ def pick(found: Tree, keep: Sequence[int]) -> Tree:
     return dataclasses.replace(found, **picked)
 
 
+PASS_TOKENS = 16_384  # of trees in one pass, where nothing else is asked for
+
+
 def spans(trees: Sequence[Tree], tokens: int) -> Iterator[list[Tree]]:
     """Consecutive trees in runs of at most `tokens` tokens (at least one tree)."""
     run: list[Tree] = []

@@ -36,6 +36,7 @@ TINY = 1e-12
 
 Range = tuple[float, float]
 SHARE: Range = (0.0, 1.0)
+PERCENT: Range = (0.0, 100.0)
 
 
 class Figure(TypedDict):

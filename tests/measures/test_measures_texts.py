@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from tropism.stages import _text_metrics
-from tropism.stages._text_metrics import TextMetric, measure
+from tropism.measures import _corpus
+from tropism.measures.bleu import Bleu
+from tropism.measures.chrf import CorpusChrF
+from tropism.measures.rouge_l import RougeL
+from tropism.protocols import Measure
+from tropism.tensors.statistics import Figure
+from tropism.types import Completion, Evaluation, Group, SamplingParams
 
 WORDS = [
     "un",
@@ -29,7 +35,19 @@ WORDS = [
     ",",
     "été",
 ]
-SACREBLEU: tuple[tuple[TextMetric, type], ...] = (("bleu", BLEU), ("chrf", CHRF))
+SACREBLEU = ((Bleu(), BLEU), (CorpusChrF(), CHRF))
+
+
+def measure(metric: Measure, answers: Sequence[Sequence[str]], references: Sequence[str]) -> Figure:
+    """The figure of one model's samples."""
+    groups = [
+        Group(str(i), (), tuple(map(Completion, said)), target=right)
+        for i, (said, right) in enumerate(zip(answers, references))
+    ]
+    found = Evaluation({"m": {"sampled": groups}}, {"m": "m"}, "m", SamplingParams())
+    figure = metric.measure(found, "sampled")["m"]
+    assert not isinstance(figure, str)
+    return figure
 
 
 def corpus(prompts: int, samples: int) -> tuple[list[list[str]], list[str]]:
@@ -45,25 +63,25 @@ def corpus(prompts: int, samples: int) -> tuple[list[list[str]], list[str]]:
 
 
 @pytest.mark.parametrize(("metric", "theirs"), SACREBLEU)
-def test_a_value_is_the_mean_of_the_systems_corpus_scores(metric: TextMetric, theirs: type) -> None:
+def test_a_value_is_the_mean_of_the_systems_corpus_scores(metric: Measure, theirs: type) -> None:
     answers, references = corpus(20, 3)
     alone = [theirs().corpus_score(list(system), [references]).score for system in zip(*answers)]
-    figure, signature = measure(metric, answers, references)
+    figure = measure(metric, answers, references)
     assert figure["value"] == round(sum(alone) / 3, 4) and len(set(alone)) == 3
-    greedy, _ = measure(metric, [row[1:2] for row in answers], references)
+    greedy = measure(metric, [row[1:2] for row in answers], references)
     assert greedy["value"] == round(alone[1], 4)
     own = theirs()
     name = own.corpus_score(["x"], [["x"]]).name
-    assert signature == f"{name}|{own.get_signature()}" and "nrefs:1|case:mixed" in signature
+    assert metric.about.cite == f"{name}|{own.get_signature()}" and "nrefs:1|case:mixed" in metric.about.cite
 
 
 @pytest.mark.parametrize(("metric", "theirs"), SACREBLEU)
 def test_an_interval_is_that_of_corpora_of_drawn_prompts(
-    metric: TextMetric, theirs: type, monkeypatch: pytest.MonkeyPatch
+    metric: Measure, theirs: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All samples of a drawn prompt are drawn, and each corpus is scored anew from its text. Prompt 5 is all five
     references, right, and prompt 6 all five, unanswered: the others weigh as much if they stand there five times."""
-    monkeypatch.setattr(_text_metrics, "RESAMPLES", 25)
+    monkeypatch.setattr(_corpus, "RESAMPLES", 25)
     answers, references = corpus(5, 2)
     scores = []
     for drawn in np.random.default_rng(0).integers(0, 7, (25, 5)):
@@ -73,15 +91,15 @@ def test_an_interval_is_that_of_corpora_of_drawn_prompts(
             for n in (0, 1)
         )
         scores.append(np.mean([theirs().corpus_score(system, [right]).score for system in systems]))
-    figure, _ = measure(metric, answers, references)
+    figure = measure(metric, answers, references)
     assert [figure["low"], figure["high"]] == [round(float(q), 4) for q in np.quantile(scores, [0.025, 0.975])]
     assert figure["low"] < figure["high"]
 
 
-@pytest.mark.parametrize("metric", ["bleu", "chrf", "rouge_l"])
-def test_nothing_right_and_all_right_are_not_certain(metric: TextMetric) -> None:
+@pytest.mark.parametrize("metric", [Bleu(), CorpusChrF(), RougeL()])
+def test_nothing_right_and_all_right_are_not_certain(metric: Measure) -> None:
     _, references = corpus(30, 1)
-    none, every = (measure(metric, [[x] for x in said], references)[0] for said in (["?!"] * 30, references))
+    none, every = (measure(metric, [[x] for x in said], references) for said in (["?!"] * 30, references))
     assert (none["value"], none["low"]) == (0.0, 0.0) and 1 < none["high"] < 25
     assert (every["value"], every["high"]) == (100.0, 100.0) and 75 < every["low"] < 99
 
@@ -89,17 +107,17 @@ def test_nothing_right_and_all_right_are_not_certain(metric: TextMetric) -> None
 def test_rouge_l_by_hand() -> None:
     """ "le … noir" is common: P = 2/3, R = 2/4, F1 = 4/7. Another sample says it all, another prompt has none right."""
     answers = [["le chien noir", "Le chat noir dort !"], ["oui", "oui"]]
-    figure, signature = measure("rouge_l", answers, ["le chat noir dort", "non"])
+    figure = measure(RougeL(), answers, ["le chat noir dort", "non"])
     assert figure["value"] == pytest.approx(100 * (4 / 7 + 1) / 2 / 2, abs=1e-4)
-    assert signature.startswith("ROUGE-L|nrefs:1|f1|case:lc|tok:words")
+    assert RougeL.about.cite.startswith("ROUGE-L|nrefs:1|f1|case:lc|tok:words")
 
 
 def test_words_of_any_alphabet_are_words() -> None:
     """rouge-score's own tokenizer keeps a to z alone: "été" and "âtre" would both be "t tre" or nothing."""
     for right, said, value in (("Été à Noël", "été à noël.", 100.0), ("là", "lé", 0.0), ("день", "ночь", 0.0)):
-        assert measure("rouge_l", [[said]], [right])[0]["value"] == value
+        assert measure(RougeL(), [[said]], [right])["value"] == value
 
 
 def test_space_at_the_ends_is_ignored() -> None:
-    for metric in ("bleu", "chrf", "rouge_l"):
-        assert measure(metric, [["\nun homme et une femme "]], ["un homme et une femme"])[0]["value"] == 100.0
+    for metric in (Bleu(), CorpusChrF(), RougeL()):
+        assert measure(metric, [["\nun homme et une femme "]], ["un homme et une femme"])["value"] == 100.0
