@@ -31,6 +31,7 @@ from tropism.recipe.build import build
 from tropism.recipe.read import Recipe
 from tropism.recipe.refs import bind, check_made, refs
 from tropism.store import files
+from tropism.store.again import again
 from tropism.store.fingerprint import describe, fingerprint
 from tropism.store.folder import DONE, RECIPE, done
 from tropism.store.peers import Peers
@@ -131,7 +132,19 @@ class Run:
         return meta
 
     def _begin(self, stage: Stage, id: str, mark: str, seed: int, folder: Path) -> None:
-        """The stage's folder with stage.json and an empty `out`."""
+        """The stage's folder with stage.json and an empty `out`; says why, if the stage was done before."""
+        record = {
+            "id": id,
+            "fingerprint": mark,
+            "seed": seed,
+            "version": type(stage).version,
+            "makes": type(stage).makes,
+            "tropism": tropism.__version__,
+            "fields": describe(stage),
+            "inputs": {v: self.artifacts[v].fingerprint for _, _, v in refs(stage) if v in self.artifacts},
+        }
+        if reason := again(self.folder, record):
+            self.reporter.line(f"{id}: runs again: {reason}")
         with files.explained(folder):
             folder.mkdir(exist_ok=True)
             for old in (DONE, "out"):
@@ -139,19 +152,7 @@ class Run:
             (folder / "out").mkdir()
             if (folder / "checkpoints").is_file():
                 files.remove(folder / "checkpoints")
-        files.write_json(
-            folder / "stage.json",
-            {
-                "id": id,
-                "fingerprint": mark,
-                "seed": seed,
-                "version": type(stage).version,
-                "makes": type(stage).makes,
-                "tropism": tropism.__version__,
-                "fields": describe(stage),
-                "inputs": {v: self.artifacts[v].fingerprint for _, _, v in refs(stage) if v in self.artifacts},
-            },
-        )
+        files.write_json(folder / "stage.json", record)
 
     def _seal(self, work: Work) -> dict[str, Any]:
         """Marks the stage as done; returns what DONE says."""
