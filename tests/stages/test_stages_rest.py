@@ -27,7 +27,9 @@ from tropism.formats.prompts import Prompts
 from tropism.judges.reward_model import RewardModel
 from tropism.judges.verifier import Verifier
 from tropism.models.folder import load_scalar, save
-from tropism.stages.rest import ReST, filtered, survivors, weights_of
+from tropism.stages._samples import weights_of
+from tropism.stages._survivors import filtered, survivors
+from tropism.stages.rest import ReST
 from tropism.store.folder import done, read_metrics
 from tropism.store.groups import GROUPS_FILE, read_groups
 from tropism.store.run import Run

@@ -11,7 +11,6 @@ from scipy.stats import t, ttest_rel
 from tropism.tensors.statistics import (
     SHARE,
     bounds,
-    concordance,
     correlation,
     crossed,
     kendall_tau,
@@ -157,14 +156,6 @@ def test_wins_by_hand() -> None:
     assert wins([1.0], [1.0]) == 0.5
     assert wins([0.0], [1.0, 2.0, 3.0]) == 0.0
     assert wins([3.0, 1.0], [2.0, 1.0]) + wins([2.0, 1.0], [3.0, 1.0]) == 1.0
-
-
-def test_concordance_by_hand() -> None:
-    #            pairs (1,2) (1,3) (2,3); truth orders all but (2,3)
-    assert concordance([1.0, 2.0, 3.0], [0.0, 1.0, 1.0]) == (2, 2)
-    assert concordance([3.0, 2.0, 1.0], [0.0, 1.0, 1.0]) == (0, 2)
-    assert concordance([1.0, 1.0, 2.0], [0.0, 1.0, 2.0]) == (2, 3)  # a tie of the scores is no order
-    assert concordance([1.0], [1.0]) == (0, 0)
 
 
 def test_kendall_tau_b_by_hand() -> None:

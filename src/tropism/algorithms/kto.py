@@ -4,11 +4,11 @@
     z = max(0, mean over mismatched completions of h)               KL(pi || pi_ref), without gradient
     loss = good * (1 - sigmoid(beta (h - z)))  for a score above `threshold`,  bad * (1 - sigmoid(beta (z - h)))  otherwise
 
-A mismatched completion is another prompt's answer, put into each group by the loop (`needs` asks for it) without a score:
-it enters z and nothing else. z is taken over the whole update from the policy before it (`old_logprobs_BT`), so the update
-does not depend on how it was cut into passes. The paper's weights: good * n_good about 1 to 4/3 of bad * n_bad. Of a judge
-that only orders, the offline stage makes rewards from 0 to 1, the share of the prompt's other completions that one beats:
-then a thumb is up for what is above the median of its prompt.
+A mismatched completion is another prompt's answer, put into each group by the offline stage (`needs` asks for it)
+without a score: it enters z and nothing else. z is taken over the whole update from the policy before it
+(`old_logprobs_BT`), so the update does not depend on how it was cut into passes. The paper's weights: good * n_good
+about 1 to 4/3 of bad * n_bad. Of a judge that only orders, the offline stage makes rewards from 0 to 1, the share of
+the prompt's other completions that one beats: then a thumb is up for what is above the median of its prompt.
 """
 
 from __future__ import annotations

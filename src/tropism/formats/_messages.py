@@ -14,7 +14,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tropism.formats._read import BrokenRecord, Fields, kind_of
+from tropism.formats._pieces import BrokenRecord, Fields
+from tropism.formats._read import kind_of
 from tropism.types import Message, Role
 
 Messages = tuple[Message, ...]

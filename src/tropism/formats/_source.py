@@ -15,7 +15,8 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge
 
 from tropism.errors import TropismError
-from tropism.formats._read import BrokenRecord, Fields, Record, Txt, fields_of, find, read_files, read_hub
+from tropism.formats._pieces import BrokenRecord, Fields, Txt
+from tropism.formats._read import Record, fields_of, find, read_files, read_hub
 from tropism.types import Group
 
 SKIP = 'set on_error = "skip"'

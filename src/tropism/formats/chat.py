@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tropism.formats._messages import FIELDS, completion, conversation, prompt, question, shape
-from tropism.formats._read import BrokenRecord, Fields
+from tropism.formats._pieces import BrokenRecord, Fields
 from tropism.formats._source import Source
 from tropism.types import Completion, Group
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tropism.formats._messages import string
-from tropism.formats._read import BrokenRecord, Fields, Record, fields_of, kind_of
+from tropism.formats._pieces import BrokenRecord, Fields
+from tropism.formats._read import Record, fields_of, kind_of
 from tropism.formats._source import Source
 from tropism.formats.chat import exchange
 from tropism.formats.ranked import ranking

@@ -23,7 +23,7 @@ from tropism.formats._messages import (
     turn,
     turns,
 )
-from tropism.formats._read import BrokenRecord, Fields
+from tropism.formats._pieces import BrokenRecord, Fields
 from tropism.formats._source import Source
 from tropism.types import Completion, Group, Judgment
 

@@ -23,7 +23,8 @@ from annotated_types import Ge
 
 from tropism.errors import TropismError
 from tropism.formats._messages import string
-from tropism.formats._read import BrokenRecord, Fields, Lines, Record, _lines, _open, _whole, decode, find
+from tropism.formats._pieces import BrokenRecord, Fields, Lines, decode, intact, lines_of, opened
+from tropism.formats._read import Record, find
 from tropism.formats._source import Groups
 from tropism.types import Completion, Group, Message
 
@@ -85,8 +86,8 @@ def _one(path: str) -> Path:
 
 
 def _read(file: Path) -> Lines:
-    with _whole(file), _open(file) as opened:
-        yield from _lines(opened)
+    with intact(file), opened(file) as lines:
+        yield from lines_of(lines)
 
 
 def _pair(source: bytes, target: bytes) -> Fields:

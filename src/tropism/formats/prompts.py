@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from tropism.formats._messages import FIELDS, Messages, conversation, prompt, question, shape, string
-from tropism.formats._read import Fields, Lines, Piece, Record, decode
+from tropism.formats._pieces import Fields, Lines, Piece, decode
+from tropism.formats._read import Record
 from tropism.formats._source import Source
 from tropism.types import Group
 

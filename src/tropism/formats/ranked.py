@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tropism.formats._messages import FIELDS, prompt, string
-from tropism.formats._read import BrokenRecord, Fields, kind_of
+from tropism.formats._pieces import BrokenRecord, Fields
+from tropism.formats._read import kind_of
 from tropism.formats._source import Source
 from tropism.types import Completion, Group, Judgment
 

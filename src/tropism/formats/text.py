@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tropism.formats._messages import string
-from tropism.formats._read import Fields, Lines, Piece, documents
+from tropism.formats._pieces import Fields, Lines, Piece, documents
 from tropism.formats._source import Source
 from tropism.types import Completion, Group
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from tropism.formats._messages import completion, prompt, shape
-from tropism.formats._read import BrokenRecord, Fields, kind_of
+from tropism.formats._pieces import BrokenRecord, Fields
+from tropism.formats._read import kind_of
 from tropism.formats.chat import Chat
 from tropism.types import Completion, Group, Judgment
 

@@ -24,17 +24,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
-import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from annotated_types import Ge, Interval
 from transformers import PreTrainedModel
 
@@ -45,25 +39,25 @@ from tropism.models.folder import context_of, save
 from tropism.models.weights import Weights
 from tropism.needs import GROUP_TOKENS, Earlier, Needs, count, training
 from tropism.protocols import Algorithm, EngineSpec, Format, Judge
-from tropism.recipe.refs import bind
 from tropism.stages._fit import PASS_TOKENS, Data, Place, tell, train
 from tropism.stages._overlap import learns, probed
 from tropism.stages._probe import Probe
 from tropism.stages._read import fitting, read
+from tropism.stages._samples import name_of, read_again, weights_of
+from tropism.stages._survivors import filtered, survivors
 from tropism.stages._takes import check, check_several
 from tropism.stages.offline import filled, watched
 from tropism.store import files
-from tropism.store.fingerprint import describe
 from tropism.store.groups import GROUPS_FILE, read_groups, write_groups
 from tropism.store.work import Work
-from tropism.tensors.encode import pick, question, tree
+from tropism.tensors.encode import question, tree
 from tropism.tensors.tree import Tree
 from tropism.text.tokenizer import load_tokenizer
 from tropism.train import cost
 from tropism.train.loop import Learner
 from tropism.train.optim import Optim
 from tropism.train.rollouts import judgments, repeats, rollouts, scores
-from tropism.types import Group, PolicyRef, SamplingParams, to_json
+from tropism.types import Group, PolicyRef, SamplingParams
 
 __all__ = ["ReST"]
 
@@ -164,7 +158,7 @@ class ReST(Weights):
                 more = learner.restore(found[1])
                 place.position, place.tokens, place.spent = (more.pop(n) for n in ("position", "tokens", "spent"))
                 place.more = more
-                groups = _read(work.folder.parent / place.more["samples"], work)
+                groups = read_again(work.folder.parent / place.more["samples"], work)
             elif number == 0:
                 if part == 0 and self.probe:
                     work.log(step=0, **self.probe.look(policy, reference, tokenizer, 0))
@@ -188,7 +182,7 @@ class ReST(Weights):
     ) -> list[Group]:
         """The scored samples of the policy as it is, sampled now or read from an earlier time."""
         sampling = dataclasses.replace(self.sampling, seed=self.sampling.seed + (work.seed << 8) + grow)
-        name = _name(weights_of(policy), self.judge, asked, sampling, self.engine)
+        name = name_of(weights_of(policy), self.judge, asked, sampling, self.engine, self.version)
         path = work.folder.parent / "samples" / name
         reused = work.peers.once(lambda: files.sealed(path) is not None)
         if not reused:
@@ -268,79 +262,3 @@ class ReST(Weights):
             said = [s for j, k in zip(judgments(self.truth, groups), kept) for i in k if (s := j.scores[i]) is not None]
             line["truth"] = float(np.mean(said)) if said else None
         return line
-
-
-def survivors(
-    groups: Sequence[Group],
-    threshold: float,
-    by: Literal["value", "quantile", "prompt"],
-    most: int = 0,
-    floor: float | None = None,
-) -> list[list[int]]:
-    """For each group which completions are kept, best first: scored above the threshold, no copies, `most` at most."""
-    found = [[(s, k) for k, s in enumerate(scores(g)) if s is not None] for g in groups]
-    bar = threshold
-    if by == "quantile":
-        bar = _bar([s for row in found for s, _ in row], threshold, floor)
-    kept: list[list[int]] = []
-    for group, row in zip(groups, found):
-        if by == "prompt":
-            bar = _bar([s for s, _ in row], threshold, floor)
-        order = [k for s, k in sorted(row, key=lambda scored: -scored[0]) if s > bar]
-        unique = {group.completions[k].text: k for k in reversed(order)}
-        kept.append(sorted(unique.values(), key=order.index)[: most or None])
-    return kept
-
-
-def _bar(known: Sequence[float], share: float, floor: float | None) -> float:
-    """What a score has to be above: the quantile, or where the best tie at the quantile, the score next to the best."""
-    behind = [s for s in known if s < max(known)]
-    if not behind:
-        return math.inf if floor is None else floor
-    return max(min(float(np.quantile(known, share)), max(behind)), -math.inf if floor is None else floor)
-
-
-def filtered(group: Group, kept: Sequence[int], found: Tree, ranked: bool) -> Tree:
-    """The tree of the survivors with their scores and the mean score of all; if the loss ranks, all completions with
-    kept above dropped.
-
-    A copy of a survivor is not ranked: it is neither.
-    """
-    reward = scores(group)
-    if ranked:
-        texts = [c.text for c in group.completions]
-        alike = {texts[i] for i in kept}
-        rank = tuple(
-            1 if i in kept else 0 if r is None or text in alike else 2 for i, (r, text) in enumerate(zip(reward, texts))
-        )
-        return dataclasses.replace(found, rank=rank, reward=reward, logprobs=None)
-    mean = statistics.fmean(r for r in reward if r is not None)
-    return pick(dataclasses.replace(found, reward=reward, baseline=mean, logprobs=None), kept)
-
-
-def weights_of(model: PreTrainedModel) -> str:
-    """A name for the policy as it is: the hash of its weights."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        data = value.detach().cpu().flatten().view(torch.uint8)  # numpy has no bfloat16
-        digest.update(name.encode() + data.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _name(
-    weights: str, judge: Judge, asked: Sequence[tuple[Group, Tree]], sampling: SamplingParams, engine: EngineSpec
-) -> str:
-    """A name for scored samples: of the policy, the judge with the content of its models, the prompts as the policy
-    reads them, the sampling with its engine, and this code."""
-    known = bind(judge, lambda ref: files.content_hash(Path(ref)) if Path(ref).exists() else ref)
-    prompts = [(to_json(g), t.prompt) for g, t in asked]
-    facts = [weights, describe(known), prompts, *describe([sampling, engine]), ReST.version]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _read(path: Path, work: Work) -> list[Group]:
-    if files.sealed(path) is None:
-        raise TropismError(
-            f"{path} was removed or changed while {work.id} was unfinished: delete {work.folder} as well"
-        )
-    return list(read_groups(path))

@@ -136,28 +136,28 @@ class Reward(Weights):
             "steps": learner.done,
         }
         if tested:
-            test_trees = [t for _, t in tested]
-            numbers = measure({"scorer": model}, self.algorithm, test_trees)
-            work.facts |= {"held_out_loss": round(numbers["loss"].value, 4)}
-            if "pair_accuracy" in numbers and (pairs := int(numbers["pair_accuracy"].count)):
-                work.facts |= {"held_out_accuracy": round(numbers["pair_accuracy"].value, 4), "held_out_pairs": pairs}
-            rest = iter(_scores(model, test_trees).tolist())
-            marked = [
-                dataclasses.replace(
-                    g,
-                    judgments=(
-                        *g.judgments,
-                        Judgment("reward_model@1", tuple(next(rest) for _ in g.completions)),
-                    ),
-                )
-                for g, _ in tested
-            ]
-            write_groups(marked, work.out / HELD_OUT)
+            self._test(work, model, tested)
         scores = _scores(model, trees)
         if (scale := float(scores.std())) > 0:
             model.config.score_scale = scale  # what a difference of scores is multiplied by to be a log-odds
             set_units(model, float(scores.mean()), scale)
         save(model, tokenizer, work.out, self.save_dtype)
+
+    def _test(self, work: Work, model: PreTrainedModel, tested: list[tuple[Group, Tree]]) -> None:
+        """Measures the model on the test groups, and leaves these with its judgments."""
+        trees = [t for _, t in tested]
+        numbers = measure({"scorer": model}, self.algorithm, trees)
+        work.facts |= {"held_out_loss": round(numbers["loss"].value, 4)}
+        if "pair_accuracy" in numbers and (pairs := int(numbers["pair_accuracy"].count)):
+            work.facts |= {"held_out_accuracy": round(numbers["pair_accuracy"].value, 4), "held_out_pairs": pairs}
+        rest = iter(_scores(model, trees).tolist())
+        marked = [
+            dataclasses.replace(
+                g, judgments=(*g.judgments, Judgment("reward_model@1", tuple(next(rest) for _ in g.completions)))
+            )
+            for g, _ in tested
+        ]
+        write_groups(marked, work.out / HELD_OUT)
 
     def _unseen(self, fitted: list[tuple[Group, Tree]]) -> tuple[list[Tree], list[Tree]]:
         """The trees to train on, and those to look at: no prompt is among both. None to look at if too few order two

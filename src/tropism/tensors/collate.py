@@ -5,12 +5,16 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from tropism.errors import TropismError
 from tropism.tensors.batch import Batch
 from tropism.tensors.tree import Tree
+
+PADDING = (0, 0, -1, -1, False, 0.0)  # of tokens, position, parent, completion, loss mask, old log-probabilities
 
 
 def pack(sizes: Sequence[int], row_tokens: int) -> list[list[int]]:
@@ -41,55 +45,17 @@ def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True, twi
         raise TropismError("an empty batch cannot be collated: give at least one group")
     bins, width, own = _arranged(trees, row_tokens, shared, twins)
     first = [0, *itertools.accumulate(len(tree.completions) for tree in trees)]  # completion of each tree in the batch
-    tokens, position, parent, completion, mask, old = ([] for _ in range(6))
-    last = [0] * first[-1]
     have_old = all(tree.logprobs is not None for tree in trees)
+    table: tuple[list[list[Any]], ...] = tuple([] for _ in PADDING)
+    last = [0] * first[-1]
     for b, row in enumerate(bins):
-        r_tokens: list[int] = []
-        r_position: list[int] = []
-        r_parent: list[int] = []
-        r_completion: list[int] = []
-        r_mask: list[bool] = []
-        r_old: list[float] = []
-        for t, ks in row:
-            tree = trees[t]
-            start, depth = len(r_tokens), len(tree.prompt)
-            r_tokens += tree.prompt
-            r_position += range(depth)
-            r_parent += [-1, *range(start, start + depth - 1)] if depth else []
-            r_completion += [-1] * depth
-            r_mask += [False] * depth
-            r_old += [0.0] * depth
-            for k in ks:
-                answer = tree.completions[k]
-                begin, length = len(r_tokens), len(answer)
-                r_tokens += answer
-                r_position += range(depth, depth + length)
-                r_parent += [start + depth - 1 if depth else -1, *range(begin, begin + length - 1)] if length else []
-                r_completion += [first[t] + k] * length
-                r_mask += tree.trained[k]
-                r_old += tree.logprobs[k] if have_old and tree.logprobs else [0.0] * length
-                last[first[t] + k] = b * width + (begin + length - 1 if length else start + max(depth - 1, 0))
-        gap = width - len(r_tokens)
-        tokens.append(r_tokens + [0] * gap)
-        position.append(r_position + [0] * gap)
-        parent.append(r_parent + [-1] * gap)
-        completion.append(r_completion + [-1] * gap)
-        mask.append(r_mask + [False] * gap)
-        old.append(r_old + [0.0] * gap)
+        columns, ends = _row(trees, row, first, have_old)
+        for rows, column, padding in zip(table, columns, PADDING):
+            rows.append(column + [padding] * (width - len(column)))
+        for n, end in ends.items():
+            last[n] = b * width + end
+    tokens, position, parent, completion, mask, old = table
     last = [last[first[t] + k] for t in range(len(trees)) for k in own[t]]
-
-    rewards = [tree.reward for tree in trees]
-    ranks = [tree.rank for tree in trees]
-    reward_N = scored_N = rank_N = baseline_N = None
-    if all(r is not None for r in rewards):
-        flat = [x for r in rewards for x in r or ()]
-        scored_N = torch.tensor([x is not None for x in flat], dtype=torch.bool)
-        reward_N = torch.tensor([0.0 if x is None else x for x in flat])
-    if all(r is not None for r in ranks):
-        rank_N = torch.tensor([x for r in ranks for x in r or ()], dtype=torch.long)
-    if all(tree.baseline is not None for tree in trees):
-        baseline_N = torch.tensor([tree.baseline or 0.0 for tree in trees for _ in tree.completions])
     return Batch(
         tokens_BT=torch.tensor(tokens, dtype=torch.long),
         position_BT=torch.tensor(position, dtype=torch.long),
@@ -101,12 +67,56 @@ def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True, twi
         ended_N=torch.tensor([e for tree in trees for e in tree.ended], dtype=torch.bool),
         ids=tuple(tree.id for tree in trees),
         shared=shared,
-        scored_N=scored_N,
-        reward_N=reward_N,
-        rank_N=rank_N,
-        baseline_N=baseline_N,
         old_logprobs_BT=torch.tensor(old) if have_old else None,
+        **_judged(trees),
     )
+
+
+def _row(
+    trees: Sequence[Tree], row: Sequence[tuple[int, list[int]]], first: Sequence[int], have_old: bool
+) -> tuple[tuple[list[Any], ...], dict[int, int]]:
+    """The columns of one row, in the order of PADDING, and for each completion in it the column where it ends."""
+    tokens: list[int] = []
+    position: list[int] = []
+    parent: list[int] = []
+    completion: list[int] = []
+    mask: list[bool] = []
+    old: list[float] = []
+    ends: dict[int, int] = {}
+    for t, ks in row:
+        tree = trees[t]
+        start, depth = len(tokens), len(tree.prompt)
+        tokens += tree.prompt
+        position += range(depth)
+        parent += [-1, *range(start, start + depth - 1)] if depth else []
+        completion += [-1] * depth
+        mask += [False] * depth
+        old += [0.0] * depth
+        for k in ks:
+            answer = tree.completions[k]
+            begin, length = len(tokens), len(answer)
+            tokens += answer
+            position += range(depth, depth + length)
+            parent += [start + depth - 1 if depth else -1, *range(begin, begin + length - 1)] if length else []
+            completion += [first[t] + k] * length
+            mask += tree.trained[k]
+            old += tree.logprobs[k] if have_old and tree.logprobs else [0.0] * length
+            ends[first[t] + k] = begin + length - 1 if length else start + max(depth - 1, 0)
+    return (tokens, position, parent, completion, mask, old), ends
+
+
+def _judged(trees: Sequence[Tree]) -> dict[str, Tensor]:
+    """The fields that all trees have: rewards with which of them are there, ranks, baselines."""
+    found: dict[str, Tensor] = {}
+    if all(tree.reward is not None for tree in trees):
+        flat = [x for tree in trees for x in tree.reward or ()]
+        found["scored_N"] = torch.tensor([x is not None for x in flat], dtype=torch.bool)
+        found["reward_N"] = torch.tensor([0.0 if x is None else x for x in flat])
+    if all(tree.rank is not None for tree in trees):
+        found["rank_N"] = torch.tensor([x for tree in trees for x in tree.rank or ()], dtype=torch.long)
+    if all(tree.baseline is not None for tree in trees):
+        found["baseline_N"] = torch.tensor([tree.baseline or 0.0 for tree in trees for _ in tree.completions])
+    return found
 
 
 def shape(trees: Sequence[Tree], row_tokens: int, shared: bool, twins: bool) -> tuple[int, int]:

@@ -127,12 +127,6 @@ def wins(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return float(((a > b) + 0.5 * (a == b)).mean())
 
 
-def concordance(scores: Sequence[float], truth: Sequence[float]) -> tuple[int, int]:
-    """(pairs that `scores` orders as `truth` does, pairs that truth orders at all)."""
-    s, t = _differences(scores), _differences(truth)
-    return int(((s * t) > 0).sum()), int((t != 0).sum())
-
-
 def kendall_tau(scores: Sequence[float], truth: Sequence[float]) -> float | None:
     """Kendall's tau-b, None where one side is all ties."""
     s, t = np.sign(_differences(scores)), np.sign(_differences(truth))
