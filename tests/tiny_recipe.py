@@ -141,7 +141,7 @@ METHODS = {
         "shaping = { scale = true, clip = 2.0, length_cost = 0.01 }",
         "epochs = 2\nminibatches = 2",
     ),
-    "apa": rl("apa", '{ kind = "apa" }', "shaping = { scale = true }"),
+    "apa": rl("apa", '{ kind = "apa" }', "shaping = { scale = true }", 'keep = "best"'),
     "grpo": rl("grpo", '{ kind = "grpo" }', judge='{ kind = "coarse:parity" }'),
     "rloo": rl("rloo", '{ kind = "rloo" }', "budget = 2600"),
     "dpo": offline("dpo", '{ kind = "dpo" }'),

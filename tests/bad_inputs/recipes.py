@@ -181,6 +181,8 @@ SHAPES: list[Case] = [
         plus(JUDGED + PPO, 'algorithm = { kind = "grpo", length = 5 }'),
         "grpo.length = 5",
     ),
+    ("the best of no looks", plus(JUDGED + PPO, 'keep = "best"'), 'rl.keep = "best" needs looks to choose from'),
+    ("a figure that chooses nothing", plus(JUDGED + PPO, 'keep_by = "truth"'), "chooses nothing with keep ="),
     ("a margin of no pairs", plus(JUDGED, 'algorithm = { kind = "kwise", margin = 0.1 }'), "is asked of pairs"),
 ]
 
@@ -259,6 +261,8 @@ ODD = [  # (recipe that ends with the stage, its line, the place named): one key
     (JUDGED + PPO, 'algorithm = { kind = "apa", kl = 0 }', "ppo.algorithm.kl = 0.0"),
     (JUDGED + PPO, 'algorithm = { kind = "grpo", clip_high = -1 }', "ppo.algorithm.clip_high = -1.0"),
     (JUDGED + PPO, 'algorithm = { kind = "rloo", kl = nan }', "ppo.algorithm.kl = nan"),
+    (JUDGED + PPO, 'keep = "first"', "ppo.keep = 'first' is not one of"),
+    (JUDGED + PPO, 'keep_by = "kl"', "ppo.keep_by = 'kl' is not one of"),
     (JUDGED + OFFLINE, "passes = -1", "dpo.passes = -1.0"),
     (JUDGED + OFFLINE, "budget = -5", "dpo.budget = -5"),
     (JUDGED + OFFLINE, 'algorithm = { kind = "dpo", beta = 0 }', "dpo.algorithm.beta = 0.0"),

@@ -51,7 +51,7 @@ def uninterrupted(recipe: Path) -> Path:
 
 def results(out: Path) -> dict[str, bytes]:
     """Every file that a stage has left in its `out`, and its metrics: but not whether samples were found there."""
-    kept = [f for path in latest(out).values() for f in (*path.glob("out/*"), path / "metrics.jsonl") if f.is_file()]
+    kept = [f for path in latest(out).values() for f in (*path.glob("out/**/*"), path / "metrics.jsonl") if f.is_file()]
     return {str(f.relative_to(out)): f.read_bytes().replace(b'"reused": true', b'"reused": false') for f in kept}
 
 

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -27,7 +27,7 @@ from tropism.stages.collect import Collect
 from tropism.stages.label import Label
 from tropism.stages.pretrain import Pretrain
 from tropism.stages.rl import RL
-from tropism.store.fingerprint import describe, fingerprint
+from tropism.store.fingerprint import ADDED, describe, fingerprint
 from tropism.store.run import Run
 from tropism.train.optim import Optim
 from tropism.types import Artifact, Group, Judgment, ModelRef, SamplingParams
@@ -268,3 +268,30 @@ class Made:
 
     def run(self, work: Any) -> None:
         (work.out / "x").write_text("made")
+
+
+def grown(**default: Any) -> Any:
+    """A class of the same name, with the fields of before and these."""
+
+    @dataclass(frozen=True)
+    class Thing:
+        old: int = 1
+
+    more = [(name, type(value), field(default=value, metadata=ADDED)) for name, value in default.items()]
+    made = make_dataclass("Thing", more, bases=(Thing,), frozen=True) if more else Thing
+    made.__module__, made.__qualname__ = "tropism.thing", "Thing"  # of the package: its source does not count
+    return made
+
+
+def test_a_field_that_was_added_later_counts_where_it_is_not_its_default() -> None:
+    before, after = grown(), grown(new=0)
+    assert describe(after()) == describe(before()) and describe(after(old=2)) == describe(before(old=2))
+    assert describe(after(new=3)) == {**describe(before()), "new": 3}
+
+
+def test_what_rl_has_gained_leaves_its_runs_as_they_were() -> None:
+    later = {f.name for f in fields(RL) if f.metadata.get("added")}
+    assert later >= {"keep", "keep_by"} and not later & describe(BASE).keys()
+    assert describe(BASE)["rounds"] == 60 and "keep" in describe(
+        replace(BASE, keep="best", probe=Probe(Phrasebook("held_out"), RewardModel("reward")))
+    )

@@ -12,11 +12,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from tropism.models.adapters import load_trained, trained_state
 from tropism.protocols import Algorithm
+from tropism.stages._best import put_back, remember
 from tropism.stages._fit import Data, measure, resumed, train
 from tropism.store.work import Work
 from tropism.tensors.tree import Tree
@@ -40,11 +37,7 @@ def fit_to_plateau(
 
     def look() -> dict[str, Any]:
         loss = measure({role: model}, algorithm, unseen)["loss"].value
-        if not loss >= place.more.get("best_loss", math.inf):
-            best: dict[str, Tensor] = {name: value.clone() for name, value in trained_state(model).items()}
-            place.more |= {"best_loss": loss, "best_step": learner.done, "best": best, "worse": 0}
-        else:
-            place.more["worse"] += 1
+        remember(place.more, model, loss, learner.done)
         return {"validation_loss": loss}
 
     def watch(before: int, after: int) -> dict[str, Any]:
@@ -54,6 +47,5 @@ def fit_to_plateau(
         return place.more.get("worse", 0) >= patience
 
     train(work, learner, algorithm, data, place, watch=watch, enough=enough)
-    with torch.no_grad():
-        load_trained(model, place.more["best"])
+    put_back(place.more, model)
     work.facts |= {"tokens_trained": place.tokens, "steps": learner.done, "best_step": place.more["best_step"]}

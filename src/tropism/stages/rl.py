@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -25,16 +24,17 @@ from transformers import PreTrainedModel
 from tropism.algorithms.ppo import PPO
 from tropism.engines.local import Local
 from tropism.errors import TropismError
-from tropism.models.folder import context_of, save
+from tropism.models.folder import context_of
 from tropism.models.layout import layout
 from tropism.models.weights import Weights
 from tropism.needs import Earlier, Needs, training
 from tropism.protocols import Adaptive, Algorithm, Engine, EngineSpec, Format, Judge, Selective
 from tropism.stages._fit import PASS_TOKENS, tell
 from tropism.stages._overlap import learns, probed
-from tropism.stages._probe import Probe
 from tropism.stages._read import fitting, read
+from tropism.stages._rounds import State
 from tropism.stages._takes import check, check_engine, check_several
+from tropism.stages._watched import Watched
 from tropism.store.work import Work
 from tropism.tensors.batch import Batch
 from tropism.tensors.credit import ranked
@@ -48,7 +48,7 @@ from tropism.train.loop import Learner, NotFinite, values
 from tropism.train.optim import Optim
 from tropism.train.order import Order
 from tropism.train.rollouts import annotate, critic_metrics, experience, judgments, rollouts, round_metrics
-from tropism.train.shaping import Moments, Shaping
+from tropism.train.shaping import Shaping
 from tropism.types import Group, ModelRef, PolicyRef, SamplingParams
 
 __all__ = ["RL"]
@@ -58,7 +58,7 @@ _FILLS = ("reward_N", "rank_N", "old_logprobs_BT", "ref_logprobs_BT", "values_BT
 
 
 @dataclass(frozen=True)
-class RL(Weights):
+class RL(Weights, Watched):
     """The reference is the policy before the first round. `critic` is where the critic's weights begin (by default
     the policy's); for `critic_warmup` rounds only the critic is trained. `sampling.n` completions a prompt. `budget`
     ends the stage before `rounds` do, once so many tokens have gone through models (train/cost.py; 0: never). `refills`
@@ -82,7 +82,6 @@ class RL(Weights):
     critic_lr: Annotated[float, Ge(0)] = 0.0
     critic_warmup: Annotated[int, Ge(0)] = 0
     pass_tokens: Annotated[int, Ge(0)] = PASS_TOKENS  # in one forward pass: lower it if memory is short
-    probe: Probe | None = None
     optim: Optim = field(default_factory=lambda: Optim(lr=2e-4, schedule="constant"))
     engine: EngineSpec = Local()
 
@@ -94,6 +93,7 @@ class RL(Weights):
             raise TropismError("rl.sampling.temperature = 0 is greedy, which explores nothing: use a number above 0")
         instead = "use one that learns from scores of the policy's own samples, such as ppo or grpo"
         check("rl", self.algorithm, _FILLS, ("policy", "critic"), instead)
+        self.check_watched()
         check_several("rl", self.algorithm, self.sampling.n)
         check_engine("rl", self.engine)
 
@@ -130,12 +130,12 @@ class RL(Weights):
         steps = self.rounds * self.epochs * self.minibatches
         rates = {"critic": self.critic_lr or self.optim.lr}
         learner = Learner(models, self.optim, steps, rates, self.pass_tokens, self.sampling)
-        state = _State(self.algorithm, Order(len(asked), work.seed), tokenizer, reference)
+        state = State(self.algorithm, Order(len(asked), work.seed), tokenizer, reference)
         if found := work.restore():
             state.load(learner.restore(found[1]))
-        look = functools.partial(self.probe.look, models["policy"], reference, tokenizer) if self.probe else None
-        if look and not state.round:
-            work.log(round=0, **look(0))
+        look = functools.partial(self.look, state.looks, models["policy"], reference, tokenizer)
+        if self.probe and not state.round:
+            work.log(round=0, **look(0, 0))
         with work.progress("rounds", self.rounds) as bar:
             bar.advance(state.round, rated=0)
             engine = self.engine.open(models["policy"], tokenizer, f"{work.fingerprint}@{state.round}")
@@ -147,8 +147,8 @@ class RL(Weights):
                 bar.advance(1, rated=state.generated - generated)
                 bar.show(**{name: numbers[name] for name in ("reward", "kl") if name in numbers})
                 more = {}
-                if look and self.probe and (self._over(state) or self.probe.due(spent, state.spent)):
-                    more = look(state.spent)
+                if self.probe and (self._over(state) or self.probe.due(spent, state.spent)):
+                    more = look(state.round, state.spent)
                 work.log(round=state.round, **numbers, **more)
                 if work.due() and not self._over(state):
                     work.save(state.round, lambda folder: learner.save(folder, **state.save()))
@@ -159,12 +159,12 @@ class RL(Weights):
             "tokens_trained": state.trained,
             "tokens_spent": state.spent,
         }
-        save(models["policy"], tokenizer, work.out, self.save_dtype)
+        self.leave(state.looks, models["policy"], tokenizer, work, self.save_dtype)
 
-    def _over(self, state: _State) -> bool:
+    def _over(self, state: State) -> bool:
         return state.round >= self.rounds or (self.budget > 0 and state.spent >= self.budget)
 
-    def _round(self, work: Work, learner: Learner, state: _State, asked: list[Group], engine: Engine) -> dict[str, Any]:
+    def _round(self, work: Work, learner: Learner, state: State, asked: list[Group], engine: Engine) -> dict[str, Any]:
         """Samples, judges, gives credit, updates. Numbers of the round: of all that was sampled, then of the updates."""
         kept, dull = self._sampled(work, learner, state, asked, engine)
         batches = [self._filled(part, learner, state) for part in (kept, dull) if part]
@@ -202,7 +202,7 @@ class RL(Weights):
         return {"truth": sum(known) / len(known)} if known else {}
 
     def _sampled(
-        self, work: Work, learner: Learner, state: _State, asked: list[Group], engine: Engine
+        self, work: Work, learner: Learner, state: State, asked: list[Group], engine: Engine
     ) -> tuple[list[_Rollout], list[_Rollout]]:
         """The judged groups of a round that teach the algorithm something, and those that do not."""
         policy = learner.models["policy"]
@@ -220,13 +220,13 @@ class RL(Weights):
                 break
         return kept, dull
 
-    def _teaching(self, state: _State, trees: list[Tree], policy: PreTrainedModel) -> list[bool]:
+    def _teaching(self, state: State, trees: list[Tree], policy: PreTrainedModel) -> list[bool]:
         """For each group, whether its rewards, shaped as the update sees them, can change the policy."""
         if not isinstance(state.algorithm, Selective):
             return [True] * len(trees)
         return state.algorithm.teaches(self.shaping(layout(trees, policy, force=self.layout), state.seen)).tolist()
 
-    def _filled(self, part: list[_Rollout], learner: Learner, state: _State) -> Batch:
+    def _filled(self, part: list[_Rollout], learner: Learner, state: State) -> Batch:
         """A batch with what the algorithm needs, its rewards those of the judge."""
         trees = [t for _, t in part]
         state.spent += sum(t.size for t in trees) * cost.filling(state.algorithm, sampled=True)
@@ -247,40 +247,3 @@ class RL(Weights):
             parts = np.array_split(rng.permutation(len(units)), min(self.minibatches, len(units)))
             pieces += [take_rows(batch, sorted(row for unit in part for row in units[unit])) for part in parts]
         return pieces
-
-
-@dataclass
-class _State:
-    """What a round reads beside the models; `save` and `load` carry it through a checkpoint."""
-
-    algorithm: Any
-    order: Order
-    tokenizer: Any
-    reference: PreTrainedModel
-    round: int = 0
-    completions: int = 0
-    generated: int = 0  # tokens
-    trained: int = 0  # tokens, prompts included
-    spent: int = 0  # tokens through models, train/cost.py
-    seen: Moments = Moments()  # of all scores so far
-
-    def count(self, groups: Sequence[Group], trees: Sequence[Tree]) -> None:
-        """Adds what was sampled and said of it."""
-        self.completions += sum(len(g.completions) for g in groups)
-        self.generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
-        self.spent += sum(cost.sampling(len(t.prompt), g.completions, g.judgments[-1]) for g, t in zip(groups, trees))
-        self.seen = self.seen.add(s for t in trees for s in t.reward or ())
-
-    def save(self) -> dict[str, Any]:
-        fields = {f.name: getattr(self.algorithm, f.name) for f in dataclasses.fields(self.algorithm)}
-        counts = {name: getattr(self, name) for name in _COUNTS}
-        return {**counts, "position": self.order.position, "algorithm": fields, "seen": dataclasses.asdict(self.seen)}
-
-    def load(self, saved: dict[str, Any]) -> None:
-        for name in _COUNTS:
-            setattr(self, name, saved[name])
-        self.order.position, self.seen = saved["position"], Moments(**saved["seen"])
-        self.algorithm = dataclasses.replace(self.algorithm, **saved["algorithm"])
-
-
-_COUNTS = ("round", "completions", "generated", "trained", "spent")

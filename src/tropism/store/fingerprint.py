@@ -2,7 +2,8 @@
 
 A function counts with its source and what it closes over (not with the functions it calls), and so does a class from
 outside this package; a data file and a model folder with their content; a hub id with its name. What changes no result
-says so (`in_fingerprint = False`, such as the local engine) and is left out wherever it stands.
+says so (`in_fingerprint = False`, such as the local engine) and is left out wherever it stands. A field that was added
+later, `field(default=…, metadata=ADDED)`, counts where it is not its default: run folders from before it stay as they are.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tropism.protocols import Stage
 from tropism.recipe.refs import refs
 from tropism.store.files import content_hash
 from tropism.types import Artifact
+
+ADDED = MappingProxyType({"added": True})  # metadata of a field that did not exist when there were runs already
 
 
 def fingerprint(stage: Stage, seed: int, inputs: Mapping[str, Artifact]) -> str:
@@ -39,7 +43,7 @@ def describe(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = f"{type(value).__module__}:{type(value).__qualname__}"
         outside = {} if kind.startswith("tropism.") else {"source": _source(type(value))}
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init and not _added(f, value)}
         return {"kind": kind, **outside, **describe(fields)}
     if isinstance(value, Mapping):
         return {str(k): describe(v) for k, v in value.items() if _counts(v)}
@@ -55,6 +59,11 @@ def describe(value: Any) -> Any:
         closed_over = inspect.getclosurevars(value).nonlocals if inspect.isfunction(value) else {}
         return [_name(value), _held(closed_over)] if closed_over else _name(value)
     return [_name(type(value)), _held(getattr(value, "__dict__", {}))]  # an object from Python
+
+
+def _added(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether the field came later and nobody has used it."""
+    return bool(field.metadata.get("added")) and getattr(value, field.name) == field.default
 
 
 def _counts(value: Any) -> bool:

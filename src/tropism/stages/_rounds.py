@@ -1,0 +1,54 @@
+"""What the rounds of the `rl` stage hand on: everything a round reads beside the models, as a checkpoint carries it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from tropism.tensors.tree import Tree
+from tropism.train import cost
+from tropism.train.order import Order
+from tropism.train.shaping import Moments
+from tropism.types import Group
+
+COUNTS = ("round", "completions", "generated", "trained", "spent")
+
+
+@dataclass
+class State:
+    """`save` and `load` carry it through a checkpoint."""
+
+    algorithm: Any
+    order: Order
+    tokenizer: Any
+    reference: PreTrainedModel
+    round: int = 0
+    completions: int = 0
+    generated: int = 0  # tokens
+    trained: int = 0  # tokens, prompts included
+    spent: int = 0  # tokens through models, train/cost.py
+    seen: Moments = Moments()  # of all scores so far
+    looks: dict[str, Any] = field(default_factory=dict)  # what they have shown: stages/_watched.py
+
+    def count(self, groups: Sequence[Group], trees: Sequence[Tree]) -> None:
+        """Adds what was sampled and said of it."""
+        self.completions += sum(len(g.completions) for g in groups)
+        self.generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
+        self.spent += sum(cost.sampling(len(t.prompt), g.completions, g.judgments[-1]) for g, t in zip(groups, trees))
+        self.seen = self.seen.add(s for t in trees for s in t.reward or ())
+
+    def save(self) -> dict[str, Any]:
+        fields = {f.name: getattr(self.algorithm, f.name) for f in dataclasses.fields(self.algorithm)}
+        counts = {name: getattr(self, name) for name in COUNTS}
+        seen = dataclasses.asdict(self.seen)
+        return {**counts, "position": self.order.position, "algorithm": fields, "seen": seen, "looks": self.looks}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        for name in COUNTS:
+            setattr(self, name, saved[name])
+        self.order.position, self.seen, self.looks = saved["position"], Moments(**saved["seen"]), saved.get("looks", {})
+        self.algorithm = dataclasses.replace(self.algorithm, **saved["algorithm"])

@@ -1,0 +1,81 @@
+"""What the looks of a probe decide: which weights a stage leaves. A stage inherits `Watched`, as it does `Weights`.
+
+With `keep = "best"` the result has the weights of the look with the best figure, the look before the first update among
+them; the weights of the end lie beside it in `out/last`. The figure is the mean of the probe's truth, or of its reward
+where it has no truth; `keep_by` names one. A truth that has chosen among looks is no longer a figure that nothing was
+fitted to: measure the result on prompts that the probe does not ask.
+
+What the looks have shown so far stands in a table that is part of every checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tropism.errors import TropismError
+from tropism.models.folder import save
+from tropism.stages._best import put_back, remember
+from tropism.stages._probe import Probe
+from tropism.store.fingerprint import ADDED
+from tropism.store.work import Work
+
+LAST = "last"  # the folder, in a result that is the best, of the weights of the end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """`probe` says how the policy is looked at; `keep` and `keep_by` which weights are left."""
+
+    probe: Probe | None = None
+    keep: Literal["last", "best"] = field(default="last", metadata=ADDED)
+    keep_by: Literal["truth", "reward"] | None = field(default=None, metadata=ADDED)
+
+    def check_watched(self) -> None:
+        """Raises TropismError for what needs a probe and has none."""
+        if self.keep_by and self.keep != "best":
+            raise TropismError(f'rl.keep_by = "{self.keep_by}" chooses nothing with keep = "last": set keep = "best"')
+        if self.keep == "best" and self.probe is None:
+            raise TropismError('rl.keep = "best" needs looks to choose from: add a probe, or leave keep out')
+        if self.keep_by == "truth" and self.probe and self.probe.truth is None:
+            raise TropismError(
+                'rl.keep_by = "truth" needs a judge of the truth: give the probe a truth, or keep by "reward"'
+            )
+
+    @property
+    def kept_by(self) -> str:
+        """The figure that the best look is chosen by."""
+        return self.keep_by or ("truth" if self.probe and self.probe.truth else "reward")
+
+    def look(
+        self,
+        seen: dict[str, Any],
+        policy: PreTrainedModel,
+        reference: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        round: int,
+        spent: int,
+    ) -> dict[str, Any]:
+        """A line for the metrics, empty without a probe; `seen` is what a checkpoint holds of the looks."""
+        if self.probe is None:
+            return {}
+        line = self.probe.look(policy, reference, tokenizer, spent)
+        if self.keep == "best" and (figure := line.get(f"probe_{self.kept_by}")) is not None:
+            remember(seen, policy, -figure, round)
+        return line
+
+    def leave(
+        self, seen: dict[str, Any], policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, work: Work, dtype: str
+    ) -> None:
+        """Writes the result. Raises TropismError if the best is asked for and no look had a figure."""
+        if self.keep == "best":
+            if "best" not in seen:
+                raise TropismError(
+                    f"no look of the probe has a {self.kept_by} to keep by: name another judge, or leave keep out"
+                )
+            save(policy, tokenizer, work.out / LAST, dtype)
+            put_back(seen, policy)
+            work.facts |= {"best_round": seen["best_step"], f"best_{self.kept_by}": round(-seen["best_loss"], 4)}
+        save(policy, tokenizer, work.out, dtype)
