@@ -183,6 +183,11 @@ SHAPES: list[Case] = [
     ),
     ("the best of no looks", plus(JUDGED + PPO, 'keep = "best"'), 'rl.keep = "best" needs looks to choose from'),
     ("a figure that chooses nothing", plus(JUDGED + PPO, 'keep_by = "truth"'), "chooses nothing with keep ="),
+    (
+        "over-optimised by no looks",
+        plus(JUDGED + PPO, "stop_when_over_optimised = true"),
+        "rl.stop_when_over_optimised needs a probe with a truth",
+    ),
     ("a margin of no pairs", plus(JUDGED, 'algorithm = { kind = "kwise", margin = 0.1 }'), "is asked of pairs"),
 ]
 
@@ -262,6 +267,7 @@ ODD = [  # (recipe that ends with the stage, its line, the place named): one key
     (JUDGED + PPO, 'algorithm = { kind = "grpo", clip_high = -1 }', "ppo.algorithm.clip_high = -1.0"),
     (JUDGED + PPO, 'algorithm = { kind = "rloo", kl = nan }', "ppo.algorithm.kl = nan"),
     (JUDGED + PPO, 'keep = "first"', "ppo.keep = 'first' is not one of"),
+    (JUDGED + PPO, "stop_when_over_optimised = 1", "ppo.stop_when_over_optimised = 1 must be true or false"),
     (JUDGED + PPO, 'keep_by = "kl"', "ppo.keep_by = 'kl' is not one of"),
     (JUDGED + OFFLINE, "passes = -1", "dpo.passes = -1.0"),
     (JUDGED + OFFLINE, "budget = -5", "dpo.budget = -5"),

@@ -1,4 +1,4 @@
-"""What the looks of a probe decide: the weights that are left."""
+"""What the looks of a probe decide: when a stage ends, and the weights that are left."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ CALLS = {"made": 0, "last": 0}
 
 def length(completion: str) -> float:
     return float(len(completion))
+
+
+def letters(completion: str) -> float:
+    """More letters, more reward."""
+    return min(sum("a" <= sign <= "z" for sign in completion) / 8, 2.0)
 
 
 @dataclass(frozen=True)
@@ -165,8 +170,102 @@ def test_cut_off_after_the_best_look_it_still_leaves_the_best(
             {"keep": "best", "keep_by": "truth", "probe": replace(PROBE, truth=None)},
             'rl.keep_by = "truth" needs a judge of the truth',
         ),
+        ({"stop_when_over_optimised": True, "probe": None}, "rl.stop_when_over_optimised needs a probe with a truth"),
+        (
+            {"stop_when_over_optimised": True, "probe": replace(PROBE, truth=None)},
+            "rl.stop_when_over_optimised needs a probe with a truth",
+        ),
     ],
 )
 def test_what_cannot_be_kept_is_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(TropismError, match=f"^{said}"):
         rl("x/y", **settings)
+
+
+def looks(*means: tuple[float, float], prompts: int = 12) -> list[dict[str, Any]]:
+    """Lines of looks with these means of truth and reward; half of the prompts lie 0.1 above, half below."""
+    apart = [0.1 if i % 2 else -0.1 for i in range(prompts)]
+    lines = []
+    for number, (truth, reward) in enumerate(means):
+        by_prompt = {"truth": [truth + a for a in apart], "reward": [reward + a for a in apart]}
+        lines.append({"probe_truth": truth, "probe_reward": reward, "probe_kl": number / 10, "by_prompt": by_prompt})
+    return lines
+
+
+HACKED = ((0.5, 0.0), (0.6, 1.0), (0.55, 1.5), (0.5, 2.0), (0.4, 3.0))
+
+
+def test_it_ends_at_the_look_that_shows_it_over_optimised(
+    run: Run, model_folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The fall from 0.6 to 0.55 is the same on all prompts, so it is seen at once: after the second of four rounds."""
+    seen = scripted(monkeypatch, *looks(*HACKED))
+    run.reporter = Reporter(quiet=False)
+    out = run(rl(model_folder, stop_when_over_optimised=True))
+    assert len(seen) == 3 and same(out, seen[2]) and facts(out)["rounds"] == 2
+    found = facts(out)["over_optimised"]
+    assert found.pop("spent") == read_metrics(out.parent)[1]["spent"]
+    assert found == {"kl": 0.1, "truth_best": 0.6, "truth_last": 0.55, "reward_best": 1.0, "reward_last": 1.5}
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "true quality went from 0.6 to 0.55, the learned reward from 1 to 1.5" in said
+
+
+@pytest.mark.parametrize(
+    ("means", "stops"),
+    [
+        (((0.5, 0.0), (0.6, 1.0), (0.7, 2.0), (0.7, 3.0), (0.7, 4.0)), False),  # the truth does not fall
+        (((0.5, 3.0), (0.6, 2.0), (0.4, 1.0), (0.3, 0.5), (0.2, 0.0)), False),  # the reward falls with it
+        (HACKED, True),
+    ],
+    ids=["truth stays", "both fall", "hacked"],
+)
+def test_only_a_truth_that_falls_under_a_reward_that_does_not_ends_it(
+    run: Run, model_folder: str, monkeypatch: pytest.MonkeyPatch, means: Any, stops: bool
+) -> None:
+    scripted(monkeypatch, *looks(*means))
+    out = run(rl(model_folder, stop_when_over_optimised=True))
+    assert (facts(out)["rounds"] < 4) == stops == ("over_optimised" in facts(out))
+
+
+def test_without_being_asked_it_goes_on_to_the_end(
+    run: Run, model_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, *looks(*HACKED))
+    assert facts(run(rl(model_folder)))["rounds"] == 4
+
+
+def test_cut_off_it_ends_where_it_would_have(
+    tmp_path: Path, model_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The looks of before the cut are in the checkpoint: without them no fall would be seen at the third."""
+    rising = ((0.5, 0.0), (0.6, 1.0), (0.59, 0.9), (0.5, 2.0), (0.4, 3.0))
+    seen = scripted(monkeypatch, *looks(*rising))
+    out = cut_off(rl(model_folder, stop_when_over_optimised=True), tmp_path, last=3)
+    assert facts(out)["rounds"] == 3 and len(seen) == 4
+    assert facts(out)["over_optimised"]["truth_best"] == 0.6
+
+
+def test_too_few_prompts_tell_no_fall(run: Run, model_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, *looks(*HACKED, prompts=9))
+    with pytest.raises(TropismError, match="needs 10 prompts to tell a fall from noise, and the probe asks 9"):
+        run(rl(model_folder, stop_when_over_optimised=True))
+
+
+def test_a_run_that_learns_the_wrong_thing_is_ended(run: Run, model_folder: str) -> None:
+    """No script: the reward counts letters, and the truth is that each of them is one too many."""
+    asked = Phrasebook("held_out", count=12)
+    probe = Probe(asked, Verifier(letters), Verifier(lambda completion: -letters(completion)), every=1)
+    out = run(
+        rl(
+            model_folder,
+            judge=Verifier(letters),
+            probe=probe,
+            rounds=30,
+            prompts_per_round=8,
+            sampling=SamplingParams(n=4, max_tokens=8),
+            stop_when_over_optimised=True,
+            keep="best",
+        )
+    )
+    assert facts(out)["rounds"] < 30 and facts(out)["over_optimised"]["truth_last"] < facts(out)["best_truth"]
+    assert facts(out)["best_round"] < facts(out)["rounds"]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,23 +24,11 @@ from typing import Any, Literal
 import numpy as np
 
 from tropism.report.read import Findings, Finished
+from tropism.tensors.looks import ERRORS, KEYS, Look, fall, read_look
 from tropism.tensors.statistics import Estimate, Range, bounds, crossed
 
-ERRORS = 3.0  # standard errors: the best look is chosen by looking
-PROMPTS = 10  # with fewer, a standard error is itself too uncertain
-KEYS = ("reward", "truth")
 PROMPTS_ONLY, BOTH = "prompts", "prompts and seeds"  # what an interval is over
 Level = Literal["kl", "spent"]
-
-
-@dataclass(frozen=True)
-class Look:
-    """One moment of one policy; arrays hold a number for each prompt, NaN where nothing was scored."""
-
-    spent: float
-    kl: float
-    reward: np.ndarray
-    truth: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -144,30 +131,13 @@ def optimised_too_far(method: Method) -> dict[str, Any] | None:
     tests = len(method.seeds) + 1 if len(method.seeds) > 1 else 1
     errors = -NormalDist().inv_cdf(NormalDist().cdf(-ERRORS) / tests)
     whole = [looks for looks in _moments(method) if len(looks) == len(method.seeds)]
-    if far := _fall([*whole, [seed[-1] for seed in method.seeds]], errors):
+    if far := fall([*whole, [seed[-1] for seed in method.seeds]], errors):
         return {**far, "seeds": [*range(1, len(method.seeds) + 1)]}
-    alone = {n: far for n, seed in enumerate(method.seeds, 1) if (far := _fall([[look] for look in seed], errors))}
+    alone = {n: far for n, seed in enumerate(method.seeds, 1) if (far := fall([[look] for look in seed], errors))}
     if not alone:
         return None
     means = {key: round(float(np.mean([far[key] for far in alone.values()])), 4) for key in next(iter(alone.values()))}
     return {**means, "seeds": [*alone]}
-
-
-def _fall(moments: Sequence[Sequence[Look]], errors: float) -> dict[str, float] | None:
-    """The fall of the means over the looks of each moment, from the best to the last, if it is of more than `errors`."""
-    mean = {key: np.array([np.mean([getattr(x, key) for x in looks], axis=0) for looks in moments]) for key in KEYS}
-    quality = [float(row[np.isfinite(row)].mean()) if np.isfinite(row).any() else -math.inf for row in mean["truth"]]
-    best = int(np.argmax(quality))
-    if _errors(mean["truth"][-1] - mean["truth"][best]) > -errors:
-        return None
-    if _errors(mean["reward"][-1] - mean["reward"][best]) < -ERRORS:
-        return None
-    said = {
-        f"{key}_{when}": round(float(np.nanmean(mean[key][i])), 4)
-        for key in KEYS[::-1]
-        for when, i in (("best", best), ("last", -1))
-    }
-    return {"kl": round(_mean(moments[best], "kl"), 4), "spent": round(_mean(moments[best], "spent")), **said}
 
 
 def _name(stage: Finished, stages: Sequence[Finished]) -> str:
@@ -194,14 +164,7 @@ def _most(values: Iterable[str]) -> str:
 
 def _looks(stage: Finished) -> tuple[Look, ...]:
     """The looks of a stage; one without KL, or at which nothing was scored, is none."""
-    found = []
-    for line in stage.metrics:
-        if not set(KEYS) <= line.get("by_prompt", {}).keys():
-            continue
-        scored = [np.array([math.nan if x is None else x for x in line["by_prompt"][key]], float) for key in KEYS]
-        if math.isfinite(line["probe_kl"]) and all(np.isfinite(x).any() for x in scored):
-            found.append(Look(float(line["spent"]), max(float(line["probe_kl"]), 0.0), *scored))
-    return tuple(found)
+    return tuple(look for line in stage.metrics if (look := read_look(line)))
 
 
 def _mean(looks: Sequence[Look], what: Level) -> float:
@@ -284,12 +247,3 @@ def _difference(
 
 def _said(estimate: Estimate, both: bool) -> dict[str, Any]:
     return {**estimate.figure(), "over": BOTH if both else PROMPTS_ONLY}
-
-
-def _errors(difference: np.ndarray) -> float:
-    """The mean of a paired difference in its own standard errors; 0 if there are too few prompts to tell."""
-    kept = difference[np.isfinite(difference)]
-    if len(kept) < PROMPTS or not kept.any():
-        return 0.0
-    spread = float(kept.std(ddof=1)) / math.sqrt(len(kept))
-    return float(kept.mean()) / spread if spread else math.copysign(math.inf, kept.mean())

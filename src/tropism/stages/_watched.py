@@ -1,9 +1,14 @@
-"""What the looks of a probe decide: which weights a stage leaves. A stage inherits `Watched`, as it does `Weights`.
+"""What the looks of a probe decide: when a stage ends and which weights it leaves. A stage inherits `Watched`, as it does
+`Weights`.
 
 With `keep = "best"` the result has the weights of the look with the best figure, the look before the first update among
 them; the weights of the end lie beside it in `out/last`. The figure is the mean of the probe's truth, or of its reward
 where it has no truth; `keep_by` names one. A truth that has chosen among looks is no longer a figure that nothing was
 fitted to: measure the result on prompts that the probe does not ask.
+
+With `stop_when_over_optimised` the stage ends at the first look that shows the true quality to have fallen while the
+learned reward did not: the verdict of the report (`tensors/looks.py:fall`), asked at each look. The report asks once, of
+the whole run; asked often, it is by chance alone more often true.
 
 What the looks have shown so far stands in a table that is part of every checkpoint.
 """
@@ -21,17 +26,20 @@ from tropism.stages._best import put_back, remember
 from tropism.stages._probe import Probe
 from tropism.store.fingerprint import ADDED
 from tropism.store.work import Work
+from tropism.tensors.looks import PROMPTS, fall, read_look
 
 LAST = "last"  # the folder, in a result that is the best, of the weights of the end
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """`probe` says how the policy is looked at; `keep` and `keep_by` which weights are left."""
+    """`probe` says how the policy is looked at; `keep` and `keep_by` which weights are left; `stop_when_over_optimised`
+    whether a fall of the probe's truth ends the stage."""
 
     probe: Probe | None = None
     keep: Literal["last", "best"] = field(default="last", metadata=ADDED)
     keep_by: Literal["truth", "reward"] | None = field(default=None, metadata=ADDED)
+    stop_when_over_optimised: bool = field(default=False, metadata=ADDED)
 
     def check_watched(self) -> None:
         """Raises TropismError for what needs a probe and has none."""
@@ -43,6 +51,8 @@ class Watched:
             raise TropismError(
                 'rl.keep_by = "truth" needs a judge of the truth: give the probe a truth, or keep by "reward"'
             )
+        if self.stop_when_over_optimised and (self.probe is None or self.probe.truth is None):
+            raise TropismError("rl.stop_when_over_optimised needs a probe with a truth: add one, or leave it out")
 
     @property
     def kept_by(self) -> str:
@@ -64,12 +74,34 @@ class Watched:
         line = self.probe.look(policy, reference, tokenizer, spent)
         if self.keep == "best" and (figure := line.get(f"probe_{self.kept_by}")) is not None:
             remember(seen, policy, -figure, round)
+        if self.stop_when_over_optimised:
+            self._judge(seen, line)
         return line
+
+    def _judge(self, seen: dict[str, Any], line: dict[str, Any]) -> None:
+        """Adds a look to those `seen`; where they show that the policy is optimised too far, `seen` says so."""
+        if (asked := len(line["by_prompt"]["reward"])) < PROMPTS:
+            raise TropismError(
+                f"rl.stop_when_over_optimised needs {PROMPTS} prompts to tell a fall from noise, and the probe asks "
+                f"{asked}: give it more"
+            )
+        seen.setdefault("lines", []).append({key: line[key] for key in ("spent", "probe_kl", "by_prompt")})
+        looks = [look for one in seen["lines"] if (look := read_look(one))]
+        if looks and (far := fall([[look] for look in looks])):
+            seen["over_optimised"] = far
 
     def leave(
         self, seen: dict[str, Any], policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, work: Work, dtype: str
     ) -> None:
-        """Writes the result. Raises TropismError if the best is asked for and no look had a figure."""
+        """Writes the result, and says why the stage ended early if it did. Raises TropismError if the best is asked for and
+        no look had a figure."""
+        if far := seen.get("over_optimised"):
+            work.facts["over_optimised"] = far
+            work.note(
+                f"ended as over-optimised: since {far['kl']:.1f} nats of KL the true quality went from "
+                f"{far['truth_best']:g} to {far['truth_last']:g}, the learned reward from {far['reward_best']:g} to "
+                f"{far['reward_last']:g}"
+            )
         if self.keep == "best":
             if "best" not in seen:
                 raise TropismError(

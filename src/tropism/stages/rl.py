@@ -162,7 +162,8 @@ class RL(Weights, Watched):
         self.leave(state.looks, models["policy"], tokenizer, work, self.save_dtype)
 
     def _over(self, state: State) -> bool:
-        return state.round >= self.rounds or (self.budget > 0 and state.spent >= self.budget)
+        spent = self.budget > 0 and state.spent >= self.budget
+        return state.round >= self.rounds or spent or "over_optimised" in state.looks
 
     def _round(self, work: Work, learner: Learner, state: State, asked: list[Group], engine: Engine) -> dict[str, Any]:
         """Samples, judges, gives credit, updates. Numbers of the round: of all that was sampled, then of the updates."""

@@ -1,0 +1,68 @@
+"""Looks at a policy in training, and the verdict that it is optimised too far (arXiv 2210.10760).
+
+A look is the learned reward, the true quality and the KL of one moment, prompt by prompt. A policy is optimised too far
+where the true quality fell, from its best look to its last, by more than three standard errors of the difference paired
+by prompt, while the learned reward did not fall. Three and not two, because the best look is chosen by looking.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+ERRORS = 3.0  # standard errors: the best look is chosen by looking
+PROMPTS = 10  # with fewer, a standard error is itself too uncertain
+KEYS = ("reward", "truth")
+
+
+@dataclass(frozen=True)
+class Look:
+    """One moment of one policy; arrays hold a number for each prompt, NaN where nothing was scored."""
+
+    spent: float
+    kl: float
+    reward: np.ndarray
+    truth: np.ndarray
+
+
+def read_look(line: Mapping[str, Any]) -> Look | None:
+    """The look that a line of metrics holds; one without KL, or at which nothing was scored, is none."""
+    if not set(KEYS) <= line.get("by_prompt", {}).keys():
+        return None
+    scored = [np.array([math.nan if x is None else x for x in line["by_prompt"][key]], float) for key in KEYS]
+    if not math.isfinite(line["probe_kl"]) or not all(np.isfinite(x).any() for x in scored):
+        return None
+    return Look(float(line["spent"]), max(float(line["probe_kl"]), 0.0), *scored)
+
+
+def fall(moments: Sequence[Sequence[Look]], errors: float = ERRORS) -> dict[str, float] | None:
+    """The fall of the true quality from its best moment to the last, if it is of more than `errors`; None if it is not.
+
+    A moment has a look of each seed, of which the mean counts."""
+    mean = {key: np.array([np.mean([getattr(x, key) for x in looks], axis=0) for looks in moments]) for key in KEYS}
+    quality = [float(row[np.isfinite(row)].mean()) if np.isfinite(row).any() else -math.inf for row in mean["truth"]]
+    best = int(np.argmax(quality))
+    if _errors(mean["truth"][-1] - mean["truth"][best]) > -errors:
+        return None
+    if _errors(mean["reward"][-1] - mean["reward"][best]) < -ERRORS:
+        return None
+    said = {
+        f"{key}_{when}": round(float(np.nanmean(mean[key][i])), 4)
+        for key in KEYS[::-1]
+        for when, i in (("best", best), ("last", -1))
+    }
+    at = {key: float(np.mean([getattr(look, key) for look in moments[best]])) for key in ("kl", "spent")}
+    return {"kl": round(at["kl"], 4), "spent": round(at["spent"]), **said}
+
+
+def _errors(difference: np.ndarray) -> float:
+    """The mean of a paired difference in its own standard errors; 0 if there are too few prompts to tell."""
+    kept = difference[np.isfinite(difference)]
+    if len(kept) < PROMPTS or not kept.any():
+        return 0.0
+    spread = float(kept.std(ddof=1)) / math.sqrt(len(kept))
+    return float(kept.mean()) / spread if spread else math.copysign(math.inf, kept.mean())
