@@ -87,11 +87,13 @@ class Algorithm(Protocol):
 
     `needs` names what a stage gives it first: Batch fields; `others`, all completions of a prompt side by side (two or
     more); `baseline_N`, what those of a prompt score on average; `mismatched`, another prompt's answer in each group.
-    `predicts` names the parts of Prediction that the loss reads.
+    `predicts` names the parts of Prediction that the loss reads, which may depend on the algorithm's fields.
     """
 
     needs: ClassVar[tuple[str, ...]]
-    predicts: ClassVar[tuple[str, ...]]
+
+    @property
+    def predicts(self) -> tuple[str, ...]: ...
 
     def credit(self, batch: Batch) -> Batch: ...
 

@@ -125,6 +125,11 @@ def close(found: Numbers, expected: Numbers, within: float = 1e-9) -> bool:
 Equation = Callable[[list[list[Answer]], list[list[list[Tensor]]], list[list[list[Tensor]]]], tuple[Any, float]]
 
 
+def bonus(logprob: Tensor) -> Tensor:
+    """What stands for a token's entropy, with a gradient."""
+    return logprob**2 / 10
+
+
 def run(
     algorithm: Algorithm, batch: Batch, new: Numbers, value: Numbers
 ) -> tuple[Ratio, Numbers, Numbers, dict[str, Ratio]]:
@@ -132,7 +137,8 @@ def run(
     and metrics."""
     leaves = [on_trained(batch, x, 7.0).requires_grad_() for x in (new, value)]
     entropy = on_trained(batch, [[0.5] * len(row) for row in new], 9.0)
-    loss, metrics = algorithm.loss(algorithm.credit(batch), Prediction(leaves[0], entropy, leaves[1]))
+    prediction = Prediction(leaves[0], entropy, leaves[1], entropy_bonus_BT=bonus(leaves[0]))
+    loss, metrics = algorithm.loss(algorithm.credit(batch), prediction)
     if loss.total.requires_grad:
         loss.total.backward()
     grads = []

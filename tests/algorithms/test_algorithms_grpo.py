@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from algorithms_forest import Answer, answers, compare, filled, forest, off_trained, on_trained, run
+from algorithms_forest import Answer, answers, bonus, compare, filled, forest, off_trained, on_trained, run
 
 from tropism.algorithms.grpo import GRPO
 from tropism.errors import TropismError
@@ -26,6 +26,14 @@ KNOBS = {
     "kl in reward, no scale": GRPO(kl=0.8, weight="completion"),
     "all kept": GRPO(scale="std", kl_in="loss", drop_equal=False, weight="completion"),
     "all kept, kl in reward": GRPO(scale="std", drop_equal=False, kl=0.5),
+    "gspo": GRPO(ratio="completion", weight="completion", clip=0.1, clip_high=0.15),
+    "gspo, kl in the loss": GRPO(ratio="completion", kl_in="loss", clip=0.1, kl=0.3),
+    "cispo": GRPO(surrogate="cispo", clip_high=0.3),
+    "cispo of completions": GRPO(surrogate="cispo", clip_high=0.1, ratio="completion", kl_in="loss", kl=0.3),
+    "dual clip": GRPO(dual_clip=1.3),
+    "dual clip of completions": GRPO(dual_clip=1.1, ratio="completion", weight="length", length=7),
+    "entropy": GRPO(entropy=0.7, weight="completion"),
+    "entropy, cispo": GRPO(entropy=0.7, surrogate="cispo"),
 }
 
 
@@ -54,12 +62,19 @@ def equation_of(grpo: GRPO, penalty, told: dict[str, float]):
                 if advantage is None or not a.old:
                     continue
                 within = 0.0
+                together = (sum(x - o for x, o in zip(logprobs, a.old)) / len(a.old)).exp()
                 for t, logprob in enumerate(logprobs):
-                    rho = (logprob - a.old[t]).exp()
-                    inside = min(max(rho.item(), 1 - grpo.clip), 1 + grpo.clip_high)
-                    worse = max(-advantage * rho, torch.tensor(-advantage * inside, dtype=torch.float64))
-                    within = within + worse
-                    clipped += -advantage * inside > -advantage * rho.item()
+                    rho = together if grpo.ratio == "completion" else (logprob - a.old[t]).exp()
+                    if grpo.surrogate == "cispo":
+                        within = within - advantage * min(rho.item(), 1 + grpo.clip_high) * logprob
+                        clipped += rho.item() > 1 + grpo.clip_high
+                    else:
+                        inside = min(max(rho.item(), 1 - grpo.clip), 1 + grpo.clip_high)
+                        worse = max(-advantage * rho, torch.tensor(-advantage * inside, dtype=torch.float64))
+                        bounded = advantage < 0 and worse.item() > (grpo.dual_clip or math.inf) * -advantage
+                        within = within + (-advantage * grpo.dual_clip if bounded else worse)
+                        clipped += bounded or -advantage * inside > -advantage * rho.item()
+                    within = within - grpo.entropy * bonus(logprob)
                     if grpo.kl_in == "loss":
                         within = within + grpo.kl * penalty(logprob, a.old[t], a.ref[t])
                 share = {"token": 1.0, "completion": 1 / len(a.old), "length": 1 / (grpo.length or 1)}[grpo.weight]
@@ -204,6 +219,11 @@ def test_unscored_completions_get_no_gradient():
     for a, row in zip(flat, slope):
         assert a.reward is not None or not any(row)
     assert any(a.reward is None and a.old for a in flat)
+
+
+def test_a_dual_clip_is_of_the_clipped_loss():
+    with pytest.raises(TropismError, match='grpo.dual_clip bounds the loss of surrogate = "ppo"'):
+        GRPO(surrogate="cispo", dual_clip=3.0)
 
 
 @pytest.mark.parametrize("fields", [{"weight": "length"}, {"length": 5}, {"weight": "length", "length": -1}], ids=str)

@@ -12,8 +12,10 @@ from tropism.algorithms.gold import GOLD
 from tropism.algorithms.grpo import GRPO
 from tropism.algorithms.kto import KTO
 from tropism.algorithms.nll import NLL
+from tropism.algorithms.orpo import ORPO
 from tropism.algorithms.ppo import PPO
 from tropism.algorithms.rloo import RLOO
+from tropism.algorithms.simpo import SimPO
 from tropism.algorithms.vmpo import VMPO
 
 METHODS = [
@@ -24,7 +26,13 @@ METHODS = [
     GRPO(),
     GRPO(scale="std", kl_in="loss", weight="completion", drop_equal=False),
     GRPO(weight="length", length=5, scale="std"),
+    GRPO(ratio="completion", weight="completion", clip=0.05, entropy=0.5),
+    GRPO(surrogate="cispo", ratio="completion"),
+    PPO(dual_clip=1.2, entropy=0.5),
     RLOO(),
+    RLOO(dual_clip=1.2, entropy=0.5),
+    SimPO(),
+    ORPO(),
     DPO(sft=0.5),
     DPO(likelihood="sigmoid"),
     DPO(likelihood="ipo"),

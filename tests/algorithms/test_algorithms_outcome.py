@@ -19,8 +19,10 @@ from tropism.algorithms.apa import APA
 from tropism.algorithms.awr import AWR
 from tropism.algorithms.dpo import DPO
 from tropism.algorithms.grpo import GRPO
+from tropism.algorithms.orpo import ORPO
 from tropism.algorithms.ppo import PPO
 from tropism.algorithms.rloo import RLOO
+from tropism.algorithms.simpo import SimPO
 from tropism.protocols import Algorithm
 from tropism.tensors.batch import Batch, Prediction
 from tropism.tensors.collate import collate
@@ -44,6 +46,10 @@ class Table:
     def logprobs(self) -> Tensor:
         """(beginnings, arms)"""
         return self.logits.log_softmax(-1)
+
+    def entropies(self) -> Tensor:
+        """(beginnings,)"""
+        return -(self.logprobs().exp() * self.logprobs()).sum(-1)
 
     def chances(self) -> Tensor:
         """(answers,)"""
@@ -91,19 +97,36 @@ class Play:
         found = entries[beginning] if entries.ndim == 1 else entries[beginning, tokens]
         return torch.where(batch.loss_mask_BT[0], found, 0.0)[None]
 
-    def rounds(self, algorithm: Algorithm, rounds: int, rate: float, fresh: bool = True) -> Tensor:
+    def rounds(self, algorithm: Algorithm, rounds: int, rate: float, fresh: bool = True, updates: int = 1) -> Tensor:
         """The answers' chances in the end. With `fresh` False all rounds learn from the first one's samples."""
         table, batch = self.table, algorithm.credit(self.sample())
         optimizer = torch.optim.Adam([table.logits, table.values], rate)
         for i in range(rounds):
             optimizer.param_groups[0]["lr"] = rate * (1 - i / rounds)
             batch = algorithm.credit(self.sample()) if fresh else batch
-            now = self.look(table.logprobs(), batch)
-            loss, _ = algorithm.loss(batch, Prediction(now, torch.zeros_like(now), self.look(table.values, batch)))
-            optimizer.zero_grad()
-            (loss.total / loss.count).backward()
-            optimizer.step()
+            for _ in range(updates):
+                self.update(algorithm, batch, optimizer)
         return table.chances()
+
+    def update(self, algorithm: Algorithm, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
+        now, values, entropy = (
+            self.look(entries, batch) for entries in (self.table.logprobs(), self.table.values, self.table.entropies())
+        )
+        loss, _ = algorithm.loss(batch, Prediction(now, entropy.detach(), values, entropy_bonus_BT=entropy))
+        optimizer.zero_grad()
+        (loss.total / loss.count).backward()
+        optimizer.step()
+
+    def learn(self, algorithm: Algorithm, rankings: dict[tuple[int, ...], int], steps: int = 150) -> Tensor:
+        """The answers' chances after learning from groups of one answer each, of which so many are ranked like this."""
+        words, k = tuple(self.table.answers), len(self.table.answers)
+        kept = ((True,) * self.table.length,) * k
+        trees = [Tree("g", (0,), words, kept, (True,) * k, rank=rank) for rank, n in rankings.items() for _ in range(n)]
+        batch, optimizer = collate(trees, 10**9), torch.optim.Adam([self.table.logits], 0.1)
+        for i in range(steps):
+            optimizer.param_groups[0]["lr"] = 0.1 * (1 - i / steps)
+            self.update(algorithm, batch, optimizer)
+        return self.table.chances()
 
 
 def optimum(play: Play, kl: float) -> Tensor:
@@ -123,6 +146,9 @@ ONLINE = {
     "grpo, kl in the loss": GRPO(kl=KL, kl_in="loss"),
     "grpo, kl in the reward": GRPO(kl=KL),
     "rloo": RLOO(kl=KL),
+    "gspo": GRPO(kl=KL, ratio="completion", weight="completion"),
+    "cispo": GRPO(kl=KL, surrogate="cispo"),
+    "dual clip": GRPO(kl=KL, dual_clip=1.5),
 }
 
 
@@ -137,6 +163,73 @@ def test_two_arms(method: str, seed: int):
     best = optimum(play, KL)
     assert apart(play.start, best) > 0.3
     assert apart(play.rounds(ONLINE[method], 60, 0.2), best) < 0.02
+
+
+@pytest.mark.parametrize("method", ["ppo", "rloo", "gspo", "cispo", "dual clip"])
+def test_several_updates_a_round(method: str):
+    """The ratio leaves 1 within a round, and is 1 again where the policy comes to rest."""
+    play = Play(Table(2, 1), second_arm)
+    best = optimum(play, KL)
+    assert apart(play.start, best) > 0.3
+    assert apart(play.rounds(ONLINE[method], 40, 0.1, updates=4), best) < 0.02
+
+
+@pytest.mark.parametrize("algorithm", [GRPO(kl=KL, entropy=0.5), RLOO(kl=KL, entropy=0.5)], ids=["grpo", "rloo"])
+def test_an_entropy_bonus_flattens(algorithm: Algorithm):
+    """The maximum of E[r] - kl KL + entropy H: pi ∝ pi_ref^(kl/(kl + entropy)) exp(r / (kl + entropy))."""
+    play = Play(Table(2, 1), lambda a: 2.0 * a[0])
+    worth = play.start**0.5 * torch.tensor([1.0, math.e**2])
+    best = worth / worth.sum()
+    assert apart(best, optimum(play, KL)) > 0.1
+    assert apart(play.rounds(algorithm, 60, 0.2), best) < 0.02
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_ppo_weighs_entropy_against_whitened_advantages(seed: int):
+    """Whitened, the better arm is ahead by 1 / sqrt(p (1 - p)) whatever the reward's size: logit p = that / entropy."""
+    end = Play(Table(2, 1, seed), lambda a: 30.0 * a[0]).rounds(PPO(kl=0.0, entropy=2.0), 160, 0.2)
+    assert math.log(end[1] / end[0]) == pytest.approx(1 / (2.0 * math.sqrt(end[1] * end[0])), rel=0.02)
+    assert end[1] < 0.9
+
+
+def root(rising: Callable[[float], float]) -> float:
+    """Where an increasing function is 0, by halving."""
+    low, high = -20.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if rising(middle) > 0 else (middle, high)
+    return low
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+MOSTLY = {(2, 1): 14, (1, 2): 6}  # 70 % say that the second arm is the better one
+
+
+def test_simpo_on_two_arms():
+    """Least loss where .3 σ(margin + s) = .7 σ(margin - s), s = beta logit p: the margin makes what is said more likely."""
+    s = root(lambda s: 0.3 * sigmoid(1.0 + s) - 0.7 * sigmoid(1.0 - s))
+    end = Play(Table(2, 1), second_arm).learn(SimPO(beta=2.0, margin=1.0), MOSTLY)
+    assert end[1].item() == pytest.approx(sigmoid(s / 2.0), abs=0.005)
+    assert abs(sigmoid(s / 2.0) - sigmoid(math.log(7 / 3) / 2.0)) > 0.05  # where it would be without the margin
+
+
+def test_simpo_on_rankings_of_three():
+    """Orders as often as worths of 5, 3 and 2 make them (Plackett-Luce): without margin pi ∝ worth^(1 / beta)."""
+    orders = {(1, 2, 3): 84, (1, 3, 2): 56, (2, 1, 3): 60, (3, 1, 2): 24, (2, 3, 1): 35, (3, 2, 1): 21}
+    end = Play(Table(3, 1), second_arm).learn(SimPO(beta=2.0, margin=0.0), orders)
+    worth = torch.tensor([5.0, 3.0, 2.0], dtype=torch.float64).sqrt()
+    assert apart(end, worth / worth.sum()) < 0.005
+
+
+def test_orpo_on_two_arms():
+    """Least loss where (p - .7) + 2 odds (σ(2 logit p) - .7) = 0: between 70 % and the odds that say so."""
+    z = root(lambda z: sigmoid(z) - 0.7 + 2 * 0.5 * (sigmoid(2 * z) - 0.7))
+    end = Play(Table(2, 1), second_arm).learn(ORPO(odds=0.5), MOSTLY)
+    assert end[1].item() == pytest.approx(sigmoid(z), abs=0.005)
+    assert sigmoid(math.log(7 / 3) / 2) + 0.03 < sigmoid(z) < 0.7 - 0.03
 
 
 def nine_answers(answer: tuple[int, ...]) -> float:

@@ -11,6 +11,7 @@ from algorithms_forest import (
     Answer,
     Numbers,
     answers,
+    bonus,
     close,
     compare,
     filled,
@@ -44,10 +45,14 @@ def credit_by_loops(ppo: PPO, groups: list[list[Answer]]) -> tuple[Numbers, Numb
     return [[(a - mean) / spread for a in row] for row in advantages], returns
 
 
-KNOBS = [PPO(), PPO(kl=0.5, gamma=0.9, lam=0.7, clip=0.1, value_clip=0.05, value_weight=1.7)]
+KNOBS = [
+    PPO(),
+    PPO(kl=0.5, gamma=0.9, lam=0.7, clip=0.1, value_clip=0.05, value_weight=1.7),
+    PPO(dual_clip=1.3, entropy=0.7),
+]
 
 
-@pytest.mark.parametrize("ppo", KNOBS, ids=["default", "other"])
+@pytest.mark.parametrize("ppo", KNOBS, ids=["default", "other", "dual clip, entropy"])
 @pytest.mark.parametrize("seed", range(4, 7))
 def test_credit_equals_the_equations(ppo: PPO, seed: int):
     trees = forest(seed)
@@ -58,28 +63,33 @@ def test_credit_equals_the_equations(ppo: PPO, seed: int):
     assert close(off_trained(after.need("returns_BT"), after), returns)
 
 
-@pytest.mark.parametrize("ppo", KNOBS, ids=["default", "other"])
+@pytest.mark.parametrize("ppo", KNOBS, ids=["default", "other", "dual clip, entropy"])
 @pytest.mark.parametrize("seed", range(4, 7))
 def test_loss_and_gradient_equal_the_equations(ppo: PPO, seed: int):
     told = dict.fromkeys(("policy_loss", "value_loss", "clip_fraction", "kl_to_old"), 0.0)
 
     def equation(groups, new, value):
         advantage, target = (iter(rows) for rows in credit_by_loops(ppo, groups))
-        total = count = 0.0
+        total = count = bounded = 0.0
         for group, new_K, value_K in zip(groups, new, value):
             for a, logprobs, values in zip(group, new_K, value_K):
                 for t, (adv, goal) in enumerate(zip(next(advantage), next(target))):
                     rho = (logprobs[t] - a.old[t]).exp()
                     inside = rho.clamp(1 - ppo.clip, 1 + ppo.clip)
                     policy = max(-adv * rho, -adv * inside)
+                    if adv < 0 and policy > (ppo.dual_clip or math.inf) * -adv:
+                        policy, bounded = torch.tensor(-adv * ppo.dual_clip, dtype=torch.float64), bounded + 1
                     moved = (values[t] - a.value[t]).clamp(-ppo.value_clip, ppo.value_clip)
                     critic = 0.5 * max((values[t] - goal) ** 2, (a.value[t] + moved - goal) ** 2)
-                    total, count = total + policy + ppo.value_weight * critic, count + 1
+                    total = total + policy + ppo.value_weight * critic - ppo.entropy * bonus(logprobs[t])
+                    count += 1
                     told["policy_loss"] += policy.item()
                     told["value_loss"] += critic.item()
                     told["clip_fraction"] += float((rho > 1 + ppo.clip and adv > 0) or (rho < 1 - ppo.clip and adv < 0))
                     told["kl_to_old"] += (rho - 1 - rho.log()).item()
+        told["clip_fraction"] += bounded
         told.update({name: x / count for name, x in told.items()})
+        assert (bounded > 0) == (ppo.dual_clip is not None)
         return total, count
 
     metrics = compare(ppo, forest(seed), equation)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from algorithms_forest import compare, forest, off_trained, on_trained
+from algorithms_forest import bonus, compare, forest, off_trained, on_trained
 
 from tropism.algorithms.rloo import RLOO
 from tropism.tensors.batch import Batch, Prediction
@@ -29,8 +29,11 @@ def equation_of(rloo: RLOO, told: dict[str, float]):
                 advantage = reward - sum(others) / len(others)
                 rho = torch.stack([n - o for n, o in zip(new_K[k], a.old)]).sum().exp()
                 inside = min(max(rho.item(), 1 - rloo.clip), 1 + rloo.clip)
-                total = total + max(-advantage * rho, torch.tensor(-advantage * inside, dtype=torch.float64))
-                clipped += -advantage * inside > -advantage * rho.item()
+                loss = max(-advantage * rho, torch.tensor(-advantage * inside, dtype=torch.float64))
+                bounded = advantage < 0 and loss.item() > (rloo.dual_clip or math.inf) * -advantage
+                total = total + (-advantage * rloo.dual_clip if bounded else loss)
+                total = total - rloo.entropy * sum(bonus(n) for n in new_K[k])
+                clipped += bounded or -advantage * inside > -advantage * rho.item()
                 completions += 1
         told["clip_fraction"] = clipped / completions
         return total, completions
@@ -38,7 +41,9 @@ def equation_of(rloo: RLOO, told: dict[str, float]):
     return equation
 
 
-@pytest.mark.parametrize("rloo", [RLOO(), RLOO(kl=0.9, clip=0.6), RLOO(kl=0.0)], ids=repr)
+@pytest.mark.parametrize(
+    "rloo", [RLOO(), RLOO(kl=0.9, clip=0.6), RLOO(kl=0.0), RLOO(dual_clip=1.3, entropy=0.7)], ids=repr
+)
 @pytest.mark.parametrize("seed", range(4, 7))
 def test_loss_and_gradient_equal_the_equations(rloo: RLOO, seed: int):
     told: dict[str, float] = {}

@@ -23,8 +23,10 @@ from tropism.algorithms.grpo import GRPO
 from tropism.algorithms.kto import KTO
 from tropism.algorithms.kwise import KWise
 from tropism.algorithms.nll import NLL
+from tropism.algorithms.orpo import ORPO
 from tropism.algorithms.ppo import PPO
 from tropism.algorithms.rloo import RLOO
+from tropism.algorithms.simpo import SimPO
 from tropism.algorithms.vmpo import VMPO
 from tropism.models.folder import load_scalar, save
 from tropism.protocols import Algorithm
@@ -44,13 +46,19 @@ ALGORITHMS = [
     KWise("all_pairs", margin=0.3),
     KWise("top_1", running=0.5),
     PPO(),
+    PPO(dual_clip=1.2, entropy=0.5),
     APA(),
     APA(anchor="round", limit=1.0),
     GRPO(),
     GRPO(kl_in="loss", weight="completion", clip_high=0.4),
     GRPO(kl_in="loss", scale="std", weight="length", length=9, drop_equal=False),
     GRPO(scale="std"),
+    GRPO(ratio="completion", weight="completion", clip=0.05, dual_clip=1.2),
+    GRPO(surrogate="cispo", entropy=0.5, weight="completion"),
     RLOO(),
+    RLOO(dual_clip=1.2, entropy=0.5),
+    SimPO(),
+    ORPO(odds=0.5),
     DPO(sft=0.5),
     DPO(likelihood="sigmoid", label_smoothing=0.1),
     DPO(likelihood="ipo"),

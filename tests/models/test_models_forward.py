@@ -93,10 +93,30 @@ def test_entropy_is_that_of_the_state_each_token_was_chosen_in(llama: PreTrained
     assert found[0].tolist() == pytest.approx([0, entropy[0], 0, entropy[2]], abs=1e-4)
 
 
-def gradients(model: PreTrainedModel, prediction: Prediction) -> list[torch.Tensor]:
+def gradients(model: PreTrainedModel, prediction: Prediction, of: str = "logprobs_BT") -> list[torch.Tensor]:
     model.zero_grad()
-    (prediction.need("logprobs_BT") * torch.arange(100.0)[: prediction.need("logprobs_BT").shape[1]]).sum().backward()
+    (prediction.need(of) * torch.arange(100.0)[: prediction.need(of).shape[1]]).sum().backward()
     return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("chunk", [1 << 24, 3 * 300])
+def test_the_gradient_of_a_bonus_is_that_of_the_entropy(llama: PreTrainedModel, monkeypatch, chunk: int):
+    """Against - sum p log p of plain calls; only who asks for it pays for it."""
+    monkeypatch.setattr(forward, "CHUNK", chunk)
+    batch = collate(TREES[1:2])
+    assert predict_tokens(llama, batch, entropies=True).entropy_bonus_BT is None
+    assert not predict_tokens(llama, batch, entropies=True).need("entropy_BT").requires_grad
+    found = predict_tokens(llama, batch, entropies=True, bonus=True)
+    assert not found.need("entropy_BT").requires_grad
+    assert found.need("entropy_BT").equal(found.need("entropy_bonus_BT"))
+    slopes = gradients(llama, found, "entropy_bonus_BT")
+    llama.zero_grad()
+    p = llama(torch.tensor([[20, 21, 22, 23]])).logits[0].softmax(-1)
+    entropy = (-p * p.log()).sum(-1)
+    (1 * entropy[0] + 3 * entropy[2]).backward()
+    expected = [p.grad for p in llama.parameters() if p.grad is not None]
+    assert max(float(e.abs().max()) for e in expected) > 1e-2
+    assert all(torch.allclose(s, e, atol=1e-4, rtol=1e-4) for s, e in zip(slopes, expected, strict=True))
 
 
 @pytest.mark.parametrize("sampling", [None, SamplingParams(temperature=0.7, top_k=20, top_p=0.9)], ids=["all", "cut"])

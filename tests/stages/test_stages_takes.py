@@ -15,8 +15,10 @@ from tropism.algorithms.grpo import GRPO
 from tropism.algorithms.kto import KTO
 from tropism.algorithms.kwise import KWise
 from tropism.algorithms.nll import NLL
+from tropism.algorithms.orpo import ORPO
 from tropism.algorithms.ppo import PPO
 from tropism.algorithms.rloo import RLOO
+from tropism.algorithms.simpo import SimPO
 from tropism.algorithms.vmpo import VMPO
 from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
@@ -67,13 +69,17 @@ REFUSED = [
     (rest, RLOO(), "needs all completions of a prompt side by side, which rest does not have"),
     (rest, KWise(), "needs the predictions of a scorer"),
     (reward, NLL(), "needs the predictions of a policy, which reward does not have: use one that ranks, such as kwise"),
+    (reward, SimPO(), "needs the predictions of a policy, which reward does not have"),
     (reward, DPO(), "needs a reference, which reward does not have"),
     (reward, PPO(), "needs the log-probabilities of who sampled, which reward does not have"),
 ]
 TAKEN = {
-    rl: (PPO(), APA(), GRPO(), RLOO(), DPO()),
-    offline: (DPO(), KTO(), GRPO(), RLOO(), AWR(), VMPO(), NLL(), GOLD()),
-    rest: (NLL(), GOLD(), AWR(), VMPO(), DPO()),
+    rl: (
+        *(PPO(), PPO(entropy=0.1), APA(), GRPO(), GRPO(ratio="completion"), GRPO(surrogate="cispo"), RLOO()),
+        *(RLOO(dual_clip=3.0), DPO(), SimPO(), ORPO()),
+    ),
+    offline: (DPO(), SimPO(), ORPO(), KTO(), GRPO(), RLOO(), AWR(), VMPO(), NLL(), GOLD()),
+    rest: (NLL(), GOLD(), AWR(), VMPO(), DPO(), SimPO(), ORPO()),
     reward: (KWise(), KWise("all_pairs"), KWise("top_1")),
 }
 
@@ -98,7 +104,7 @@ class Own(NLL):
 
 @pytest.mark.parametrize(
     ("stage", "algorithm"),
-    [(rl, GRPO()), (rl, RLOO()), (rl, AWR()), (rl, DPO()), (rl, Own()), (rest, AWR()), (rest, DPO())],
+    [(rl, GRPO()), (rl, RLOO()), (rl, AWR()), (rl, DPO()), (rl, SimPO()), (rl, Own()), (rest, AWR()), (rest, ORPO())],
 )
 def test_one_completion_a_prompt_leaves_nothing_to_compare_with(stage: Any, algorithm: Any) -> None:
     said = rf"^{stage.__name__}.sampling.n = 1 leaves {type(algorithm).__name__} nothing to compare a completion with"

@@ -31,14 +31,17 @@ def rows(*values: list[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def luce(scores: list[float], rank: list[int], below: bool = False) -> float:
-    """Negative log-likelihood of one ranking, by loops; `rank` 0 is unranked."""
+def luce(scores: list[float], rank: list[int], below: bool = False, margin: float = 0.0) -> float:
+    """Negative log-likelihood of one ranking, by loops; `rank` 0 is unranked. What stands below is `margin` higher."""
     loss = 0.0
     for i in range(len(scores)):
         if rank[i] == 0:
             continue
-        left = [scores[j] for j in range(len(scores)) if rank[j] >= rank[i] or (below and rank[j] == 0)]
-        loss -= scores[i] - math.log(sum(math.exp(s) for s in left))
+        left = [scores[j] for j in range(len(scores)) if rank[j] == rank[i]]
+        under = [scores[j] for j in range(len(scores)) if rank[j] > rank[i] or (below and rank[j] == 0)]
+        loss -= scores[i] - math.log(
+            sum(math.exp(s) for s in left) + math.exp(margin) * sum(math.exp(s) for s in under)
+        )
     return loss
 
 
@@ -91,11 +94,12 @@ def random_rankings(seed: int) -> tuple[Tensor, Tensor, Tensor]:
     return 3 * torch.randn(50, 6, dtype=torch.float64), rank, mask
 
 
+@pytest.mark.parametrize("margin", [0.0, 0.8])
 @pytest.mark.parametrize("below", [False, True])
-def test_plackett_luce_equals_the_loop(below: bool):
+def test_plackett_luce_equals_the_loop(below: bool, margin: float):
     scores, rank, mask = random_rankings(0)
-    expected = [luce(s[m].tolist(), r[m].tolist(), below) for s, r, m in zip(scores, rank, mask)]
-    assert torch.allclose(plackett_luce(scores, rank, mask, below), rows(expected)[0])
+    expected = [luce(s[m].tolist(), r[m].tolist(), below, margin) for s, r, m in zip(scores, rank, mask)]
+    assert torch.allclose(plackett_luce(scores, rank, mask, below, margin), rows(expected)[0])
 
 
 def test_bradley_terry_equals_the_loop():

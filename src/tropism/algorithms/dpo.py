@@ -21,10 +21,11 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from tropism.algorithms._ranked import Ranked, ranked
 from tropism.errors import TropismError
 from tropism.tensors.batch import Batch, Prediction
 from tropism.tensors.index import by_group, length_N, sum_by_completion
-from tropism.tensors.maths import pairs, plackett_luce
+from tropism.tensors.maths import plackett_luce
 from tropism.tensors.ratio import Ratio
 
 __all__ = ["DPO"]
@@ -48,30 +49,19 @@ class DPO:
         return batch
 
     def loss(self, batch: Batch, prediction: Prediction) -> tuple[Ratio, dict[str, Ratio]]:
-        logprobs_BT, tokens_N = prediction.need("logprobs_BT"), length_N(batch).clamp(min=1)
+        logprobs_BT = prediction.need("logprobs_BT")
         ratio_N = sum_by_completion(logprobs_BT - batch.need("ref_logprobs_BT"), batch)
-        rank_GK, mask_GK = by_group(batch.need("rank_N"), batch.group_N)
-        score_GK, _ = by_group(ratio_N / tokens_N if self.likelihood == "ipo" else self.beta * ratio_N, batch.group_N)
-        pair_GKK = pairs(rank_GK, mask_GK)
-        margin_GKK = score_GK[:, :, None] - score_GK[:, None, :]
-        best_GK = (rank_GK == 1) & mask_GK
-        logprob_GK, _ = by_group(sum_by_completion(logprobs_BT, batch) / tokens_N, batch.group_N)
-        speaks_G = (rank_GK > 0).any(1)
-        loss_G = self._likelihood(score_GK, rank_GK, mask_GK, margin_GKK, pair_GKK)
-        likely_G = (logprob_GK * best_GK).sum(1) / best_GK.sum(1).clamp(min=1)
-        total = torch.where(speaks_G, loss_G - self.sft * likely_G, 0.0).sum()
-        return Ratio(total, speaks_G.sum()), {
-            "pair_accuracy": Ratio(((margin_GKK > 0) & pair_GKK).sum(), pair_GKK.sum()),
-            "margin": Ratio((margin_GKK * pair_GKK).sum().detach(), pair_GKK.sum()),
-            "best_logprob": Ratio((logprob_GK * best_GK).sum().detach(), best_GK.sum()),
-        }
+        score_N = ratio_N / length_N(batch).clamp(min=1) if self.likelihood == "ipo" else self.beta * ratio_N
+        score_GK, _ = by_group(score_N, batch.group_N)
+        field = ranked(batch.need("rank_N"), logprobs_BT, batch)
+        loss_G = self._likelihood(score_GK, field) - self.sft * field.best_logprob_G()
+        return Ratio(torch.where(field.speaks_G, loss_G, 0.0).sum(), field.speaks_G.sum()), field.metrics(score_GK)
 
-    def _likelihood(
-        self, score_GK: Tensor, rank_GK: Tensor, mask_GK: Tensor, margin_GKK: Tensor, pair_GKK: Tensor
-    ) -> Tensor:
+    def _likelihood(self, score_GK: Tensor, field: Ranked) -> Tensor:
         """(G,) the loss of each group; 0 for one that ranks nothing."""
         if self.likelihood == "plackett_luce":
-            return plackett_luce(score_GK, rank_GK, mask_GK)
+            return plackett_luce(score_GK, field.rank_GK, field.mask_GK)
+        margin_GKK, pair_GKK = score_GK[:, :, None] - score_GK[:, None, :], field.pair_GKK
         if self.likelihood == "ipo":
             loss_GKK = (margin_GKK - 1 / (2 * self.beta)) ** 2
         else:

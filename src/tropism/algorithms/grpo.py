@@ -2,13 +2,17 @@
 
     R_i = score_i - kl * sum_t (log pi_old - log pi_ref)_t                         (kl_in = "reward")
     A_i = R_i - mean(R),  over the scored completions of the group;  divided by their standard deviation if scale = "std"
-    loss_t = max(-A rho, -A clip(rho, 1 - clip, 1 + clip_high))  [ +  kl * rho * KL_t,  kl_in = "loss" ]
+    loss_t = max(-A rho, -A clip(rho, 1 - clip, 1 + clip_high))  [ +  kl * rho_t * KL_t,  kl_in = "loss" ]  - entropy * H_t
 
 The published variants are fields: `scale` "none" (Dr.GRPO, arXiv 2503.20783: "std" gives easy and hard prompts more
 weight), `weight` of a completion in the sum: "token" (DAPO, 2503.14476: every token of the update counts the same),
 "completion" (the first paper: the mean of each completion's mean, so long answers are cheap), "length" (Dr.GRPO: the
 sum divided by a fixed `length`); `clip_high` above `clip` (DAPO); `drop_equal`: groups of equal reward, which say
-nothing, leave the loss and its count, and the rl stage samples others in their place.
+nothing, leave the loss and its count, and the rl stage samples others in their place; `dual_clip`: for A < 0 the loss is
+dual_clip * |A| at most (1912.09729); `entropy`: a bonus for the entropy H of each trained token's distribution; `ratio`:
+rho is rho_t = pi/pi_old of the "token", or exp(mean over the "completion"'s tokens of log rho_t) for all of them (GSPO,
+2507.18071, with weight = "completion", clip = 3e-4, clip_high = 4e-4); `surrogate` "cispo": -A min(rho, 1 + clip_high)
+log pi, rho without gradient, cuts no token off (2506.13585; as in its runs without a lower bound: `clip` has no effect).
 
 The defaults are not the first paper's, which are scale = "std" and kl_in = "loss". With `scale` "none" and `kl_in`
 "reward" the policy comes to rest at pi_ref exp(score/kl), for every K, as PPO's and RLOO's does at the same kl. With
@@ -34,8 +38,8 @@ from torch import Tensor
 from tropism.errors import TropismError
 from tropism.tensors.batch import Batch, Prediction
 from tropism.tensors.credit import group_differs, group_mean, kl_N, scored_only, spread
-from tropism.tensors.index import length_N
-from tropism.tensors.maths import k3
+from tropism.tensors.index import length_N, sum_by_completion
+from tropism.tensors.maths import cispo, clipped, k3
 from tropism.tensors.ratio import Ratio
 
 __all__ = ["GRPO"]
@@ -51,13 +55,22 @@ class GRPO:
     weight: Literal["token", "completion", "length"] = "token"
     length: Annotated[int, Ge(0)] = 0  # tokens, for weight = "length"
     drop_equal: bool = True
+    ratio: Literal["token", "completion"] = "token"
+    surrogate: Literal["ppo", "cispo"] = "ppo"
+    dual_clip: Annotated[float, Gt(1)] | None = None  # in units of |A|
+    entropy: Annotated[float, Ge(0)] = 0.0  # in units of kl
 
     needs: ClassVar[tuple[str, ...]] = ("reward_N", "others", "old_logprobs_BT", "ref_logprobs_BT")
-    predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT")
+
+    @property
+    def predicts(self) -> tuple[str, ...]:
+        return ("logprobs_BT", "entropy_BT", *(("entropy_bonus_BT",) if self.entropy else ()))
 
     def __post_init__(self) -> None:
         if (self.weight == "length") != (self.length > 0):
             raise TropismError(f'grpo.length = {self.length} goes with weight = "length" and is then above 0: set both')
+        if self.dual_clip is not None and self.surrogate == "cispo":
+            raise TropismError('grpo.dual_clip bounds the loss of surrogate = "ppo": leave one of the two out')
 
     def teaches(self, batch: Batch) -> Tensor:
         """(G,) True = the group's rewards can change the policy: the rl stage samples another for one that cannot."""
@@ -80,15 +93,20 @@ class GRPO:
 
     def loss(self, batch: Batch, prediction: Prediction) -> tuple[Ratio, dict[str, Ratio]]:
         mask, advantage, logprobs = batch.loss_mask_BT, batch.need("advantages_BT"), prediction.need("logprobs_BT")
-        ratio = (logprobs - batch.need("old_logprobs_BT")).clamp(-20, 20).exp()
-        clipped = ratio.clamp(1 - self.clip, 1 + self.clip_high)
-        loss_BT = torch.maximum(-advantage * ratio, -advantage * clipped)
+        tokens, tokens_N, completions = mask.sum(), length_N(batch), (length_N(batch) > 0).sum()
+        change_BT = own_BT = logprobs - batch.need("old_logprobs_BT")
+        if self.ratio == "completion":
+            change_BT = spread(sum_by_completion(own_BT, batch) / tokens_N.clamp(min=1), batch)
+        if self.surrogate == "cispo":
+            loss_BT, cut_BT = cispo(change_BT, logprobs, advantage, self.clip_high)
+        else:
+            loss_BT, cut_BT = clipped(change_BT, advantage, self.clip, self.clip_high, self.dual_clip)
         kl_BT = k3(logprobs.detach(), batch.need("ref_logprobs_BT"))
         if self.kl_in == "loss":
             k2 = 0.5 * (logprobs - batch.need("ref_logprobs_BT")) ** 2
-            loss_BT = loss_BT + self.kl * ratio.detach() * (kl_BT + k2 - k2.detach())
-        tokens, tokens_N = mask.sum(), length_N(batch)
-        completions = (tokens_N > 0).sum()
+            loss_BT = loss_BT + self.kl * own_BT.detach().clamp(-20, 20).exp() * (kl_BT + k2 - k2.detach())
+        if self.entropy:
+            loss_BT = loss_BT - self.entropy * prediction.need("entropy_bonus_BT")
         if self.weight == "token":
             loss = Ratio((loss_BT * mask).sum(), tokens)
         elif self.weight == "completion":
@@ -96,7 +114,7 @@ class GRPO:
         else:
             loss = Ratio((loss_BT * mask).sum() / self.length, completions)
         return loss, {
-            "clip_fraction": Ratio(((-advantage * clipped > -advantage * ratio) & mask).sum(), tokens),
+            "clip_fraction": Ratio((cut_BT & mask).sum(), tokens),
             "kl_to_reference": Ratio((kl_BT * mask).sum(), tokens),
             "entropy": Ratio((prediction.need("entropy_BT") * mask).sum(), tokens),
         }

@@ -3,12 +3,15 @@
     r_t = -kl * (log pi_old - log pi_ref)_t  +  [t is the last token] * score
     A, R = GAE(r, V);  A whitened over all trained tokens of the round
     loss = max(-A rho, -A clip(rho, 1 ± clip))  +  value_weight * ½ max((V - R)², (clip(V, V_old ± value_clip) - R)²)
+           -  entropy * H(pi)_t
 
 rho = pi / pi_old. The score stands on the stop token, which is trained like any other. The KL estimate in the reward is k1
 without gradient: summed over a completion it is the exact log-ratio. `kl_target` turns on the controller of 1909.08593 on
 the KL per completion; its state is the field `kl` itself, so it is checkpointed with the algorithm. A completion without a
-score leaves the batch. Left out: an entropy bonus and dual clipping (no gain seen at this scale), bootstrapping at the
-length limit (a cut answer is terminal and pays the stage's `shaping.missing_stop`).
+score leaves the batch. For A < 0 the clipped loss has no bound: `dual_clip` stops it at dual_clip * |A| (arXiv 1912.09729).
+`entropy` pays for the entropy of each trained token's distribution, with its gradient. As A is whitened, both it and the
+clips are in standard deviations of A. Left out: bootstrapping at the length limit (a cut answer is terminal and pays the
+stage's `shaping.missing_stop`).
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from annotated_types import Ge, Gt, Interval
 
 from tropism.tensors.batch import Batch, Prediction
 from tropism.tensors.credit import by_critic, scored_only
-from tropism.tensors.maths import k3, whiten
+from tropism.tensors.maths import clipped, k3, whiten
 from tropism.tensors.ratio import Ratio
 
 __all__ = ["PPO"]
@@ -37,9 +40,14 @@ class PPO:
     lam: Annotated[float, Interval(ge=0, le=1)] = 0.95
     value_clip: Annotated[float, Gt(0)] = 0.2
     value_weight: Annotated[float, Ge(0)] = 0.5
+    dual_clip: Annotated[float, Gt(1)] | None = None  # in units of |A|
+    entropy: Annotated[float, Ge(0)] = 0.0  # standard deviations of A per nat
 
     needs: ClassVar[tuple[str, ...]] = ("reward_N", "old_logprobs_BT", "ref_logprobs_BT", "values_BT")
-    predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT", "values_BT")
+
+    @property
+    def predicts(self) -> tuple[str, ...]:
+        return ("logprobs_BT", "entropy_BT", "values_BT", *(("entropy_bonus_BT",) if self.entropy else ()))
 
     def credit(self, batch: Batch) -> Batch:
         batch = scored_only(batch)
@@ -53,21 +61,21 @@ class PPO:
             batch.need("old_logprobs_BT"),
             batch.need("values_BT"),
         )
-        ratio = (logprobs - old).clamp(-20, 20).exp()
-        clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
-        policy = torch.maximum(-advantage * ratio, -advantage * clipped)
+        policy, cut = clipped(logprobs - old, advantage, self.clip, self.clip, self.dual_clip)
         value = prediction.need("values_BT")
         near = before + (value - before).clamp(-self.value_clip, self.value_clip)
         critic = 0.5 * torch.maximum((value - target) ** 2, (near - target) ** 2)
-        tokens = mask.sum()
+        loss, tokens = policy + self.value_weight * critic, mask.sum()
+        if self.entropy:
+            loss = loss - self.entropy * prediction.need("entropy_bonus_BT")
 
         def mean(x_BT: torch.Tensor) -> Ratio:
             return Ratio((x_BT * mask).sum(), tokens)
 
-        return mean(policy + self.value_weight * critic), {
+        return mean(loss), {
             "policy_loss": mean(policy).detach(),
             "value_loss": mean(critic).detach(),
-            "clip_fraction": mean((-advantage * clipped > -advantage * ratio).float()),
+            "clip_fraction": mean(cut.float()),
             "kl_to_old": mean(k3(old, logprobs.detach())),
             "entropy": mean(prediction.need("entropy_BT")),
         }

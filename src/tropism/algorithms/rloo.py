@@ -2,10 +2,13 @@
 
     R_i = score_i - kl * sum_t (log pi_old - log pi_ref)_t
     A_i = R_i - mean of the other scored R of the group          (= K/(K-1) (R_i - mean R), without bias)
-    loss = max(-A rho, -A clip(rho, 1 ± clip)),   rho = pi/pi_old of the completion, mean over completions
+    loss = max(-A rho, -A clip(rho, 1 ± clip)) - entropy * sum_t H(pi)_t,   rho = pi/pi_old of the completion
+           mean over completions
 
 On fresh samples rho = 1 and the gradient is that of -A log pi. The clip, which is not in the paper, only bounds later
-minibatches of a round. A group with one scored completion has no baseline: it leaves the loss.
+minibatches of a round; `dual_clip` (arXiv 1912.09729) bounds by dual_clip * |A| what it leaves without bound, the loss of a
+worse completion that has become likelier. `entropy` pays for the entropy of each trained token's distribution. A group with
+one scored completion has no baseline: it leaves the loss.
 """
 
 from __future__ import annotations
@@ -13,12 +16,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import torch
 from annotated_types import Ge, Gt
 
 from tropism.tensors.batch import Batch, Prediction
 from tropism.tensors.credit import group_mean, kl_N, scored_only, spread
 from tropism.tensors.index import length_N, sum_by_completion
+from tropism.tensors.maths import clipped
 from tropism.tensors.ratio import Ratio
 
 __all__ = ["RLOO"]
@@ -28,9 +31,14 @@ __all__ = ["RLOO"]
 class RLOO:
     kl: Annotated[float, Ge(0)] = 0.05  # reward units per nat
     clip: Annotated[float, Gt(0)] = 0.2
+    dual_clip: Annotated[float, Gt(1)] | None = None  # in units of |A|
+    entropy: Annotated[float, Ge(0)] = 0.0  # reward units per nat
 
     needs: ClassVar[tuple[str, ...]] = ("reward_N", "others", "old_logprobs_BT", "ref_logprobs_BT")
-    predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT")
+
+    @property
+    def predicts(self) -> tuple[str, ...]:
+        return ("logprobs_BT", "entropy_BT", *(("entropy_bonus_BT",) if self.entropy else ()))
 
     def credit(self, batch: Batch) -> Batch:
         batch = scored_only(batch)
@@ -43,12 +51,14 @@ class RLOO:
     def loss(self, batch: Batch, prediction: Prediction) -> tuple[Ratio, dict[str, Ratio]]:
         mask, tokens_N = batch.loss_mask_BT, length_N(batch)
         change_BT = prediction.need("logprobs_BT") - batch.need("old_logprobs_BT")
-        ratio_N = sum_by_completion(change_BT, batch).clamp(-20, 20).exp()
-        clipped_N = ratio_N.clamp(1 - self.clip, 1 + self.clip)
         advantage_N = sum_by_completion(batch.need("advantages_BT"), batch) / tokens_N.clamp(min=1)
-        loss_N = torch.maximum(-advantage_N * ratio_N, -advantage_N * clipped_N) * (tokens_N > 0)
+        change_N = sum_by_completion(change_BT, batch)
+        loss_N, cut_N = clipped(change_N, advantage_N, self.clip, self.clip, self.dual_clip)
+        loss_N = loss_N * (tokens_N > 0)
+        if self.entropy:
+            loss_N = loss_N - self.entropy * sum_by_completion(prediction.need("entropy_bonus_BT"), batch)
         completions = (tokens_N > 0).sum()
         return Ratio(loss_N.sum(), completions), {
-            "clip_fraction": Ratio((-advantage_N * clipped_N > -advantage_N * ratio_N).sum(), completions),
+            "clip_fraction": Ratio(cut_N.sum(), completions),
             "entropy": Ratio((prediction.need("entropy_BT") * mask).sum(), mask.sum()),
         }

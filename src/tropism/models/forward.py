@@ -50,9 +50,16 @@ def parents(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def predict_tokens(
-    model: PreTrainedModel, batch: Batch, sampling: SamplingParams | None = None, entropies: bool = False
+    model: PreTrainedModel,
+    batch: Batch,
+    sampling: SamplingParams | None = None,
+    entropies: bool = False,
+    bonus: bool = False,
 ) -> Prediction:
-    """Log-probabilities (and entropies) of the trained tokens, under the distribution that `sampling` samples from."""
+    """Log-probabilities (and entropies) of the trained tokens, under the distribution that `sampling` samples from.
+
+    Entropies are without gradient, which costs memory, unless there is a `bonus` on them.
+    """
     shape: dict[str, Any] = {}
     if sampling is not None and sampling.temperature > 0:
         shape = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
@@ -62,8 +69,8 @@ def predict_tokens(
 
     def score(states_MD: Tensor, tokens_M: Tensor) -> tuple[Tensor, Tensor]:
         logprobs_M, kept_MV = chosen_logprobs(logits(model, states_MD), tokens_M, **shape)
-        with torch.no_grad():
-            return logprobs_M, entropy(kept_MV) if entropies else torch.zeros_like(logprobs_M)
+        with torch.set_grad_enabled(bonus and torch.is_grad_enabled()):
+            return logprobs_M, entropy(kept_MV) if entropies or bonus else torch.zeros_like(logprobs_M)
 
     step = max(1, CHUNK // vocabulary_of(model))
     parts = []
@@ -74,7 +81,8 @@ def predict_tokens(
     logprobs_M, entropy_M = (torch.cat(x) for x in zip(*parts))
     return Prediction(
         logprobs_BT=_spread(logprobs_M, flat_M, batch),
-        entropy_BT=_spread(entropy_M, flat_M, batch) if entropies else None,
+        entropy_BT=_spread(entropy_M.detach(), flat_M, batch) if entropies else None,
+        entropy_bonus_BT=_spread(entropy_M, flat_M, batch) if bonus else None,
     )
 
 

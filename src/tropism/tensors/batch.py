@@ -96,6 +96,7 @@ class Prediction:
     values_BT: Tensor | None = None  # reward units
     scores_N: Tensor | None = None  # reward model's units, at each completion's last token
     scores_BT: Tensor | None = None  # reward model's units, of everything up to and including this token
+    entropy_bonus_BT: Tensor | None = None  # the entropy again, with gradient, for an algorithm that rewards it
 
     def need(self, name: str) -> Tensor:
         value = getattr(self, name)

@@ -83,12 +83,41 @@ def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     return log_ratio.exp() - 1 - log_ratio
 
 
-def plackett_luce(scores_GK: Tensor, rank_GK: Tensor, mask_GK: Tensor, unranked_below: bool = False) -> Tensor:
+def clipped(
+    log_ratio: Tensor, advantage: Tensor, low: float, high: float, dual: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """PPO's loss max(-A rho, -A clip(rho, 1 - low, 1 + high)) (arXiv 1707.06347), and where its gradient is cut off.
+
+    rho = exp(log_ratio), of tokens or of completions. For A < 0 that loss grows with rho without end: `dual` bounds it
+    by dual * |A| (arXiv 1912.09729).
+    """
+    ratio = log_ratio.clamp(-20, 20).exp()
+    plain, held = -advantage * ratio, -advantage * ratio.clamp(1 - low, 1 + high)
+    loss, cut = torch.maximum(plain, held), held > plain
+    if dual is None:
+        return loss, cut
+    bound = -dual * advantage
+    return torch.where(advantage < 0, torch.minimum(loss, bound), loss), cut | ((advantage < 0) & (plain > bound))
+
+
+def cispo(log_ratio: Tensor, logprobs: Tensor, advantage: Tensor, high: float) -> tuple[Tensor, Tensor]:
+    """CISPO's loss -A min(rho, 1 + high) log pi, rho without gradient (arXiv 2506.13585), and where rho is bounded.
+
+    The bound holds the weight of a token back and never its gradient as a whole.
+    """
+    ratio = log_ratio.detach().clamp(-20, 20).exp()
+    return -advantage * ratio.clamp(max=1 + high) * logprobs, ratio > 1 + high
+
+
+def plackett_luce(
+    scores_GK: Tensor, rank_GK: Tensor, mask_GK: Tensor, unranked_below: bool = False, margin: float = 0.0
+) -> Tensor:
     """(G,) negative log-likelihood of the rankings under Plackett-Luce; 0 for a group that ranks nothing.
 
     -sum over ranked i of [ s_i - logsumexp over j in tail(i) of s_j ], tail(i) = {j : rank_j >= rank_i}: equal ranks
     stay in each other's denominator (Breslow). Rank 0 is unranked: out of every tail, or, with `unranked_below`, in
-    every tail (the ranking names only the best few). For K = 2 without ties it is -log sigmoid(s_w - s_l).
+    every tail (the ranking names only the best few). For K = 2 without ties it is -log sigmoid(s_w - s_l - margin):
+    `margin` is added to the score of whatever stands below i in its tail.
     """
     ranked_GK = (rank_GK > 0) & mask_GK
     below_GK = (rank_GK == 0) & mask_GK if unranked_below else torch.zeros_like(ranked_GK)
@@ -97,7 +126,10 @@ def plackett_luce(scores_GK: Tensor, rank_GK: Tensor, mask_GK: Tensor, unranked_
     # a query that is not used looks at itself, so that no log-sum-exp is of nothing and every gradient stays finite
     itself = torch.eye(rank_GK.shape[1], dtype=torch.bool, device=rank_GK.device)
     tail_GKK = torch.where(use_GK[:, :, None], tail_GKK, itself)
-    lse_GK = scores_GK[:, None, :].masked_fill(~tail_GKK, float("-inf")).logsumexp(-1)
+    rivals_GKK = scores_GK[:, None, :]
+    if margin:
+        rivals_GKK = rivals_GKK + margin * (rank_GK[:, None, :] != rank_GK[:, :, None])
+    lse_GK = rivals_GKK.masked_fill(~tail_GKK, float("-inf")).logsumexp(-1)
     return torch.where(use_GK, lse_GK - scores_GK, 0.0).sum(-1)
 
 

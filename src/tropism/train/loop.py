@@ -28,6 +28,7 @@ from tropism.types import SamplingParams
 ROLE = {
     "logprobs_BT": "policy",
     "entropy_BT": "policy",
+    "entropy_bonus_BT": "policy",
     "values_BT": "critic",
     "scores_N": "scorer",
     "scores_BT": "scorer",
@@ -170,7 +171,7 @@ def predict(
             raise TropismError(f"the algorithm reads {part}, which a {ROLE[part]} predicts: this stage has none")
     found = Prediction()
     if "logprobs_BT" in wanted:
-        found = predict_tokens(models["policy"], batch, sampling, "entropy_BT" in wanted)
+        found = predict_tokens(models["policy"], batch, sampling, "entropy_BT" in wanted, "entropy_bonus_BT" in wanted)
     scored = "scores_N" in wanted or "scores_BT" in wanted
     scores_BT = predict_running_scores(models["scorer"], batch) if scored else None
     return Prediction(
@@ -179,6 +180,7 @@ def predict(
         values_BT=predict_values(models["critic"], batch) if "values_BT" in wanted else None,
         scores_N=scores_BT.flatten()[batch.last_N] if scores_BT is not None else None,
         scores_BT=scores_BT,
+        entropy_bonus_BT=found.entropy_bonus_BT,
     )
 
 

@@ -1,0 +1,45 @@
+"""SimPO (arXiv 2405.14734): preferences on the mean log-probability of a completion's tokens, without a reference.
+
+    s_k  = beta / T_k * sum_t log pi_t                                                     T = trained tokens
+    loss = - sum_i [ s_i - log( sum_{j as good as i} exp s_j + sum_{j worse than i} exp(s_j + margin) ) ]
+
+Summed over the ranked completions of a group, mean over the groups that rank anything. For K = 2 it is the paper's
+- log sigmoid(s_w - s_l - margin), its gamma being `margin`; ties as in `algorithms/kwise.py`. The score is what the policy
+samples by, so that a long answer is not ahead by its length. A completion without a trained token has no mean: it counts as
+unranked. Nothing holds the policy near where it began: the paper uses few updates at a small rate and looks at gamma / beta
+(about 0.5); `best_logprob` shows whether the best answers become less likely. Left out: the NLL term of CPO (`orpo` has
+one).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge, Gt
+
+from tropism.algorithms._ranked import ranked, without_empty
+from tropism.tensors.batch import Batch, Prediction
+from tropism.tensors.maths import plackett_luce
+from tropism.tensors.ratio import Ratio
+
+__all__ = ["SimPO"]
+
+
+@dataclass(frozen=True)
+class SimPO:
+    beta: Annotated[float, Gt(0)] = 2.0  # log-odds per nat a token
+    margin: Annotated[float, Ge(0)] = 1.0  # log-odds: gamma in the paper
+
+    needs: ClassVar[tuple[str, ...]] = ("rank_N",)
+    predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT",)
+
+    def credit(self, batch: Batch) -> Batch:
+        return batch
+
+    def loss(self, batch: Batch, prediction: Prediction) -> tuple[Ratio, dict[str, Ratio]]:
+        field = ranked(without_empty(batch), prediction.need("logprobs_BT"), batch)
+        score_GK = self.beta * field.logprob_GK
+        loss_G = plackett_luce(score_GK, field.rank_GK, field.mask_GK, margin=self.margin)
+        return Ratio(torch.where(field.speaks_G, loss_G, 0.0).sum(), field.speaks_G.sum()), field.metrics(score_GK)
