@@ -39,11 +39,14 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
 }
 
 import datasets
 import torch
 import trl
+import trl.experimental.cpo
+import trl.experimental.orpo
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -54,7 +57,9 @@ from tropism.algorithms.grpo import GRPO
 from tropism.algorithms.kto import KTO
 from tropism.algorithms.kwise import KWise
 from tropism.algorithms.nll import NLL
+from tropism.algorithms.orpo import ORPO
 from tropism.algorithms.rloo import RLOO
+from tropism.algorithms.simpo import SimPO
 from tropism.models.architecture import Architecture, create
 from tropism.models.folder import context_of
 from tropism.protocols import Algorithm
@@ -63,16 +68,20 @@ from tropism.tensors.batch import Batch, Prediction
 from tropism.tensors.collate import collate
 from tropism.tensors.encode import demonstration, tree
 from tropism.tensors.index import length_N, sum_by_completion
+from tropism.tensors.maths import clipped
 from tropism.tensors.ratio import Ratio
 from tropism.tensors.tree import Tree
 from tropism.text.tokenizer import identity, train_tokenizer
-from tropism.train.loop import predict
+from tropism.train.loop import predict, reads
 from tropism.train.rollouts import annotate
 from tropism.types import Completion, Group, Message, SamplingParams
 
 TRAINERS = {
     n: (getattr(trl, f"{n}Trainer"), getattr(trl, f"{n}Config"))
     for n in ["SFT", "Reward", "DPO", "KTO", "GRPO", "RLOO"]
+} | {
+    "CPO": (trl.experimental.cpo.CPOTrainer, trl.experimental.cpo.CPOConfig),
+    "ORPO": (trl.experimental.orpo.ORPOTrainer, trl.experimental.orpo.ORPOConfig),
 }
 TOLERANCE = 1e-5
 LIMIT = 14  # tokens of a completion; those that reach it are cut
@@ -161,13 +170,40 @@ def every_completion(algorithm: RLOO, batch: Batch, prediction: Prediction) -> R
     return Ratio(algorithm.loss(batch, prediction)[0].total, torch.tensor(batch.n))
 
 
+def bounded_ratio(algorithm: GRPO, batch: Batch, prediction: Prediction) -> Ratio:
+    """The larger of |A| min(rho, bound) and |A| clip(rho), where ours is the smaller of |A| bound and the clipped loss."""
+    loss, _ = dataclasses.replace(algorithm, dual_clip=None).loss(batch, prediction)
+    change_BT, advantage_BT = (
+        prediction.need("logprobs_BT") - batch.need("old_logprobs_BT"),
+        batch.need("advantages_BT"),
+    )
+    plain_BT, _ = clipped(change_BT, advantage_BT, algorithm.clip, algorithm.clip_high)
+    ratio_BT = change_BT.exp()
+    held_BT = ratio_BT.clamp(1 - algorithm.clip, 1 + algorithm.clip_high)
+    theirs_BT = torch.maximum(-advantage_BT * ratio_BT.clamp(max=algorithm.dual_clip), -advantage_BT * held_BT)
+    return Ratio(loss.total + ((theirs_BT - plain_BT) * batch.loss_mask_BT).sum(), loss.count)
+
+
+def pooled_entropy(algorithm: GRPO, batch: Batch, prediction: Prediction) -> Ratio:
+    loss, _ = dataclasses.replace(algorithm, entropy=0.0).loss(batch, prediction)
+    entropy = (prediction.need("entropy_bonus_BT") * batch.loss_mask_BT).sum() / batch.loss_mask_BT.sum()
+    return Ratio(loss.total - algorithm.entropy * entropy * loss.count, loss.count)
+
+
 def pooled_sft(algorithm: DPO, batch: Batch, prediction: Prediction) -> Ratio:
     loss, _ = dataclasses.replace(algorithm, sft=0.0).loss(batch, prediction)
+    return Ratio(loss.total - algorithm.sft * _pooled_best(batch, prediction) * loss.count, loss.count)
+
+
+def pooled_nll(algorithm: ORPO, batch: Batch, prediction: Prediction) -> Ratio:
+    loss, ours = algorithm.loss(batch, prediction)[0], ORPO(odds=0.0).loss(batch, prediction)[0]
+    return Ratio(loss.total - ours.total - _pooled_best(batch, prediction) * loss.count, loss.count)
+
+
+def _pooled_best(batch: Batch, prediction: Prediction) -> Tensor:
+    """The mean log-probability of all tokens of the best completions together."""
     best_N = batch.need("rank_N") == 1
-    logprob = (sum_by_completion(prediction.need("logprobs_BT"), batch) * best_N).sum() / (
-        length_N(batch) * best_N
-    ).sum()
-    return Ratio(loss.total - algorithm.sft * logprob * loss.count, loss.count)
+    return (sum_by_completion(prediction.need("logprobs_BT"), batch) * best_N).sum() / (length_N(batch) * best_N).sum()
 
 
 FIRST, BNPO, DAPO = {"loss_type": "grpo"}, {"loss_type": "bnpo"}, {"loss_type": "dapo"}
@@ -175,7 +211,12 @@ FIXED = {"loss_type": "dr_grpo", "max_completion_length": LIMIT + 2}
 grpo = functools.partial(GRPO, scale="std", kl_in="loss")  # TRL's defaults
 KL, KL_FIXED = grpo(kl=0.05), grpo(kl=0.05, weight="length", length=LIMIT + 2)
 DAPO_KL, UNCORRECTED = {**DAPO, "beta": 0.05}, {**DAPO, "beta": 0.05, "use_bias_correction_kl": False}
+GSPO = {"importance_sampling_level": "sequence"}
+gspo = functools.partial(grpo, kl=0, ratio="completion", clip=0.02, clip_high=0.04)
+NARROW = {"epsilon": 0.02, "epsilon_high": 0.04}
+SIMPO = {"loss_type": "simpo", "cpo_alpha": 0.0, "beta": 2.0, "simpo_gamma": 0.8}
 WITH_SFT = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.3]}
+BEFORE = "TRL bounds the ratio and then clips"
 WEIGHTS = {"desirable_weight": 1.25, "undesirable_weight": 0.75}
 CASES = (
     Case("SFT", "chats, assistant turns", NLL(), {"assistant_only_loss": True}),
@@ -206,6 +247,27 @@ CASES = (
     Case("GRPO", "equal rewards kept", grpo(kl=0, drop_equal=False), DAPO, LEVEL),
     Case("GRPO", "equal rewards dropped", grpo(kl=0), DAPO, LEVEL, every_token, "TRL counts their tokens"),
     Case("GRPO", "missing rewards", grpo(kl=0), DAPO, UNSCORED, every_token, "TRL counts their tokens"),
+    Case("GRPO", "gspo", gspo(weight="completion"), {**FIRST, **GSPO, **NARROW}),
+    Case("GRPO", 'gspo, weight "token"', gspo(), {**DAPO, **GSPO, **NARROW}),
+    Case("GRPO", "cispo", grpo(kl=0, surrogate="cispo"), {"loss_type": "cispo", "epsilon_high": 1.2}),
+    Case(
+        "GRPO", "cispo, KL", grpo(kl=0.05, surrogate="cispo"), {"loss_type": "cispo", "epsilon_high": 1.2, "beta": 0.05}
+    ),
+    Case("GRPO", "dual clip", grpo(kl=0, dual_clip=1.25), {**DAPO, "delta": 1.25}),
+    Case("GRPO", "dual clip 1.1", grpo(kl=0, dual_clip=1.1), {**DAPO, "delta": 1.1}, GRADED, bounded_ratio, BEFORE),
+    Case("GRPO", "entropy", grpo(kl=0, entropy=0.05), {**DAPO, "entropy_coef": 0.05}),
+    Case(
+        "GRPO",
+        'entropy, weight "completion"',
+        grpo(kl=0, entropy=0.05, weight="completion"),
+        {**FIRST, "entropy_coef": 0.05},
+        GRADED,
+        pooled_entropy,
+        "TRL pools the tokens",
+    ),
+    Case("CPO", "simpo", SimPO(2.0, 0.8), SIMPO),
+    Case("ORPO", "one pair", ORPO(0.3), {"beta": 0.3}),
+    Case("ORPO", "", ORPO(0.3), {"beta": 0.3}, GRADED, pooled_nll, "TRL pools the tokens"),
     Case("RLOO", "", RLOO(kl=0), {"beta": 0.0}),
     Case("RLOO", "KL", RLOO(kl=0.05), {"beta": 0.05}),
     Case("RLOO", "missing rewards", RLOO(kl=0.05), {"beta": 0.05}, UNSCORED, every_completion, "TRL counts them"),
@@ -246,7 +308,7 @@ def own(sides: Sides, algorithm: Algorithm, loss_of: LossOf) -> Outcome:
     """Our loss and gradient, as the loop takes them: a total, and one division."""
     models: dict[str, PreTrainedModel] = {"policy": sides.model, "scorer": sides.model}
     sides.model.zero_grad(set_to_none=True)
-    loss = loss_of(algorithm, sides.batch, predict(models, algorithm.predicts, sides.batch, sides.sampling))
+    loss = loss_of(algorithm, sides.batch, predict(models, reads(algorithm), sides.batch, sides.sampling))
     (loss.total / loss.count).backward()
     advantages_N = None
     if sides.batch.advantages_BT is not None:
@@ -316,6 +378,29 @@ def dpo(world: World, case: Case) -> Sides:
     return Sides(model, batch, measured(trainer, rows))
 
 
+def unreferenced(world: World, case: Case) -> Sides:
+    """SimPO and ORPO. ORPO's prompts have one token, as TRL trains the others; of one pair it can pool no tokens."""
+    trees = pairs(world)
+    if case.trainer == "ORPO":
+        trees = [dataclasses.replace(t, prompt=t.prompt[:1]) for t in trees[: None if case.exchange else 1]]
+    rows = [
+        {"prompt_input_ids": list(t.prompt), "prompt_attention_mask": [1] * len(t.prompt)}
+        | side("chosen", t.prompt, t.completions[0])
+        | side("rejected", t.prompt, t.completions[1])
+        for t in trees
+    ]
+    trainer = build(world, case, [{"prompt": "a", "chosen": "b", "rejected": "c"}], world.policy)
+    return Sides(copy.deepcopy(world.policy), collate(trees), measured(trainer, rows))
+
+
+def side(name: str, prompt: Sequence[int], answer: Sequence[int]) -> dict[str, list[int]]:
+    return {
+        f"{name}_input_ids": [*prompt, *answer],
+        f"{name}_attention_mask": [1] * (len(prompt) + len(answer)),
+        f"{name}_labels": [-100] * len(prompt) + [*answer],
+    }
+
+
 def kto(world: World, case: Case) -> Sides:
     trees = mismatched(singles(world), context_of(world.policy))
     rows = [
@@ -354,7 +439,10 @@ def online(world: World, case: Case) -> Sides:
     return Sides(copy.deepcopy(world.policy), case.algorithm.credit(batch), theirs, sampling)
 
 
-METHODS = {"SFT": sft, "Reward": reward, "DPO": dpo, "KTO": kto, "GRPO": online, "RLOO": online}
+METHODS = {"SFT": sft, "Reward": reward, "DPO": dpo, "KTO": kto, "GRPO": online, "RLOO": online} | {
+    "CPO": unreferenced,
+    "ORPO": unreferenced,
+}
 
 
 def build(

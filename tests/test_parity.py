@@ -25,6 +25,12 @@ parity.CASES = (
     Case("GRPO", "clip", grpo(kl=0, clip=0.21), DAPO),
     Case("GRPO", "scale", grpo(kl=0, scale="none"), DAPO),
     Case("GRPO", "KL", grpo(kl=0.051), UNCORRECTED, GRADED, plain_k3),
+    Case("GRPO", "gspo", gspo(weight="completion"), {**FIRST, **NARROW}),
+    Case("GRPO", "cispo", grpo(kl=0, surrogate="cispo", clip_high=0.21), {"loss_type": "cispo", "epsilon_high": 1.2}),
+    Case("GRPO", "dual clip", grpo(kl=0, dual_clip=1.3), {**DAPO, "delta": 1.25}),
+    Case("GRPO", "entropy", grpo(kl=0, entropy=0.051), {**DAPO, "entropy_coef": 0.05}),
+    Case("CPO", "simpo, margin", SimPO(2.0, 0.81), SIMPO),
+    Case("ORPO", "one pair, odds", ORPO(0.31), {"beta": 0.3}),
     Case("RLOO", "KL", RLOO(kl=0.051), {"beta": 0.05}),
 )
 sys.argv = ["parity.py", "--json"]
@@ -37,15 +43,20 @@ def test_parity_with_trl() -> None:
     found = subprocess.run([sys.executable, "-c", WRONG], cwd=BENCH, capture_output=True, text=True, timeout=300)
     assert found.returncode == 1, found.stderr  # because of the wrong ones
     rows = json.loads(found.stdout)
-    right, wrong = rows[:-9], rows[-9:]
+    right, wrong = rows[:-15], rows[-15:]
     assert [r["method"] for r in right if r["verdict"] == "different"] == []
     assert [r["method"] for r in wrong if r["verdict"] != "different"] == []
-    assert {r["method"].split()[0] for r in right} == {"SFT", "Reward", "DPO", "KTO", "GRPO", "RLOO"}
+    assert {r["method"].split()[0] for r in right} == {
+        "SFT", "Reward", "DPO", "KTO", "GRPO", "CPO", "ORPO", "RLOO"
+    }  # fmt: skip
     assert [r["method"] for r in right if r["verdict"] == "explained"] == [
         "DPO sigmoid + sft",
         "GRPO dapo, KL uncorrected",
         "GRPO equal rewards dropped",
         "GRPO missing rewards",
+        "GRPO dual clip 1.1",
+        'GRPO entropy, weight "completion"',
+        "ORPO",
         "RLOO missing rewards",
     ]
     for row in right:

@@ -87,13 +87,11 @@ class Algorithm(Protocol):
 
     `needs` names what a stage gives it first: Batch fields; `others`, all completions of a prompt side by side (two or
     more); `baseline_N`, what those of a prompt score on average; `mismatched`, another prompt's answer in each group.
-    `predicts` names the parts of Prediction that the loss reads, which may depend on the algorithm's fields.
+    `predicts` names the parts of Prediction that the loss reads.
     """
 
     needs: ClassVar[tuple[str, ...]]
-
-    @property
-    def predicts(self) -> tuple[str, ...]: ...
+    predicts: ClassVar[tuple[str, ...]]
 
     def credit(self, batch: Batch) -> Batch: ...
 
@@ -107,6 +105,14 @@ class Adaptive(Protocol):
     def adapt(self, kl: float, completions: int) -> Algorithm:
         """The algorithm of the next round, after `completions` completions measured `kl` nats each."""
         ...
+
+
+@runtime_checkable
+class Exploring(Protocol):
+    """An algorithm that may reward entropy: where `entropy` is above 0 its loss also reads `entropy_bonus_BT`."""
+
+    @property
+    def entropy(self) -> float: ...
 
 
 @runtime_checkable

@@ -279,7 +279,7 @@ def test_predict_asks_only_the_models_that_an_algorithm_reads(models: dict[str, 
     assert not torch.allclose(
         found.need("logprobs_BT"), predict(models, ("logprobs_BT",), batch).need("logprobs_BT"), atol=0.1
     )
-    both = predict(models, PPO().predicts, batch)
+    both = predict(models, PPO.predicts, batch)
     assert both.need("values_BT").shape == both.need("entropy_BT").shape == batch.tokens_BT.shape
     assert predict({"scorer": models["critic"]}, KWise.predicts, batch).need("scores_N").shape == (8,)
     with pytest.raises(TropismError, match="scores_N, which a scorer predicts"):

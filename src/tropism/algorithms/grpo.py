@@ -61,10 +61,7 @@ class GRPO:
     entropy: Annotated[float, Ge(0)] = 0.0  # in units of kl
 
     needs: ClassVar[tuple[str, ...]] = ("reward_N", "others", "old_logprobs_BT", "ref_logprobs_BT")
-
-    @property
-    def predicts(self) -> tuple[str, ...]:
-        return ("logprobs_BT", "entropy_BT", *(("entropy_bonus_BT",) if self.entropy else ()))
+    predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT")
 
     def __post_init__(self) -> None:
         if (self.weight == "length") != (self.length > 0):

@@ -44,10 +44,7 @@ class PPO:
     entropy: Annotated[float, Ge(0)] = 0.0  # standard deviations of A per nat
 
     needs: ClassVar[tuple[str, ...]] = ("reward_N", "old_logprobs_BT", "ref_logprobs_BT", "values_BT")
-
-    @property
-    def predicts(self) -> tuple[str, ...]:
-        return ("logprobs_BT", "entropy_BT", "values_BT", *(("entropy_bonus_BT",) if self.entropy else ()))
+    predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT", "values_BT")
 
     def credit(self, batch: Batch) -> Batch:
         batch = scored_only(batch)

@@ -35,10 +35,7 @@ class RLOO:
     entropy: Annotated[float, Ge(0)] = 0.0  # reward units per nat
 
     needs: ClassVar[tuple[str, ...]] = ("reward_N", "others", "old_logprobs_BT", "ref_logprobs_BT")
-
-    @property
-    def predicts(self) -> tuple[str, ...]:
-        return ("logprobs_BT", "entropy_BT", *(("entropy_bonus_BT",) if self.entropy else ()))
+    predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT")
 
     def credit(self, batch: Batch) -> Batch:
         batch = scored_only(batch)

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from tropism.errors import TropismError
 from tropism.models.adapters import load_trained, trained_state
 from tropism.models.forward import predict_running_scores, predict_tokens, predict_values
-from tropism.protocols import Algorithm
+from tropism.protocols import Algorithm, Exploring
 from tropism.tensors.batch import Batch, Layout, Prediction
 from tropism.tensors.ratio import Ratio, total
 from tropism.tensors.rows import passes, take_rows
@@ -115,7 +115,7 @@ class Learner:
         return next((what for what, x in given if x is not None and not torch.isfinite(x).all()), "")
 
     def predict(self, algorithm: Algorithm, batch: Batch) -> Prediction:
-        return predict(self.models, algorithm.predicts, batch, self.sampling)
+        return predict(self.models, reads(algorithm), batch, self.sampling)
 
     def save(self, folder: Path, **more: Any) -> None:
         """Weights, optimiser, schedule and whatever else the next step reads (tensors and plain values)."""
@@ -157,6 +157,12 @@ def _pieces(batch: Batch | None, tokens: int) -> Iterator[Batch]:
         return
     for rows in passes(batch, tokens):
         yield take_rows(batch, rows) if len(rows) < len(batch.tokens_BT) else batch
+
+
+def reads(algorithm: Algorithm) -> tuple[str, ...]:
+    """The parts of a Prediction that the algorithm's loss reads, the gradient of the entropy among them if it is used."""
+    bonus = isinstance(algorithm, Exploring) and algorithm.entropy > 0
+    return (*algorithm.predicts, "entropy_bonus_BT") if bonus else algorithm.predicts
 
 
 def predict(
