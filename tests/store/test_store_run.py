@@ -21,7 +21,7 @@ from tropism.errors import TropismError
 from tropism.protocols import Judge
 from tropism.recipe.read import Recipe
 from tropism.store import files
-from tropism.store.folder import done, latest, read_metrics, read_stage
+from tropism.store.folder import done, latest, makes, read_metrics, read_stage
 from tropism.store.progress import Reporter
 from tropism.store.run import Run, run_recipe, stage_seed, status
 from tropism.store.work import Work
@@ -97,10 +97,19 @@ def test_a_stage_leaves_what_the_design_says(tmp_path: Path) -> None:
     assert names(folder) == ["DONE", "metrics.jsonl", "out", "stage.json"]
     told = json.loads((folder / "stage.json").read_text())
     assert (told["id"], told["version"], told["fields"]["steps"], told["inputs"]) == ("chain", 1, 2, {})
+    assert told["makes"] == makes(told) == "model"
     assert told["seed"] == stage_seed(0, "chain") and folder.name == f"chain-{told['fingerprint'][:8]}"
     meta = done(folder)
     assert meta is not None and meta["facts"] == {"last": 2} and meta["seconds"] >= 0
     assert [m["step"] for m in read_metrics(folder)] == [1, 2]
+
+
+def test_what_an_older_stage_made_is_asked_of_its_kind() -> None:
+    """stage.json once did not say it. Code from outside is not run to learn it."""
+    for kind, made in (("sft:SFT", "policy"), ("pretrain:Pretrain", "base"), ("reward:Reward", "scorer")):
+        assert makes({"fields": {"kind": f"tropism.stages.{kind}"}}) == made
+    assert makes({"fields": {"kind": "tropism.stages.sft:SFT"}, "makes": "base"}) == "base"
+    assert makes({"fields": {"kind": "somewhere_else:Stage"}}) == ""
 
 
 def test_each_id_has_its_own_seed() -> None:
