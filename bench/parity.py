@@ -46,6 +46,7 @@ import datasets
 import torch
 import trl
 import trl.experimental.cpo
+import trl.experimental.gkd
 import trl.experimental.orpo
 from rich.console import Console
 from rich.table import Table
@@ -53,6 +54,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from tropism.algorithms.dpo import DPO
+from tropism.algorithms.gkd import GKD
 from tropism.algorithms.grpo import GRPO
 from tropism.algorithms.kto import KTO
 from tropism.algorithms.kwise import KWise
@@ -62,7 +64,7 @@ from tropism.algorithms.rloo import RLOO
 from tropism.algorithms.simpo import SimPO
 from tropism.models.architecture import Architecture, create
 from tropism.models.folder import context_of
-from tropism.protocols import Algorithm
+from tropism.protocols import Algorithm, Distilling
 from tropism.stages.offline import filled, mismatched
 from tropism.tensors.batch import Batch, Prediction
 from tropism.tensors.collate import collate
@@ -81,6 +83,7 @@ TRAINERS = {
     for n in ["SFT", "Reward", "DPO", "KTO", "GRPO", "RLOO"]
 } | {
     "CPO": (trl.experimental.cpo.CPOTrainer, trl.experimental.cpo.CPOConfig),
+    "GKD": (trl.experimental.gkd.GKDTrainer, trl.experimental.gkd.GKDConfig),
     "ORPO": (trl.experimental.orpo.ORPOTrainer, trl.experimental.orpo.ORPOConfig),
 }
 TOLERANCE = 1e-5
@@ -136,6 +139,7 @@ class Sides:
     batch: Batch
     theirs: Outcome
     sampling: SamplingParams | None = None
+    teacher: PreTrainedModel | None = None
 
 
 @dataclass(frozen=True)
@@ -271,6 +275,8 @@ CASES = (
     Case("RLOO", "", RLOO(kl=0), {"beta": 0.0}),
     Case("RLOO", "KL", RLOO(kl=0.05), {"beta": 0.05}),
     Case("RLOO", "missing rewards", RLOO(kl=0.05), {"beta": 0.05}, UNSCORED, every_completion, "TRL counts them"),
+    *(Case("GKD", f"beta {beta}", GKD(beta), {"beta": beta, "temperature": 1.0}) for beta in (0.0, 0.5, 1.0)),
+    Case("GKD", "beta 0.1, temperature", GKD(0.1, 0.7), {"beta": 0.1, "temperature": 0.7}),
 )
 
 
@@ -306,9 +312,13 @@ def compare(world: World, case: Case) -> Row:
 
 def own(sides: Sides, algorithm: Algorithm, loss_of: LossOf) -> Outcome:
     """Our loss and gradient, as the loop takes them: a total, and one division."""
-    models: dict[str, PreTrainedModel] = {"policy": sides.model, "scorer": sides.model}
+    models = {"policy": sides.model, "scorer": sides.model}
+    if sides.teacher is not None:
+        models["teacher"] = sides.teacher
     sides.model.zero_grad(set_to_none=True)
-    loss = loss_of(algorithm, sides.batch, predict(models, reads(algorithm), sides.batch, sides.sampling))
+    compare = algorithm.divergence if isinstance(algorithm, Distilling) else None
+    prediction = predict(models, reads(algorithm), sides.batch, sides.sampling, compare)
+    loss = loss_of(algorithm, sides.batch, prediction)
     (loss.total / loss.count).backward()
     advantages_N = None
     if sides.batch.advantages_BT is not None:
@@ -439,8 +449,21 @@ def online(world: World, case: Case) -> Sides:
     return Sides(copy.deepcopy(world.policy), case.algorithm.credit(batch), theirs, sampling)
 
 
+def gkd(world: World, case: Case) -> Sides:
+    """The teacher is the reference. TRL's trainer takes its loss at a temperature of 1; its function takes another."""
+    trees = singles(world)
+    pairs = [(list(t.prompt), list(t.completions[0])) for t in trees]
+    rows = [{"prompt": "", "input_ids": p + c, "completion_mask": [0] * len(p) + [1] * len(c)} for p, c in pairs]
+    trainer = build(world, case, rows, world.policy, teacher_model=copy.deepcopy(world.reference))
+    trainer.generalized_jsd_loss = functools.partial(
+        trainer.generalized_jsd_loss, temperature=case.options["temperature"]
+    )
+    return Sides(copy.deepcopy(world.policy), collate(trees), measured(trainer, rows), teacher=world.reference)
+
+
 METHODS = {"SFT": sft, "Reward": reward, "DPO": dpo, "KTO": kto, "GRPO": online, "RLOO": online} | {
     "CPO": unreferenced,
+    "GKD": gkd,
     "ORPO": unreferenced,
 }
 

@@ -32,6 +32,7 @@ parity.CASES = (
     Case("CPO", "simpo, margin", SimPO(2.0, 0.81), SIMPO),
     Case("ORPO", "one pair, odds", ORPO(0.31), {"beta": 0.3}),
     Case("RLOO", "KL", RLOO(kl=0.051), {"beta": 0.05}),
+    Case("GKD", "beta", GKD(0.51), {"beta": 0.5, "temperature": 1.0}),
 )
 sys.argv = ["parity.py", "--json"]
 parity.main()
@@ -43,11 +44,11 @@ def test_parity_with_trl() -> None:
     found = subprocess.run([sys.executable, "-c", WRONG], cwd=BENCH, capture_output=True, text=True, timeout=300)
     assert found.returncode == 1, found.stderr  # because of the wrong ones
     rows = json.loads(found.stdout)
-    right, wrong = rows[:-15], rows[-15:]
+    right, wrong = rows[:-16], rows[-16:]
     assert [r["method"] for r in right if r["verdict"] == "different"] == []
     assert [r["method"] for r in wrong if r["verdict"] != "different"] == []
     assert {r["method"].split()[0] for r in right} == {
-        "SFT", "Reward", "DPO", "KTO", "GRPO", "CPO", "ORPO", "RLOO"
+        "SFT", "Reward", "DPO", "KTO", "GRPO", "CPO", "ORPO", "RLOO", "GKD"
     }  # fmt: skip
     assert [r["method"] for r in right if r["verdict"] == "explained"] == [
         "DPO sigmoid + sft",

@@ -134,6 +134,14 @@ def rest(id: str, algorithm: str, *more: str) -> str:
     return "\n".join(("", first, prompts, small, "optim = { lr = 0.01 }", PROBE, *more, ""))
 
 
+def distill(id: str, algorithm: str, *more: str) -> str:
+    """A distill stage of four updates, half of its answers the policy's own, probed on the way."""
+    first = f'[[stage]]\nid = "{id}"\nkind = "distill"\npolicy = "sft"\nteacher = "base"\nalgorithm = {algorithm}'
+    data = 'data = { kind = "phrasebook", part = "demonstrations", count = 24 }\non_policy = 0.5\ngroups_per_step = 4'
+    small = "steps = 4\nsampling = { n = 2, max_tokens = 8 }\noptim = { lr = 0.01 }"
+    return "\n".join(("", first, data, small, PROBE, *more, ""))
+
+
 METHODS = {
     "ppo": rl(
         "ppo",
@@ -146,6 +154,7 @@ METHODS = {
     "rloo": rl("rloo", '{ kind = "rloo" }', "budget = 2600"),
     "dpo": offline("dpo", '{ kind = "dpo" }'),
     "kto": offline("kto", '{ kind = "kto" }'),
+    "gkd": distill("gkd", '{ kind = "gkd" }'),
     "rest": rest("rest", '{ kind = "nll" }'),
     "rest_awr": rest("rest_awr", '{ kind = "awr" }', 'by = "quantile"\nper_prompt = 2'),
 }

@@ -86,7 +86,8 @@ class Algorithm(Protocol):
     """One paper: who gets how much (`credit`) and what is minimised (`loss`). Both are pure.
 
     `needs` names what a stage gives it first: Batch fields; `others`, all completions of a prompt side by side (two or
-    more); `baseline_N`, what those of a prompt score on average; `mismatched`, another prompt's answer in each group.
+    more); `baseline_N`, what those of a prompt score on average; `mismatched`, another prompt's answer in each group;
+    `teacher`, a model beside the policy for `divergence` (`Distilling`).
     `predicts` names the parts of Prediction that the loss reads.
     """
 
@@ -121,6 +122,18 @@ class Selective(Protocol):
 
     def teaches(self, batch: Batch) -> Tensor:
         """(G,) True = a group whose rewards, as shaped, can change the policy."""
+        ...
+
+
+@runtime_checkable
+class Distilling(Protocol):
+    """An algorithm that compares the policy's next-token distributions with a teacher's: it `predicts` `divergence_BT`.
+
+    It is given one chunk of tokens after another, so that the logits of a whole batch never exist.
+    """
+
+    def divergence(self, policy_MV: Tensor, teacher_MV: Tensor) -> Tensor:
+        """(M,) nats, of M pairs of distributions given as logits; the teacher's have no gradient."""
         ...
 
 

@@ -9,6 +9,10 @@ START = TOKENIZER + BASE + SFT
 JUDGED = START + SAMPLES + RANKINGS + REWARD
 BOOK = '{ kind = "phrasebook", part = "prompts", count = 4 }'
 OFFLINE = '\n[[stage]]\nid = "dpo"\nkind = "offline"\npolicy = "sft"\ngroups = "rankings"\njudge = "annotator"\n'
+DISTILL = (
+    '\n[[stage]]\nid = "gkd"\nkind = "distill"\npolicy = "sft"\nteacher = "base"\n'
+    'data = { kind = "phrasebook", part = "demonstrations", count = 4 }\n'
+)
 REST = f'\n[[stage]]\nid = "rest"\nkind = "rest"\npolicy = "sft"\nprompts = {BOOK}\njudge = "chrf"\n'
 BEST = f'\n[[stage]]\nid = "best"\nkind = "best_of_n"\npolicy = "sft"\nprompts = {BOOK}\njudge = "chrf"\n'
 EVALUATE = f'\n[[stage]]\nid = "eval"\nkind = "evaluate"\nmodels = {{ base = "base", sft = "sft" }}\nprompts = {BOOK}\n'
@@ -275,6 +279,19 @@ ODD = [  # (recipe that ends with the stage, its line, the place named): one key
     (JUDGED + OFFLINE, 'algorithm = { kind = "dpo", sft = -1 }', "dpo.algorithm.sft = -1.0"),
     (JUDGED + OFFLINE, 'algorithm = { kind = "kto", good = -1 }', "dpo.algorithm.good = -1.0"),
     (JUDGED + OFFLINE, 'algorithm = { kind = "kto", threshold = nan }', "dpo.algorithm.threshold = nan"),
+    (START + DISTILL, "on_policy = 1.1", "gkd.on_policy = 1.1"),
+    (START + DISTILL, "on_policy = -0.1", "gkd.on_policy = -0.1"),
+    (START + DISTILL, "steps = -1", "gkd.steps = -1"),
+    (START + DISTILL, "groups_per_step = -1", "gkd.groups_per_step = -1"),
+    (START + DISTILL, "sampling = { n = -1 }", "gkd.sampling.n = -1"),
+    (START + DISTILL, 'algorithm = { kind = "gkd", beta = 1.5 }', "gkd.algorithm.beta = 1.5"),
+    (START + DISTILL, 'algorithm = { kind = "gkd", beta = nan }', "gkd.algorithm.beta = nan"),
+    (START + DISTILL, 'algorithm = { kind = "gkd", temperature = 0 }', "gkd.algorithm.temperature = 0.0"),
+    (START + DISTILL, 'teacher = "tokenizer"', "gkd.teacher names 'tokenizer', which makes a tokenizer"),
+    (START + DISTILL, 'teacher = "no/such-folder"', "no model is at no/such-folder"),
+    (START + DISTILL, 'algorithm = "nll"', "distill.algorithm NLL asks for no teacher"),
+    (START + DISTILL, 'algorithm = "dpo"', "distill.algorithm DPO needs rankings, which distill does not have"),
+    (JUDGED + PPO, 'algorithm = "gkd"', "rl.algorithm GKD needs a teacher, which rl does not have"),
     (START + REST, "grows = 0", "rest.grows = 0"),
     (START + REST, "decay = 0", "rest.decay = 0.0"),
     (START + REST, "per_prompt = -1", "rest.per_prompt = -1"),

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from tropism.algorithms.apa import APA
 from tropism.algorithms.awr import AWR
 from tropism.algorithms.dpo import DPO
+from tropism.algorithms.gkd import GKD
 from tropism.algorithms.gold import GOLD
 from tropism.algorithms.grpo import GRPO
 from tropism.algorithms.kto import KTO
@@ -66,6 +67,8 @@ ALGORITHMS = [
     AWR(temperature=0.5),
     GOLD(),
     VMPO(),
+    GKD(beta=0.0),
+    GKD(beta=1.0, temperature=0.7),
 ]
 SAMPLING = SamplingParams(temperature=0.8)
 
@@ -106,6 +109,7 @@ def updated(
     roles = sorted({ROLE[part] for part in algorithm.predicts})
     learning = {role: copy.deepcopy(models[role]) for role in roles}
     learner = Learner(learning, Optim(lr=1.0, schedule="constant", warmup=0.0), 1, {}, pass_tokens, SAMPLING)
+    learner.teacher = models["reference"]
     groups = learner.optimizer.param_groups
     learner.optimizer = torch.optim.SGD([{"params": g["params"], "of": g["of"]} for g in groups], lr=1.0)  # type: ignore[assignment]
     nobody_sampled = models["policy"] if isinstance(algorithm, KTO) else None

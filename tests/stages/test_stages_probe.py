@@ -21,6 +21,7 @@ from tropism.judges.verifier import Verifier
 from tropism.models.folder import load_lm
 from tropism.stages._probe import Probe
 from tropism.stages.collect import Collect
+from tropism.stages.distill import Distill
 from tropism.stages.label import Label
 from tropism.stages.offline import Offline
 from tropism.stages.rest import ReST
@@ -35,6 +36,7 @@ from tropism.types import Completion, Group, Judgment, SamplingParams
 
 HELD_OUT = Phrasebook("held_out", count=5)
 ASKED = Phrasebook("prompts", count=16)
+SHOWN = Phrasebook("demonstrations", count=16)
 
 
 def letters(completion: str) -> float:
@@ -148,6 +150,9 @@ def stages(run: Run, policy: str, probe: Probe | None) -> dict[str, Path]:
     kinds = {
         "rl": RL(policy, algorithm=GRPO(), rounds=4, prompts_per_round=4, probe=probe, **SAMPLED, **SMALL),
         "offline": Offline(policy, "label", "letters", DPO(), groups_per_step=4, probe=probe, **SMALL),
+        "distill": Distill(
+            policy, policy, SHOWN, 0.5, steps=4, groups_per_step=4, sampling=SamplingParams(2, 8), probe=probe, **SMALL
+        ),
         "rest": ReST(
             policy, thresholds=(0.2, 0.6), steps=3, groups_per_step=4, grows=2, probe=probe, **SAMPLED, **SMALL
         ),

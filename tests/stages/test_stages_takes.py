@@ -10,6 +10,7 @@ import pytest
 from tropism.algorithms.apa import APA
 from tropism.algorithms.awr import AWR
 from tropism.algorithms.dpo import DPO
+from tropism.algorithms.gkd import GKD
 from tropism.algorithms.gold import GOLD
 from tropism.algorithms.grpo import GRPO
 from tropism.algorithms.kto import KTO
@@ -23,6 +24,7 @@ from tropism.algorithms.vmpo import VMPO
 from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
 from tropism.judges.verifier import Verifier
+from tropism.stages.distill import Distill
 from tropism.stages.offline import Offline
 from tropism.stages.rest import ReST
 from tropism.stages.reward import Reward
@@ -52,6 +54,10 @@ def reward(algorithm: Any) -> Reward:
     return Reward("x/y", "x/y", "judge", algorithm=algorithm)
 
 
+def distill(algorithm: Any) -> Distill:
+    return Distill("x/y", "x/z", Phrasebook("prompts", count=2), algorithm=algorithm)
+
+
 SCORED = "which rl does not have: use one that learns from scores"
 REFUSED = [
     (rl, KTO(), f"needs answers to other prompts, {SCORED}"),
@@ -68,6 +74,12 @@ REFUSED = [
     (rest, GRPO(), "needs all completions of a prompt side by side, which rest does not have"),
     (rest, RLOO(), "needs all completions of a prompt side by side, which rest does not have"),
     (rest, KWise(), "needs the predictions of a scorer"),
+    (rl, GKD(), f"needs a teacher, {SCORED}"),
+    (offline, GKD(), "needs a teacher, which offline does not have"),
+    (rest, GKD(), "needs a teacher, which rest does not have"),
+    (distill, GRPO(), "needs scores, which distill does not have: use one that compares the policy with a teacher"),
+    (distill, NLL(), "asks for no teacher: use one that compares the policy with a teacher, such as gkd"),
+    (distill, DPO(), "needs rankings, which distill does not have"),
     (reward, NLL(), "needs the predictions of a policy, which reward does not have: use one that ranks, such as kwise"),
     (reward, SimPO(), "needs the predictions of a policy, which reward does not have"),
     (reward, DPO(), "needs a reference, which reward does not have"),
@@ -80,6 +92,7 @@ TAKEN = {
     ),
     offline: (DPO(), SimPO(), ORPO(), KTO(), GRPO(), RLOO(), AWR(), VMPO(), NLL(), GOLD()),
     rest: (NLL(), GOLD(), AWR(), VMPO(), DPO(), SimPO(), ORPO()),
+    distill: (GKD(), GKD(beta=0.0)),
     reward: (KWise(), KWise("all_pairs"), KWise("top_1")),
 }
 

@@ -6,6 +6,7 @@ mask (linear attention, for one) gets padded rows: `masks.takes_trees` says whic
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from tropism.tensors.maths import chosen_logprobs, entropy
 from tropism.types import SamplingParams
 
 CHUNK = 1 << 24  # logits held at once: 64 MiB of float32
+Compare = Callable[[Tensor, Tensor], Tensor]  # (M, V) logits of the policy, (M, V) of the teacher -> (M,)
 
 
 def hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -72,18 +74,32 @@ def predict_tokens(
         with torch.set_grad_enabled(bonus and torch.is_grad_enabled()):
             return logprobs_M, entropy(kept_MV) if entropies or bonus else torch.zeros_like(logprobs_M)
 
-    step = max(1, CHUNK // vocabulary_of(model))
-    parts = []
-    for i in range(0, max(len(flat_M), 1), step):
-        inputs = (states_MD[i : i + step], tokens_M[i : i + step])
-        whole = len(flat_M) <= step or not torch.is_grad_enabled()
-        parts.append(score(*inputs) if whole else checkpoint(score, *inputs, use_reentrant=False))
-    logprobs_M, entropy_M = (torch.cat(x) for x in zip(*parts))
+    logprobs_M, entropy_M = _in_chunks(score, (states_MD, tokens_M), CHUNK // vocabulary_of(model))
     return Prediction(
         logprobs_BT=_spread(logprobs_M, flat_M, batch),
         entropy_BT=_spread(entropy_M.detach(), flat_M, batch) if entropies else None,
         entropy_bonus_BT=_spread(entropy_M, flat_M, batch) if bonus else None,
     )
+
+
+def predict_divergence(policy: PreTrainedModel, teacher: PreTrainedModel, batch: Batch, compare: Compare) -> Tensor:
+    """(B, T): `compare` of the policy's and the teacher's logits for each trained token, of which the teacher's have no
+    gradient. Logits are of the ids that both models have: each pads its embeddings past the tokenizer as it likes."""
+    flat_M, parent_M = parents(batch)
+    policy_MD = hidden(policy, batch).index_select(0, parent_M)
+    with torch.no_grad():
+        teacher_MD = hidden(teacher, batch).index_select(0, parent_M)
+
+    def score(policy_MD: Tensor, teacher_MD: Tensor) -> tuple[Tensor]:
+        with torch.no_grad():
+            teacher_MV = logits(teacher, teacher_MD)
+        policy_MV = logits(policy, policy_MD)
+        both = min(policy_MV.shape[-1], teacher_MV.shape[-1])
+        return (compare(policy_MV[:, :both], teacher_MV[:, :both]),)
+
+    held = vocabulary_of(policy) + vocabulary_of(teacher)
+    (divergence_M,) = _in_chunks(score, (policy_MD, teacher_MD), CHUNK // held)
+    return _spread(divergence_M, flat_M, batch)
 
 
 def predict_values(critic: PreTrainedModel, batch: Batch) -> Tensor:
@@ -124,6 +140,17 @@ def _score(model: PreTrainedModel, states_MD: Tensor) -> Tensor:
     """(M,): the score head may be float32 on a backbone of another dtype."""
     head = model.get_submodule("score")
     return head(states_MD.to(head.get_parameter("weight").dtype)).float()[:, 0]
+
+
+def _in_chunks(score: Callable[..., tuple[Tensor, ...]], rows: tuple[Tensor, ...], at_once: int) -> list[Tensor]:
+    """`score` of all rows, so many at once. Where there are more, each chunk is computed again in the backward pass."""
+    count, step = len(rows[0]), max(1, at_once)
+    whole = count <= step or not torch.is_grad_enabled()
+    parts = []
+    for i in range(0, max(count, 1), step):
+        chunk = [x[i : i + step] for x in rows]
+        parts.append(score(*chunk) if whole else checkpoint(score, *chunk, use_reentrant=False))
+    return [torch.cat(x) for x in zip(*parts)]
 
 
 def _spread(x_M: Tensor, flat_M: Tensor, batch: Batch) -> Tensor:

@@ -16,6 +16,7 @@ NAMES = {
     "apa": "APA",
     "rest": "ReST",
     "kto": "KTO",
+    "gkd": "GKD",
 }
 
 

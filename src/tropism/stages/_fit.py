@@ -42,6 +42,21 @@ class Data:
         return taken
 
 
+@dataclasses.dataclass(frozen=True)
+class Mixed(Data):
+    """Data of which a `share`, evenly spread, is `answered` anew each time it is taken: trees of these numbers."""
+
+    share: float = 0.0
+    answered: Callable[[Sequence[int]], list[Tree]] = lambda some: []
+
+    def take(self, order: Order) -> list[Tree]:
+        places = range(order.position, order.position + self.groups)
+        taken = order.take(self.groups)
+        own = [int((p + 1) * self.share) > int(p * self.share) for p in places]
+        fresh = iter(self.answered([i for i, mine in zip(taken, own) if mine]) if any(own) else ())
+        return [next(fresh) if mine else self.trees[i] for i, mine in zip(taken, own)]
+
+
 @dataclasses.dataclass
 class Place:
     """Where a training run is: the data taken, the tokens trained on, what has been spent (`train/cost.py`). `before`
@@ -99,14 +114,16 @@ def train(
     with work.progress("training", data.steps) as bar:
         bar.advance(learner.done, rated=0)
         while learner.done < data.steps and not enough():
+            before = place.spent
             taken = data.take(order)
             batch = prepare(layout(taken, model, algorithm.predicts, learner.layout))
             try:
                 numbers = values(learner.update(algorithm, algorithm.credit(batch)))
             except NotFinite as error:
                 raise error.with_checkpoint(work.last_checkpoint()) from None
-            fresh, before = sum(t.size for t in taken), place.spent
-            place.position, place.tokens, place.spent = order.position, place.tokens + fresh, before + each * fresh
+            fresh = sum(t.size for t in taken)
+            place.position, place.tokens = order.position, place.tokens + fresh
+            place.spent += each * fresh
             bar.advance(1, rated=fresh)
             bar.show(**{name: numbers[name] for name in ("loss",) if name in numbers})
             more = watch(before, place.spent)

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from tropism.errors import TropismError
 from tropism.protocols import Algorithm, EngineSpec
+from tropism.text.tokenizer import identity, load_tokenizer
 from tropism.train.loop import ROLE
 
 SEVERAL = {"others", "baseline_N", "rank_N"}  # what takes two completions of a prompt or more
@@ -15,6 +16,7 @@ NEEDS = {
     "old_logprobs_BT": "the log-probabilities of who sampled",
     "ref_logprobs_BT": "a reference",
     "values_BT": "a critic",
+    "teacher": "a teacher",
     "mismatched": "answers to other prompts",
     "others": "all completions of a prompt side by side",
     "baseline_N": "several completions of a prompt",
@@ -46,4 +48,13 @@ def check_engine(where: str, engine: EngineSpec) -> None:
         raise TropismError(
             f"{where}.engine {type(engine).__name__} gives no log-probabilities, which {where} needs: use one that does, "
             "such as local"
+        )
+
+
+def check_teacher(policy: str, teacher: str) -> None:
+    """Raises if the two models have different tokenizers: their distributions are compared token by token."""
+    if identity(load_tokenizer(policy)) != identity(load_tokenizer(teacher)):
+        raise TropismError(
+            f"distill.teacher {teacher} has another tokenizer than distill.policy {policy}, and the two are compared token "
+            "by token: take a teacher with the same tokenizer"
         )

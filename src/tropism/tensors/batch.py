@@ -97,6 +97,7 @@ class Prediction:
     scores_N: Tensor | None = None  # reward model's units, at each completion's last token
     scores_BT: Tensor | None = None  # reward model's units, of everything up to and including this token
     entropy_bonus_BT: Tensor | None = None  # the entropy again, with gradient, for an algorithm that rewards it
+    divergence_BT: Tensor | None = None  # nats, between the policy's and the teacher's next-token distributions
 
     def need(self, name: str) -> Tensor:
         value = getattr(self, name)

@@ -5,8 +5,12 @@ Masks are True = keep. Log-probabilities and KL are in nats.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+NEVER = -1e30  # a logit that is finite and whose probability is 0
 
 
 def shaped(logits_V: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
@@ -46,6 +50,27 @@ def entropy(logits_MV: Tensor) -> Tensor:
     """(M,) entropies in nats; a logit of -inf is outside the support."""
     logp_MV = logits_MV.log_softmax(-1)
     return -(logp_MV.exp() * logp_MV.masked_fill(logp_MV == float("-inf"), 0.0)).sum(-1)
+
+
+def jensen_shannon(policy_MV: Tensor, teacher_MV: Tensor, beta: float) -> Tensor:
+    """(M,) generalised Jensen-Shannon divergences of two distributions, given as logits (arXiv 2306.13649).
+
+    beta * KL(teacher, mix) + (1 - beta) * KL(policy, mix), with mix = beta * teacher + (1 - beta) * policy. At 0 and 1
+    that is 0 whatever the two are; there it is what its slope tends to: KL(teacher, policy) at beta = 0, KL(policy,
+    teacher) at 1. A logit of -inf is outside the support: of the teacher, or of both.
+    """
+    policy_MV, teacher_MV = (x.clamp(min=NEVER).log_softmax(-1) for x in (policy_MV, teacher_MV))
+    if beta == 0:
+        return _kl(teacher_MV, policy_MV)
+    if beta == 1:
+        return _kl(policy_MV, teacher_MV)
+    mix_MV = torch.logaddexp(teacher_MV + math.log(beta), policy_MV + math.log1p(-beta))
+    return beta * _kl(teacher_MV, mix_MV) + (1 - beta) * _kl(policy_MV, mix_MV)
+
+
+def _kl(p_MV: Tensor, q_MV: Tensor) -> Tensor:
+    """(M,) KL(p, q) of finite log-probabilities."""
+    return (p_MV.exp() * (p_MV - q_MV)).sum(-1)
 
 
 def gae(reward_NL: Tensor, values_NL: Tensor, mask_NL: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:

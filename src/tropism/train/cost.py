@@ -5,7 +5,7 @@ Every pass of every model counts, each token of it:
     sampling    the prompt once for all its completions, and every token sampled
     judging     what a judge that is a model reads (`Judgment.tokens`)
     filling     a forward pass of the reference, of the critic, of the policy of the moment, as an algorithm `needs`
-    updating    a forward and a backward pass of each model that the loss `predicts` from
+    updating    a forward and a backward pass of each model that the loss `predicts` from, a forward pass of a teacher
 
 A forward pass is 1 a token, a backward pass 2, the usual ratio of their operations. A token is a token whatever the size
 of the model. Padding, and a prompt that a layout repeats, are not counted: the figure is the method's, not the machine's.
@@ -37,4 +37,4 @@ def filling(algorithm: Algorithm, sampled: bool) -> int:
 
 def updating(algorithm: Algorithm) -> int:
     """Of each token of an update."""
-    return (1 + BACKWARD) * len({ROLE[part] for part in algorithm.predicts})
+    return (1 + BACKWARD) * len({ROLE[part] for part in algorithm.predicts}) + ("teacher" in algorithm.needs)

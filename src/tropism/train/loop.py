@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 
 from tropism.errors import TropismError
 from tropism.models.adapters import load_trained, trained_state
-from tropism.models.forward import predict_running_scores, predict_tokens, predict_values
-from tropism.protocols import Algorithm, Exploring
+from tropism.models.forward import Compare, predict_divergence, predict_running_scores, predict_tokens, predict_values
+from tropism.protocols import Algorithm, Distilling, Exploring
 from tropism.tensors.batch import Batch, Layout, Prediction
 from tropism.tensors.ratio import Ratio, total
 from tropism.tensors.rows import passes, take_rows
@@ -29,6 +29,7 @@ ROLE = {
     "logprobs_BT": "policy",
     "entropy_BT": "policy",
     "entropy_bonus_BT": "policy",
+    "divergence_BT": "policy",
     "values_BT": "critic",
     "scores_N": "scorer",
     "scores_BT": "scorer",
@@ -48,7 +49,7 @@ class Learner:
     """The models in training and their optimiser. `models` has a policy, critic or scorer as the algorithm predicts.
 
     `rates` may give a model its own peak learning rate; `pass_tokens` bounds the tokens of one forward pass (0: none);
-    `layout` is that of the batches it is given.
+    `layout` is that of the batches it is given; `teacher`, which nobody trains, is for an algorithm that compares.
     """
 
     models: Mapping[str, PreTrainedModel]
@@ -58,6 +59,7 @@ class Learner:
     pass_tokens: int = 0
     sampling: SamplingParams | None = None
     layout: Layout = "auto"
+    teacher: PreTrainedModel | None = None
     done: int = 0
 
     def __post_init__(self) -> None:
@@ -115,7 +117,9 @@ class Learner:
         return next((what for what, x in given if x is not None and not torch.isfinite(x).all()), "")
 
     def predict(self, algorithm: Algorithm, batch: Batch) -> Prediction:
-        return predict(self.models, reads(algorithm), batch, self.sampling)
+        models = {**self.models, "teacher": self.teacher} if self.teacher is not None else self.models
+        compare = algorithm.divergence if isinstance(algorithm, Distilling) else None
+        return predict(models, reads(algorithm), batch, self.sampling, compare)
 
     def save(self, folder: Path, **more: Any) -> None:
         """Weights, optimiser, schedule and whatever else the next step reads (tensors and plain values)."""
@@ -170,11 +174,18 @@ def predict(
     wanted: tuple[str, ...],
     batch: Batch,
     sampling: SamplingParams | None = None,
+    compare: Compare | None = None,
 ) -> Prediction:
-    """The parts of a Prediction that an algorithm reads, from the models whose role it is."""
+    """The parts of a Prediction that an algorithm reads, from the models whose role it is. `compare` is what it makes of
+    the distributions of policy and teacher."""
     for part in wanted:
         if ROLE[part] not in models:
             raise TropismError(f"the algorithm reads {part}, which a {ROLE[part]} predicts: this stage has none")
+    divergence_BT = None
+    if "divergence_BT" in wanted:
+        if compare is None or "teacher" not in models:
+            raise TropismError("the algorithm compares the policy with a teacher: this stage has none")
+        divergence_BT = predict_divergence(models["policy"], models["teacher"], batch, compare)
     found = Prediction()
     if "logprobs_BT" in wanted:
         found = predict_tokens(models["policy"], batch, sampling, "entropy_BT" in wanted, "entropy_bonus_BT" in wanted)
@@ -187,6 +198,7 @@ def predict(
         scores_N=scores_BT.flatten()[batch.last_N] if scores_BT is not None else None,
         scores_BT=scores_BT,
         entropy_bonus_BT=found.entropy_bonus_BT,
+        divergence_BT=divergence_BT,
     )
 
 
