@@ -118,7 +118,7 @@ class Exploring(Protocol):
 
 @runtime_checkable
 class Selective(Protocol):
-    """An algorithm that some groups teach nothing: the rl stage samples others in their place."""
+    """An algorithm that learns nothing from some groups: the rl stage samples other groups in their place."""
 
     def teaches(self, batch: Batch) -> Tensor:
         """(G,) True = a group whose rewards, as shaped, can change the policy."""

@@ -6,7 +6,7 @@
 Members that measure different things (a reward model, a verifier) are a combined reward; reward models that differ in
 their seed alone are an ensemble, and `pessimism` a lower confidence bound (arXiv 2310.02743 subtracts the variance; a
 standard deviation keeps the unit). A score of 0 is what the calibrated completions, the SFT model's as a rule, get on
-average. Where members disagree the spread of `m` itself is below 1; it is not blown up again, as that would pay noise.
+average. Where members disagree the spread of `m` itself is below 1; we do not rescale it to 1, which would amplify noise.
 
 Where a member abstains the panel does. Its scores are an interval scale if those of all members are. Left out: weights
 that change in training, and negative ones (a verifier turns its own sign).

@@ -2,7 +2,7 @@
 
 A round samples completions from the policy, has them judged, gives credit, and makes `epochs` passes of `minibatches`
 updates over them. `truth` is a judge that is looked at and never trained on, so that reward hacking shows: the reward
-goes up and the truth does not. With an algorithm that some groups teach nothing (all rewards equal), other prompts are
+goes up and the truth does not. With an algorithm that learns nothing from some groups (all rewards equal), other prompts are
 sampled in their place. A round's reward, truth, KL and stop rate are of all that was sampled; `teaching` is the share of
 its groups that is trained on, `teaching_reward` their reward.
 
@@ -62,7 +62,7 @@ class RL(Weights, Watched):
     """The reference is the policy before the first round. `critic` is where the critic's weights begin (by default
     the policy's); for `critic_warmup` rounds only the critic is trained. `sampling.n` completions a prompt. `budget`
     ends the stage before `rounds` do, once so many tokens have gone through models (train/cost.py; 0: never). `refills`
-    bounds how often a round samples again for groups that teach nothing."""
+    bounds how often a round samples again for groups that nothing is learned from."""
 
     policy: PolicyRef
     prompts: Format

@@ -93,8 +93,8 @@ def split(sizes: Sequence[int], parts: int) -> list[list[int]]:
 
 
 def share(batch: Batch) -> Batch | None:
-    """This rank's part of a batch: whole groups, and of all tokens computed (padding included) as near an equal part
-    as whole groups allow. None if nothing is left for it."""
+    """This rank's part of a batch: whole groups, balanced by token count (padding included). None if nothing is
+    left for it."""
     if size() == 1:
         return batch
     units = passes(batch, 1)  # the smallest runs of rows that part no group
