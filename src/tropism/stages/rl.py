@@ -2,9 +2,9 @@
 
 A round samples completions from the policy, has them judged, gives credit, and makes `epochs` passes of `minibatches`
 updates over them. `truth` is a judge that is looked at and never trained on, so that reward hacking shows: the reward
-goes up and the truth does not. With an algorithm that learns nothing from some groups (all rewards equal), other prompts are
-sampled in their place. A round's reward, truth, KL and stop rate are of all that was sampled; `teaching` is the share of
-its groups that is trained on, `teaching_reward` their reward.
+goes up and the truth does not. With an algorithm that learns nothing from some groups (all rewards equal), other prompts
+are sampled in their place. A round's reward, truth, KL and stop rate are of all that was sampled; `teaching` is the share
+of its groups that is trained on, `teaching_reward` their reward.
 
 An algorithm that learns from rankings (online DPO, arXiv 2402.04792) gets those of the shaped rewards, so any judge will
 do, one that only orders included: its scores are minus ranks, and a penalty of 1 is then one rank.
