@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import tropism
-from tropism.report.plots import Axis, Series, escape, lines
+from tropism.report.axes import Axis
+from tropism.report.elements import escape
+from tropism.report.plots import Series, lines
 from tropism.store.folder import latest
 
 WIDTH, HEIGHT, MARGIN, TOP = 340, 216, 16, 62

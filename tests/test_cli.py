@@ -76,7 +76,7 @@ def test_wrong_words_are_refused(words: tuple[str, ...]) -> None:
 
 def test_run_ends_with_a_summary_and_the_place_of_the_report(circle: Path) -> None:
     said = (circle / "said.txt").read_text()
-    assert "exact greedy" in said and "sft" in said
+    assert "exact match, greedy ↑" in said and "sft" in said
     assert f"the report:      {circle / 'done' / 'report.html'}" in said
     assert (circle / "done" / "report.html").stat().st_size > 10_000
 
@@ -258,7 +258,7 @@ def test_show_prints_the_report(circle: Path) -> None:
     assert shown["recipe"] == "circle" and list(shown["models"]) == ["base", "sft", "ppo"]
     assert shown["models"]["sft"]["exact_greedy"].keys() == {"value", "low", "high"}
     assert {"n_pairs", "n_groups"} <= shown["reward_model"].keys() and "base_completes" in shown
-    assert "exact greedy" in tropism("show", circle / "done").out
+    assert "exact match, greedy ↑" in tropism("show", circle / "done").out
 
 
 def test_chat_answers_each_line_of_its_input(circle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

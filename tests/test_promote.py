@@ -121,6 +121,23 @@ def test_intervals_that_touch_are_not_apart(run: Path, tmp_path: Path) -> None:
     assert left_nothing(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("better", "code", "says"),
+    [("lower", 0, ""), ("higher", 2, "not apart with ppo above"), ("", 2, "neither more nor less of slips is better")],
+)
+def test_the_figure_says_which_way_is_better(run: Path, tmp_path: Path, better: str, code: int, says: str) -> None:
+    slips = {
+        "sft": {"slips": {"value": 0.6, "low": 0.5, "high": 0.7}},
+        "ppo": {"slips": {"value": 0.3, "low": 0.2, "high": 0.4}},
+    }
+    about = {"slips": {"title": "slips of the pen", "unit": "share", "better": better}}
+    found = {"over": "sft", "models": slips, "measures": about}
+    files.write_json(run / "evaluation-01" / "out" / "evaluation.json", found)
+    finish(run, "evaluation", json.loads((run / "evaluation-01" / "stage.json").read_text())["fields"], INPUTS)
+    said = tropism("promote", run, "ppo", "--metric", "slips", "--out", tmp_path / "served")
+    assert said.code == code and says in said.err
+
+
 def test_over_and_metric_choose_what_decides(run: Path, tmp_path: Path) -> None:
     said = tropism("promote", run, "lora", "--over", "ppo", "--metric", "chrf", "--out", tmp_path / "served")
     assert said.code == 0, said.err

@@ -89,10 +89,10 @@ def plan(
 def show(run: Annotated[Path, typer.Argument(help="A run folder.")], as_json: JsonOpt = False) -> None:
     """What a run has measured so far."""
     from tropism.report import build
+    from tropism.report.read import read
     from tropism.report.summary import summary
 
-    report = build.build(run)
-    print(_json(report) if as_json else summary(report))
+    print(_json(build.build(run)) if as_json else summary(read(run)))
 
 
 @app.command()
@@ -258,6 +258,7 @@ def _run(recipe: str, overrides: list[str], out: Path | None, checkpoint_s: floa
     _begin(f"reading {recipe}", quiet, log=True)
     from tropism import plan as planning
     from tropism.report import build
+    from tropism.report.read import read
     from tropism.report.summary import summary
     from tropism.store.progress import Reporter
     from tropism.store.run import run_recipe
@@ -271,9 +272,9 @@ def _run(recipe: str, overrides: list[str], out: Path | None, checkpoint_s: floa
         run_recipe(loaded, folder, checkpoint_s, Reporter(quiet), peers, expected)
     if not peers.leads:
         raise typer.Exit
-    report = build.write(folder)
+    build.write(folder)
     if not quiet:
-        print(summary(report))
+        print(summary(read(folder)))
         print(f"the report:      {folder / 'report.html'}")
     return folder
 

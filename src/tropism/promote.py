@@ -24,8 +24,13 @@ def promote(run: Path, model: str, out: Path, over: str, metric: str) -> str:
     names = (model,) if even else (model, over)
     figures = {name: _figure(findings.models, name, metric, run) for name in names}
     said = " and ".join(f"{name} has {_shown(figures[name])}" for name in names)
-    if figures[model]["low"] <= (0.5 if even else figures[over]["high"]):
-        why = "that is not apart from one half" if even else f"the intervals are not apart with {model} above"
+    better = findings.measures[metric]["better"]
+    if not better:
+        raise TropismError(f"neither more nor less of {metric} is better: choose a metric that says which way is")
+    ours, theirs = figures[model], {"low": 0.5, "high": 0.5} if even else figures[over]
+    if not (ours["low"] > theirs["high"] if better == "higher" else ours["high"] < theirs["low"]):
+        side = "above" if better == "higher" else "below"
+        why = "that is not apart from one half" if even else f"the intervals are not apart with {model} {side}"
         raise TropismError(
             f"{model} is not promoted: in {metric} {said} on held-out prompts, and {why}; train it further or measure on "
             "more prompts"

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from tropism.report.axes import Axis
 from tropism.report.build import write
-from tropism.report.compared import section, sentences
+from tropism.report.compared import sentences
 from tropism.report.page import page
-from tropism.report.plots import Axis, Series, lines
+from tropism.report.parts.methods import html
+from tropism.report.plots import Series, lines
 from tropism.report.read import read
 from tropism.report.summary import compared
 from tropism.report.words import number
@@ -140,7 +142,7 @@ def test_the_page_has_the_section_and_still_needs_nothing_else(run: Path) -> Non
     found = Page(text)
     assert "The methods compared" in found.texts
     assert not {tag for tag, _ in found.elements} & {"script", "link", "img", "iframe", "a", "use", "image"}
-    assert not re.search(r"\b(nan|inf|none)\b", section(read(run)), re.IGNORECASE)
+    assert not re.search(r"\b(nan|inf|none)\b", html(read(run)), re.IGNORECASE)
     assert "At equal KL: 1 nats per completion, the most that every seed of every method reached" in found.texts
     plots = [attrs["aria-label"] for tag, attrs in found.elements if tag == "svg" and attrs.get("aria-label")]
     assert [p for p in plots if p and p.startswith(("good", "search"))] == [
@@ -156,13 +158,13 @@ def test_the_page_has_the_section_and_still_needs_nothing_else(run: Path) -> Non
 def test_no_methods_no_section(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     finish(tmp_path / "run", "a", [line(0, 0, 0.5, 0), line(10, 1, 0.8, 1)])
-    assert section(read(tmp_path / "run")) == ""
+    assert html(read(tmp_path / "run")) == ""
     assert "comparison" not in write(tmp_path / "run")
 
 
 def test_behind_a_method_the_others_go_as_far_as_it_went(run: Path) -> None:
     """poor went to √3 = 1.732; the hack, with √9 = 3 at its second look, is cut on the way there."""
-    found = section(read(run))
+    found = html(read(run))
     svg = found[found.index('aria-label="poor: true quality over √KL"') :]
     svg = svg[: svg.index("</figure>")]
     faint = dict(re.findall(r'<title>(\w+)</title><polyline class="faint" points="([^"]*)"', svg))

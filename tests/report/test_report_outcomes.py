@@ -52,8 +52,10 @@ def test_an_unfinished_run_says_so_first() -> None:
 
 
 def test_the_terminal_says_it_too() -> None:
-    report = {"recipe": "mine", "seconds": {"ppo": 3.0}, "stages": {}, "verdict": ["PPO: it went well."]}
-    assert summary(report).splitlines()[-1] == "PPO: it went well."
+    rl = stage("ppo", metrics=rounds([0.3], truth=0.6))
+    lines = summary(Findings("mine", ("ppo",), (rl,), {}, {})).splitlines()
+    assert lines[0] == "mine: 1 s   (ppo 1 s)"
+    assert lines[-1].startswith("PPO: the reward of its samples was 0.30 in its only round")
 
 
 @pytest.mark.parametrize("tiny", [-0.0, -1e-9, -0.004])

@@ -10,6 +10,7 @@ import pytest
 from report_runs import MODELS, evaluation, figure, finish, make_run
 
 from tropism.report.build import write
+from tropism.report.read import read
 from tropism.report.summary import summary
 from tropism.report.words import overlap
 
@@ -29,6 +30,6 @@ def test_page_json_and_terminal(tmp_path: Path, met: dict[str, int], says: str) 
     finish(folder, "evaluation", found=evaluation(figure(0.71, 0.07)) | {"overlap": found}, **MODELS)
     report, page = write(folder), (folder / "report.html").read_text("utf-8")
     assert report["overlap"] == found and overlap(found) == says
-    assert says in page and says in summary(report)
+    assert says in page and says in summary(read(folder))
     calls = [f"{n} held-out prompts" in page for n in ("300", "The first 12")] + ["number of held-out prompts" in page]
     assert set(calls) == {not any(met.values())}

@@ -8,7 +8,10 @@ import re
 
 import pytest
 
-from tropism.report.plots import Axis, Series, bars, escape, lines, plain, smoothed, ticks, timeline, whiskers
+from tropism.report.axes import Axis, ticks
+from tropism.report.elements import escape, timeline
+from tropism.report.plots import Series, bars, lines, smoothed, whiskers
+from tropism.report.words import plain
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from report_runs import MODELS, evaluation, figure, finish, make_run, plan
 
-from tropism.report.build import build, write
+from tropism.report.build import write
+from tropism.report.read import read
 from tropism.report.summary import summary
 
 SIGNATURE = "BLEU|nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
@@ -35,13 +36,14 @@ def test_rows_and_signatures_in_the_page(tmp_path: Path) -> None:
 
 
 def test_rows_and_signatures_in_the_terminal(tmp_path: Path) -> None:
-    lines = summary(build(run_with_bleu(tmp_path))).splitlines()
-    row = next(line for line in lines if line.startswith("bleu sampled"))
+    lines = summary(read(run_with_bleu(tmp_path))).splitlines()
+    row = next(line for line in lines if line.startswith("BLEU, sampled ↑"))
     assert "31.2 [29.8, 32.8]" in row and "37.8 [36.2, 39.2]" in row
     assert lines.count(SIGNATURE) == 1
 
 
 def test_without_metrics_nothing_is_said_of_them(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
-    text = summary(write(folder)) + (folder / "report.html").read_text("utf-8")
+    write(folder)
+    text = summary(read(folder)) + (folder / "report.html").read_text("utf-8")
     assert "BLEU" not in text and "bleu" not in text and "ROUGE" not in text

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from pathlib import Path
+from typing import Any
 
-from tropism.report import compared, rewards, sections, selftraining
-from tropism.report.plots import escape
+from tropism.report import parts
+from tropism.report.elements import escape
 from tropism.report.read import Findings
 from tropism.report.verdict import verdicts
 from tropism.report.words import duration
 
 STYLE = Path(__file__).with_name("style.css")
-PARTS = (
-    ("The run", sections.time_line),
-    ("The models", sections.model_table),
-    ("The same prompts, answered by each", sections.side_by_side),
-    ("The methods compared", compared.section),
-    ("ReST, step by step", selftraining.steps),
-    ("Learning curves", sections.losses),
-    ("The reward model", rewards.reward_model),
-    ("Reward, truth and KL", rewards.rounds),
-    ("Is the reward being hacked?", rewards.proxy_against_truth),
-    ("Diagnostics", rewards.diagnostics),
-    ("What each stage says", sections.facts),
-)
 SAFE = "default-src 'none'; style-src 'unsafe-inline'"  # not even a script in an answer could run
 
 
 def page(findings: Findings) -> str:
     """The whole page; parts that the run has nothing to say on are left out."""
     name = escape(findings.recipe)
-    written = ((heading, part(findings)) for heading, part in PARTS)
+    written = ((part.HEADING, part.html(findings)) for part in _parts())
     body = "".join(f"<section><h2>{heading}</h2>{text}</section>" for heading, text in written if text)
     said = "".join(f'<p class="verdict">{escape(sentence)}</p>' for sentence in verdicts(findings))
     notes = "".join(f"<p>{escape(note)}</p>" for note in methods(findings))
@@ -41,6 +31,12 @@ def page(findings: Findings) -> str:
         f"<body><main><header><h1>{name}</h1>{said}{_under(findings)}</header>{body}"
         f"<footer><h2>Methods</h2>{notes}</footer></main></body></html>\n"
     )
+
+
+def _parts() -> list[Any]:
+    """The files of `parts/`, in the order of the page."""
+    known = (file.name for file in pkgutil.iter_modules(parts.__path__) if not file.name.startswith("_"))
+    return sorted((importlib.import_module(f"{parts.__name__}.{name}") for name in known), key=lambda part: part.ORDER)
 
 
 def methods(findings: Findings) -> list[str]:

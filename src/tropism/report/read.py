@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tropism.recipe.kinds import names, resolve
+from tropism.report.words import title
 from tropism.store.folder import done, latest, read_metrics, read_recipe, read_stage
 
 EVALUATION = "evaluation.json"  # written by the evaluate stage
@@ -50,6 +52,13 @@ class Findings:
         return self.evaluation.get("models", {})
 
     @property
+    def measures(self) -> Mapping[str, Mapping[str, str]]:
+        """Of each figure its title, its unit and which way is better, in the order in which they are shown."""
+        over = title(self.over)
+        told = self.evaluation.get("measures") or _known(self.over)
+        return {key: {**about, "title": about["title"].replace("{over}", over)} for key, about in told.items()}
+
+    @property
     def over(self) -> str:
         """The model that the others are compared with."""
         return self.evaluation.get("over", "")
@@ -85,6 +94,12 @@ def read(folder: Path) -> Findings:
         if (file := path / "out" / EVALUATION).exists():
             evaluation, evaluate = finite(json.loads(file.read_text("utf-8"))), fields
     return Findings(recipe["name"], tuple(recipe["stages"]), tuple(stages), evaluation, evaluate)
+
+
+def _known(over: str) -> dict[str, dict[str, str]]:
+    """The same from the package, for evaluations of before they said it themselves."""
+    known = sorted((resolve("measures", kind).about for kind in names("measures")), key=lambda about: about.order)
+    return {about.key(drawn, over): about.shown(drawn) for about in known for drawn in about.of}
 
 
 def finite(value: Any) -> Any:

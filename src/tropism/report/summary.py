@@ -6,34 +6,36 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tropism.report.compared import sentences, starred
-from tropism.report.plots import plain
-from tropism.report.words import left_out, overlap
+from tropism.report.read import Findings
+from tropism.report.verdict import verdicts
+from tropism.report.words import left_out, overlap, plain
 
-TEXT = ("bleu_greedy", "bleu_sampled", "chrf_greedy", "chrf_sampled", "rouge_l_greedy", "rouge_l_sampled")
-ROWS = ("exact_greedy", "exact_sampled", "chrf", *TEXT, "quality", "reward", "stop_rate", "tokens")
+ARROWS = {"higher": " ↑", "lower": " ↓"}  # which way is better
 
 
-def summary(report: Mapping[str, Any]) -> str:
+def summary(findings: Findings) -> str:
     """What `tropism run` prints at its end and `tropism show` at any time."""
-    seconds = report["seconds"]
-    console = Console(width=max(120, 26 * (1 + len(report.get("models", {})))), color_system=None)
+    models, found = findings.models, findings.evaluation
+    console = Console(width=max(120, 26 * (1 + len(models)) + 12), color_system=None)
     with console.capture() as capture:
-        spent = "  ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
-        console.print(f"{report['recipe']}: {sum(seconds.values()):.0f} s   ({spent})", soft_wrap=True)
-        if models := report.get("models"):
-            console.print(_models(models))
+        spent = "  ".join(f"{stage.id} {stage.seconds:.0f} s" for stage in findings.stages)
+        total = sum(stage.seconds for stage in findings.stages)
+        console.print(f"{findings.recipe}: {total:.0f} s   ({spent})", soft_wrap=True)
+        if models:
+            console.print(_models(findings))
             for signature in next(iter(models.values())).get("signatures", ()):
                 console.print(signature, soft_wrap=True)
             for note in left_out(models):
                 console.print(note, soft_wrap=True)
-        if said := overlap(report.get("overlap", {})):
+        if said := overlap(found.get("overlap", {})):
             console.print(said, soft_wrap=True)
-        if "base_completes" in report:
-            console.print(f"base completes raw text: {_figure(report['base_completes'])}")
-        if "pair_accuracy" in (reward := report.get("reward_model", {})):
+        if "base_completes" in found:
+            console.print(f"base completes raw text: {_figure(found['base_completes'])}")
+        if "pair_accuracy" in (reward := found.get("reward_model", {})):
             tau = f", Kendall's tau {_figure(reward['kendall_tau'])}" if "kendall_tau" in reward else ""
             console.print(
                 f"reward model: orders {_figure(reward['pair_accuracy'])} of {reward['n_pairs']:,} held-out pairs as "
@@ -41,9 +43,9 @@ def summary(report: Mapping[str, Any]) -> str:
                 soft_wrap=True,
             )
         if not models:
-            for stage, found in report["stages"].items():
-                console.print(f"{stage}: " + ", ".join(f"{k} {v}" for k, v in found["facts"].items()), soft_wrap=True)
-        for sentence in report.get("verdict", ()):
+            for stage in findings.stages:
+                console.print(f"{stage.id}: " + ", ".join(f"{k} {v}" for k, v in stage.facts.items()), soft_wrap=True)
+        for sentence in verdicts(findings):
             console.print(sentence, soft_wrap=True)
     return capture.get().rstrip("\n")
 
@@ -71,18 +73,16 @@ def compared(report: Mapping[str, Any]) -> str:
     return capture.get().rstrip("\n")
 
 
-def _models(models: Mapping[str, Mapping[str, Any]]) -> Table:
+def _models(findings: Findings) -> Table:
+    models = findings.models
     grid = Table(box=None, pad_edge=False)
-    grid.add_column("")
+    grid.add_column("↑ ↓ this way is better")
     for name, figures in models.items():
         grid.add_column(f"{name} (n = {figures.get('n', '?')})", justify="right")
-    relative = [
-        k for k in dict.fromkeys(k for f in models.values() for k in f) if k.startswith(("win_over_", "kl_to_"))
-    ]
-    for row in (*ROWS, *relative):
-        if any(row in figures for figures in models.values()):
-            cells = (_figure(figures[row]) if row in figures else "" for figures in models.values())
-            grid.add_row(row.replace("_", " "), *cells)
+    for key, about in findings.measures.items():
+        if any(key in figures for figures in models.values()):
+            cells = (_figure(figures[key]) if key in figures else "" for figures in models.values())
+            grid.add_row(escape(about["title"]) + ARROWS.get(about["better"], ""), *cells)
     return grid
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
-
-from tropism.report.plots import plain
 
 NAMES = {
     "sft": "SFT",
@@ -36,6 +35,16 @@ def overlap(found: Mapping[str, Any]) -> str:
         return f"None of the {prompts:,} prompts stands in a training set: {', '.join(map(title, stages))}."
     each = ", ".join(f"{title(id)} {met:,}" for id, met in stages.items())
     return f"Not all held out: {found['met']:,} of the {prompts:,} prompts stand in a training set ({each})."
+
+
+def plain(value: float, digits: int = 3) -> str:
+    """`digits` significant digits, thousands apart, a true minus sign, an exponent only below 0.0001."""
+    value += 0.0  # no minus before a zero
+    if 0 < abs(value) < 1e-4:
+        return f"{value:.{digits}g}".replace("e-0", "e-").replace("-", "−")
+    places = max(digits - 1 - math.floor(math.log10(abs(value))), 0) if value else 0
+    text = f"{value:,.{places}f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
 
 
 def percent(value: float) -> str:

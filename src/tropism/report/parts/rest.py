@@ -1,4 +1,4 @@
-"""The part of the page about ReST (arXiv 2308.08998): each Grow and each Improve step by itself, where hacking is found."""
+"""ReST (arXiv 2308.08998): each Grow and each Improve step by itself, where hacking is found."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tropism.report.plots import Axis, Series, escape, figure, lines, plain, scroll
+from tropism.report.axes import Axis
+from tropism.report.elements import escape, figure, scroll
+from tropism.report.plots import Series, lines
 from tropism.report.read import Findings, Finished
-from tropism.report.words import number, percent, title
+from tropism.report.words import number, percent, plain, title
 
+ORDER = 50
+HEADING = "ReST, step by step"
 HEAD = (
     "",
     "kept",
@@ -22,7 +26,7 @@ HEAD = (
 )
 
 
-def steps(findings: Findings) -> str:
+def html(findings: Findings) -> str:
     """A table of the steps and the rewards' histograms, for each rest stage."""
     return "".join(_stage(stage) for stage in findings.stages if stage.kind == "rest")
 
