@@ -136,3 +136,15 @@ def test_the_walk_sees_every_import(tmp_path: Path):
         "def f():\n    import tropism.stages.rl\n    from tropism import __version__, judges\n"
     )
     assert imported(file) == {"typing", "tropism.cli", "tropism.stages.rl", "tropism.judges"}
+
+
+def test_files_and_functions_are_short():
+    long = []
+    for param in FILES:
+        text = param.values[0].read_text(encoding="utf-8")
+        if len(text.splitlines()) > 300:
+            long.append(f"{param.id} has {len(text.splitlines())} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno and node.end_lineno - node.lineno + 1 > 60:
+                long.append(f"{param.id}: {node.name} has {node.end_lineno - node.lineno + 1} lines")
+    assert not long
