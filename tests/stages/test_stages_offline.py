@@ -16,6 +16,8 @@ from tropism.algorithms.awr import AWR
 from tropism.algorithms.dpo import DPO
 from tropism.algorithms.grpo import GRPO
 from tropism.algorithms.kto import KTO
+from tropism.algorithms.orpo import ORPO
+from tropism.algorithms.simpo import SimPO
 from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.thumbs import Thumbs
@@ -200,6 +202,25 @@ def test_dpo_learns_the_order(run: Run, model_folder: str, sampled: str) -> None
                 if scores[i] > scores[j]:
                     right, pairs = right + (change[i] > change[j]), pairs + 1
     assert pairs > 20 and right / pairs > 0.95
+
+
+@pytest.mark.parametrize("algorithm", [SimPO(), ORPO(odds=2.0)], ids=["simpo", "orpo"])
+def test_learning_the_order_without_a_reference(run: Run, model_folder: str, sampled: str, algorithm: Any) -> None:
+    """By the mean log-probability of a token, which both compare; no pass of a reference is paid for."""
+    out = run(stage(model_folder, sampled, "l", algorithm=algorithm, passes=16.0))
+    words, right = load_tokenizer(model_folder), []
+    for model in (load_lm(model_folder), load_lm(out)):
+        found = []
+        for g in groups(run):
+            mean = [logprob(model, words, g, c) / len(c.tokens or ()) for c in g.completions]
+            scores = [s or 0.0 for s in g.judgments[0].scores]
+            found += [mean[i] > mean[j] for i in range(3) for j in range(3) if scores[i] > scores[j]]
+        right.append(sum(found) / len(found))
+    assert right[0] < 0.8 and right[1] > 0.95
+    sampling = sum(
+        len(prompt_tokens(words, g.prompt)) + sum(len(c.tokens or ()) for c in g.completions) for g in groups(run)
+    )
+    assert facts(out)["tokens_spent"] == sampling + 3 * facts(out)["tokens_trained"]
 
 
 def logprob(model: Any, words: Any, group: Group, completion: Completion) -> float:
