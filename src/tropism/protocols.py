@@ -46,7 +46,8 @@ class Format(Protocol):
 class EngineSpec(Protocol):
     """One way to get completions, as a recipe says it: a frozen dataclass, which `open` makes an Engine of.
 
-    `logprobs` says whether the completions come with tokens and their log-probabilities."""
+    `logprobs` says whether the completions come with their tokens and log-probabilities, which are those of the trainer.
+    """
 
     logprobs: ClassVar[bool]
 
@@ -59,8 +60,11 @@ class EngineSpec(Protocol):
 class Engine(Protocol):
     """What gives completions, once it is open."""
 
-    def generate(self, prompts: Sequence[Sequence[Message]], params: SamplingParams) -> list[tuple[Completion, ...]]:
-        """For each prompt its `params.n` completions, in order."""
+    def generate(
+        self, prompts: Sequence[Sequence[Message]], params: SamplingParams, prefixes: Sequence[Sequence[int]] = ()
+    ) -> list[tuple[Completion, ...]]:
+        """For each prompt its `params.n` completions, in order. `prefixes` has the tokens that each prompt's answers begin
+        with, () for none (`Sample.prefix`). Raises TropismError where it cannot go on from tokens."""
         ...
 
     def load(self, weights: Any, policy: str) -> None:

@@ -48,7 +48,7 @@ class SamplingParams:
     """How to sample `n` completions of a prompt.
 
     `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep the whole distribution. A sample is a function of the
-    weights, the prompt's tokens, `seed` and its number among the n: not of what else is sampled beside it.
+    weights, the prompt's tokens, the prefix, `seed` and its number among the n: not of what else is sampled beside it.
     """
 
     n: Annotated[int, Ge(1)] = 1
@@ -65,9 +65,9 @@ class Completion:
     """One answer.
 
     `tokens` include the stop token if it was produced; `sampled` is False where a token was forced on the policy (tool
-    output, another speaker's turn) and True where it was chosen; `logprobs` are nats under the distribution actually
-    sampled from. All three are None for an answer that came as text. `tokenizer` is the `identity` of the one whose
-    tokens they are ("" where nobody wrote it down).
+    output, another speaker's turn, a prefix) and True where it was chosen; `logprobs` are nats under the distribution
+    actually sampled from, 0 where nothing was. All three are None for an answer that came as text. `tokenizer` is the
+    `identity` of the one whose tokens they are ("" where nobody wrote it down).
     """
 
     text: str
@@ -246,11 +246,16 @@ TokenizerRef = Annotated[str, Ref("a tokenizer or a model", ("tokenizer", *MODEL
 class Sample:
     """A search asks for `params.n` completions of `prompt`, and is sent the tuple of them.
 
-    A sample is a function of the prompt and the seed: to ask the same prompt again takes another seed.
+    `prefix` is tokens that each answer begins with, such as the first half of an earlier `Completion.tokens`. What comes
+    back is whole answers: their text and tokens have the prefix in them, with `sampled` False and log-probabilities of 0
+    there. `params.max_tokens` counts the new tokens only.
+
+    A sample is a function of the prompt, the prefix and the seed: to ask the same again takes another seed.
     """
 
     prompt: tuple[Message, ...]
     params: SamplingParams
+    prefix: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

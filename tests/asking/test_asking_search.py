@@ -23,14 +23,21 @@ GROUPS = [Group(f"g{k}", (Message("user", f"{k}"),)) for k in range(4)]
 
 @dataclass(frozen=True)
 class Counting:
-    """Answers a prompt with `prompt.call.number`, each of two tokens, and notes what it was asked."""
+    """Answers a prompt with `prompt.call.number`, each of two tokens behind its prefix, and notes what it was asked."""
 
     asked: list[tuple[list[str], SamplingParams]] = field(default_factory=list)
+    prefixes: list[list[Sequence[int]]] = field(default_factory=list)
 
-    def generate(self, prompts: Sequence[Sequence[Message]], params: SamplingParams) -> list[tuple[Completion, ...]]:
+    def generate(
+        self, prompts: Sequence[Sequence[Message]], params: SamplingParams, prefixes: Sequence[Sequence[int]] = ()
+    ) -> list[tuple[Completion, ...]]:
         self.asked.append(([p[-1].content for p in prompts], params))
+        self.prefixes.append([*prefixes])
         call = len(self.asked)
-        return [tuple(Completion(f"{p[-1].content}.{call}.{k}", (7, 8)) for k in range(params.n)) for p in prompts]
+        return [
+            tuple(Completion(f"{p[-1].content}.{call}.{k}", (*prefix, 7, 8)) for k in range(params.n))
+            for p, prefix in zip(prompts, prefixes, strict=True)
+        ]
 
     def load(self, weights: Any, policy: str) -> None:
         """Has no weights."""
@@ -112,6 +119,24 @@ def test_requests_with_other_parameters_take_another_call() -> None:
     found = drive(Own(), GROUPS, engine, Last(), PARAMS)
     assert engine.asked == [(["0", "2"], PARAMS), (["1", "3"], dataclasses.replace(PARAMS, n=2))]
     assert [f.group.completions[0].text for f in found] == ["0.1.0", "1.2.1", "2.1.0", "3.2.1"]
+
+
+def test_a_search_goes_on_from_half_an_answer() -> None:
+    @dataclass(frozen=True)
+    class Onward:
+        """Group 0 and 1 go on from what came first, 2 and 3 from its first token; then all from both."""
+
+        def search(self, group: Group, params: SamplingParams) -> Generator[Sample | Rate, Any, Completion]:
+            (first,) = yield Sample(group.prompt, params)
+            half = first.tokens[: 2 - int(group.prompt[-1].content) // 2]
+            (second,) = yield Sample(group.prompt, params, half)
+            return second
+
+    engine = Counting()
+    found = drive(Onward(), GROUPS, engine, Last(), PARAMS)
+    assert engine.prefixes == [[()] * 4, [(7, 8), (7, 8), (7,), (7,)]]
+    assert [f.group.completions[0].tokens for f in found] == [(7, 8, 7, 8)] * 2 + [(7, 7, 8)] * 2
+    assert [f.tokens for f in found] == [4] * 4  # two tokens a call were sampled; the prefix was not
 
 
 def test_what_was_not_rated_has_no_judgment_and_old_completions_are_not_looked_at() -> None:

@@ -19,3 +19,11 @@ def test_samples_take_the_answers_in_turn():
 def test_a_question_without_an_answer_is_named():
     with pytest.raises(TropismError, match=r"no answer to 'Why\?'"):
         Scripted({"Ping?": ()}).generate([(Message("user", "Why?"),)], SamplingParams())
+
+
+def test_a_script_opens_as_itself_and_goes_on_from_no_prefix():
+    script = Scripted({"Ping?": ("a",)})
+    engine = script.open(None, None, "p@0")
+    assert engine.generate([(Message("user", "Ping?"),)], SamplingParams(), [()])[0][0].text == "a"
+    with pytest.raises(TropismError, match="goes on from no prefix"):
+        engine.generate([(Message("user", "Ping?"),)] * 2, SamplingParams(), [(), (3,)])

@@ -49,7 +49,8 @@ class _Run:
             assert isinstance(self.asks, Rate)
             self.rated = dataclasses.replace(self.asks.group, judgments=(answer,))
         else:
-            self.tokens += sum(len(c.tokens or ()) for c in answer)
+            assert isinstance(self.asks, Sample)
+            self.tokens += sum(len(c.tokens) - len(self.asks.prefix) for c in answer if c.tokens is not None)
         self._step(answer)
 
     def _step(self, answer: Answer | None) -> None:
@@ -85,11 +86,11 @@ def _sampled(runs: Sequence[_Run], engine: Engine) -> dict[int, Answer]:
     for i, run in enumerate(runs):
         if isinstance(run.asks, Sample):
             waiting.setdefault(run.asks.params, {})[i] = run.asks
-    return {
-        i: completions
-        for params, asked in waiting.items()
-        for i, completions in zip(asked, engine.generate([a.prompt for a in asked.values()], params), strict=True)
-    }
+    found: dict[int, Answer] = {}
+    for params, some in waiting.items():
+        prompts, prefixes = [s.prompt for s in some.values()], [s.prefix for s in some.values()]
+        found |= zip(some, engine.generate(prompts, params, prefixes), strict=True)
+    return found
 
 
 def _rated(runs: Sequence[_Run], judge: Judge) -> dict[int, Answer]:

@@ -1,9 +1,10 @@
 """The engine in this process: batched sampling with a KV cache, on any Hugging Face causal LM.
 
-A prompt is prefilled once for its K samples; a finished sample leaves the batch and a waiting prompt takes its slots.
-Each sample draws from its own stream of random numbers, keyed by (seed, prompt tokens, its number), so it does not depend
-on what is sampled beside it. Log-probabilities are those of the distribution sampled from (temperature, top-k, top-p);
-under greedy decoding that distribution is certain, so they are 0. Left out: paging (rows are short) and speculation.
+A prompt, with the prefix that its answers begin with, is prefilled once for its K samples; a finished sample leaves the
+batch and a waiting prompt takes its slots. Each sample draws from its own stream of random numbers, keyed by (seed, prompt
+tokens, prefix, its number), so it does not depend on what is sampled beside it. Log-probabilities are those of the
+distribution sampled from (temperature, top-k, top-p); under greedy decoding that distribution is certain, so they are 0.
+Left out: paging (rows are short) and speculation.
 """
 
 from __future__ import annotations
@@ -49,14 +50,19 @@ class Local:
 
 @dataclass
 class _Sample:
-    """One completion on its way. `draws` holds a uniform number for each of its tokens."""
+    """One completion on its way. `draws` holds a uniform number for each of its `tokens`, which follow the `prefix`."""
 
     prompt: int
     number: int
+    prefix: tuple[int, ...]
     draws: np.ndarray
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finished: str = ""
+
+    @property
+    def answer(self) -> list[int]:
+        return [*self.prefix, *self.tokens]
 
 
 class LocalEngine:
@@ -91,10 +97,12 @@ class LocalEngine:
         if way := NOTES.get(way_of(self.model)):
             note(f"{type(self.model).__name__}: {way}")
 
-    def generate(self, prompts: Sequence[Sequence[Message]], params: SamplingParams) -> list[tuple[Completion, ...]]:
+    def generate(
+        self, prompts: Sequence[Sequence[Message]], params: SamplingParams, prefixes: Sequence[Sequence[int]] = ()
+    ) -> list[tuple[Completion, ...]]:
         tokens = [prompt_tokens(self.tokenizer, prompt) for prompt in prompts]
         done: list[list[Completion | None]] = [[None] * params.n for _ in prompts]
-        for _, finished in self._steps(tokens, params):
+        for _, finished in self._steps(tokens, params, prefixes):
             for sample in finished:
                 done[sample.prompt][sample.number] = self._completion(sample, params)
         return [tuple(c for c in row if c is not None) for row in done]
@@ -107,7 +115,7 @@ class LocalEngine:
             if finished:
                 text = self._completion(sample, params).text
             else:
-                text = text_of(self.tokenizer, sample.tokens)
+                text = text_of(self.tokenizer, sample.answer)
                 longest = max((len(s) for s in params.stop), default=1)  # a stop string may be on its way
                 text = text[: len(text) - longest + 1].rstrip("\ufffd")
             if text.startswith(shown) and len(text) > len(shown):
@@ -120,16 +128,19 @@ class LocalEngine:
 
     @torch.inference_mode()
     def _steps(
-        self, prompts: Sequence[list[int]], params: SamplingParams
+        self, asked: Sequence[list[int]], params: SamplingParams, prefixes: Sequence[Sequence[int]] = ()
     ) -> Iterator[tuple[list[_Sample], list[_Sample]]]:
         """After each decoding step: the samples still running, and those it finished."""
         device = self.model.device
-        self._check_length(prompts, params)
+        begun = [tuple(prefix) for prefix in prefixes] or [()] * len(asked)
+        prompts = [[*tokens, *prefix] for tokens, prefix in zip(asked, begun, strict=True)]
+        self._check(prompts, begun, params)
         seen: Counter[tuple[int, ...]] = Counter()
         waiting = []
-        for p, tokens in enumerate(prompts):  # a prompt that is asked again gets samples of its own
-            waiting += self._samples(p, tokens, params, seen[tuple(tokens)] * params.n)
-            seen[tuple(tokens)] += 1
+        for p, (tokens, prefix) in enumerate(zip(asked, begun)):  # what is asked again gets samples of its own
+            key = (*tokens, *((-1, *prefix) if prefix else ()))
+            waiting += self._samples(p, prefix, key, params, seen[key] * params.n)
+            seen[key] += 1
         waiting.reverse()
         length = max(map(len, prompts), default=0) + params.max_tokens
         rows = min(self.rows, sum(map(len, waiting)))
@@ -164,9 +175,11 @@ class LocalEngine:
             yield live, finished
             scores = way.step(tokens) if live else scores[:0]
 
-    def _samples(self, prompt: int, tokens: list[int], params: SamplingParams, before: int) -> Iterator[list[_Sample]]:
-        """The samples of one prompt, in chunks that fit the rows; `before` were drawn for the same prompt already."""
-        key = np.asarray(tokens, dtype=np.int64).tobytes()
+    def _samples(
+        self, prompt: int, prefix: tuple[int, ...], asked: tuple[int, ...], params: SamplingParams, before: int
+    ) -> Iterator[list[_Sample]]:
+        """The samples of one prompt, in chunks that fit the rows; `before` were drawn for the same `asked` already."""
+        key = np.asarray(asked, dtype=np.int64).tobytes()
         made = []
         for number in range(params.n):
             digest = hashlib.blake2b(
@@ -176,7 +189,7 @@ class LocalEngine:
             ).digest()
             stream = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
             draws = stream.random(params.max_tokens) if params.temperature else np.zeros(params.max_tokens)
-            made.append(_Sample(prompt, number, draws))
+            made.append(_Sample(prompt, number, prefix, draws))
         for i in range(0, len(made), self.rows):
             yield made[i : i + self.rows]
 
@@ -205,29 +218,36 @@ class LocalEngine:
 
     def _cut(self, sample: _Sample, stop: tuple[str, ...]) -> str | None:
         """The text before the first stop string, None if there is none in it."""
-        text = text_of(self.tokenizer, sample.tokens)
+        text = text_of(self.tokenizer, sample.answer)
         places = [text.find(s) for s in stop if s in text]
         return text[: min(places)] if places else None
 
     def _completion(self, sample: _Sample, params: SamplingParams) -> Completion:
         cut = self._cut(sample, params.stop) if params.stop else None
         return Completion(
-            text=text_of(self.tokenizer, sample.tokens) if cut is None else cut,
-            tokens=tuple(sample.tokens),
-            sampled=(True,) * len(sample.tokens),
-            logprobs=tuple(sample.logprobs),
+            text=text_of(self.tokenizer, sample.answer) if cut is None else cut,
+            tokens=tuple(sample.answer),
+            sampled=(False,) * len(sample.prefix) + (True,) * len(sample.tokens),
+            logprobs=(0.0,) * len(sample.prefix) + tuple(sample.logprobs),
             finish_reason="stop" if sample.finished == "stop" else "length",
             policy=self.policy,
             tokenizer=self._identity,
         )
 
-    def _check_length(self, prompts: Sequence[list[int]], params: SamplingParams) -> None:
+    def _check(self, prompts: Sequence[list[int]], prefixes: Sequence[tuple[int, ...]], params: SamplingParams) -> None:
+        stops = {*self._stops.tolist()}
+        for prefix in filter(None, prefixes):
+            if stops & {*prefix} or any(stop in text_of(self.tokenizer, prefix) for stop in params.stop):
+                raise TropismError(
+                    f"a prefix of {len(prefix)} tokens has a stop in it, so that answer is finished: go on from another"
+                )
         context = context_of(self.model)
         check_ids(self.model, max((max(tokens, default=0) for tokens in prompts), default=0))
         longest = max(map(len, prompts), default=0)
         if longest + params.max_tokens > context:
+            what = "a prompt with its prefix" if any(prefixes) else "a prompt"
             raise TropismError(
-                f"a prompt of {longest} tokens and max_tokens = {params.max_tokens} exceed the model's context of "
+                f"{what} of {longest} tokens and max_tokens = {params.max_tokens} exceed the model's context of "
                 f"{context} tokens: shorten the prompt or lower sampling.max_tokens"
             )
 

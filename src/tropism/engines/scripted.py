@@ -24,7 +24,11 @@ class Scripted:
         """Itself: it reads no model."""
         return self
 
-    def generate(self, prompts: Sequence[Sequence[Message]], params: SamplingParams) -> list[tuple[Completion, ...]]:
+    def generate(
+        self, prompts: Sequence[Sequence[Message]], params: SamplingParams, prefixes: Sequence[Sequence[int]] = ()
+    ) -> list[tuple[Completion, ...]]:
+        if any(prefixes):
+            raise TropismError("a script gives whole answers and goes on from no prefix: use another engine")
         return [self._answer(prompt[-1].content, params.n) for prompt in prompts]
 
     def load(self, weights: Any, policy: str) -> None:
