@@ -41,7 +41,7 @@ parity.main()
 
 @pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="TRL is not installed: pip install -e '.[bench]'")
 def test_parity_with_trl() -> None:
-    found = subprocess.run([sys.executable, "-c", WRONG], cwd=BENCH, capture_output=True, text=True, timeout=300)
+    found = subprocess.run([sys.executable, "-c", WRONG], cwd=BENCH, capture_output=True, text=True, timeout=600)
     assert found.returncode == 1, found.stderr  # because of the wrong ones
     rows = json.loads(found.stdout)
     right, wrong = rows[:-16], rows[-16:]
