@@ -148,6 +148,7 @@ METHODS = {
         '{ kind = "ppo", kl_target = 0.1, kl_horizon = 100 }',
         "shaping = { scale = true, clip = 2.0, length_cost = 0.01 }",
         "epochs = 2\nminibatches = 2",
+        'mix = { data = { kind = "phrasebook", part = "documents", count = 9 }, coefficient = 0.5, tokens = 64 }',
     ),
     "apa": rl("apa", '{ kind = "apa" }', "shaping = { scale = true }", 'keep = "best"'),
     "grpo": rl("grpo", '{ kind = "grpo" }', judge='{ kind = "coarse:parity" }'),

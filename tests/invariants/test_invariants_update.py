@@ -35,7 +35,7 @@ from tropism.tensors.batch import Batch
 from tropism.tensors.collate import collate
 from tropism.tensors.ratio import total
 from tropism.tensors.tree import Tree
-from tropism.train.loop import ROLE, Learner
+from tropism.train.loop import ROLE, Learner, predict
 from tropism.train.optim import Optim
 from tropism.train.rollouts import annotate
 from tropism.types import SamplingParams
@@ -170,7 +170,7 @@ def test_metrics_of_pieces_add_up_to_those_of_the_whole(models: dict[str, PreTra
 
     def metrics(part: list[Tree]) -> dict:
         batch = collate(part)
-        loss, more = KWise().loss(batch, learner.predict(KWise(), batch))
+        loss, more = KWise().loss(batch, predict(learner.models, KWise.predicts, batch))
         return {"loss": loss.detach(), **more}
 
     whole, pieces = metrics(trees), total(metrics([t]) for t in trees)

@@ -25,6 +25,7 @@ from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.prompts import Prompts
 from tropism.judges.verifier import Verifier
 from tropism.models.folder import load_lm
+from tropism.stages._mix import Mix
 from tropism.stages.rl import RL
 from tropism.store.folder import done, read_metrics
 from tropism.store.progress import Reporter
@@ -118,6 +119,26 @@ def test_shaping_pays_what_it_says_in_a_ranking_too(run: Run, model_folder: str)
         assert 0 < line["stop_rate"] < 1
         ordered.append("pair_accuracy" in line)
     assert ordered == [False, True]
+
+
+def test_documents_that_are_mixed_in_are_learned(run: Run, model_folder: str) -> None:
+    """Their loss falls only where they are in the update; what goes through the model for them is counted."""
+    documents = Phrasebook("documents", count=4)
+    losses, spent = [], []
+    for coefficient in (1e-6, 4.0):
+        mix = Mix(documents, coefficient, tokens=64, row_tokens=32)
+        out = run(rl(model_folder, algorithm=RLOO(), rounds=6, mix=mix), "rl")
+        losses.append([r["mixed_loss"] for r in read_metrics(out.parent)])
+        spent.append(facts(out)["tokens_spent_on_mix"])
+        assert 6 * 64 * 3 <= spent[-1] < facts(out)["tokens_spent"]
+    assert losses[0][0] == losses[1][0] and spent[0] == spent[1]
+    assert losses[1][-1] < losses[0][-1] - 0.3
+
+
+def test_while_the_policy_rests_nothing_is_mixed_in(run: Run, model_folder: str) -> None:
+    mix = Mix(Phrasebook("documents", count=4), tokens=64, row_tokens=32)
+    out = run(rl(model_folder, rounds=2, critic_warmup=1, mix=mix))
+    assert ["mixed_loss" in r for r in read_metrics(out.parent)] == [False, True]
 
 
 def test_while_the_critic_warms_up_the_policy_rests(run: Run, model_folder: str) -> None:

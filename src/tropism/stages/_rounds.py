@@ -9,13 +9,16 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from tropism.stages._mix import Mixing
+from tropism.tensors.batch import Layout
 from tropism.tensors.tree import Tree
 from tropism.train import cost
+from tropism.train.loop import Mixed
 from tropism.train.order import Order
 from tropism.train.shaping import Moments
 from tropism.types import Group
 
-COUNTS = ("round", "completions", "generated", "trained", "spent")
+COUNTS = ("round", "completions", "generated", "trained", "spent", "mixed")
 
 
 @dataclass
@@ -26,11 +29,13 @@ class State:
     order: Order
     tokenizer: Any
     reference: PreTrainedModel
+    mixing: Mixing | None = None
     round: int = 0
     completions: int = 0
     generated: int = 0  # tokens
     trained: int = 0  # tokens, prompts included
     spent: int = 0  # tokens through models, train/cost.py
+    mixed: int = 0  # of these, those of documents mixed in
     seen: Moments = Moments()  # of all scores so far
     looks: dict[str, Any] = field(default_factory=dict)  # what they have shown: stages/_watched.py
 
@@ -45,10 +50,24 @@ class State:
         fields = {f.name: getattr(self.algorithm, f.name) for f in dataclasses.fields(self.algorithm)}
         counts = {name: getattr(self, name) for name in COUNTS}
         seen = dataclasses.asdict(self.seen)
-        return {**counts, "position": self.order.position, "algorithm": fields, "seen": seen, "looks": self.looks}
+        positions = {
+            "position": self.order.position,
+            "mixed_position": self.mixing.order.position if self.mixing else 0,
+        }
+        return {**counts, **positions, "algorithm": fields, "seen": seen, "looks": self.looks}
 
     def load(self, saved: dict[str, Any]) -> None:
         for name in COUNTS:
-            setattr(self, name, saved[name])
+            setattr(self, name, saved.get(name, 0))
         self.order.position, self.seen, self.looks = saved["position"], Moments(**saved["seen"]), saved.get("looks", {})
+        if self.mixing:
+            self.mixing.order.position = saved["mixed_position"]
         self.algorithm = dataclasses.replace(self.algorithm, **saved["algorithm"])
+
+    def mix(self, layout: Layout) -> Mixed | None:
+        """What the next update mixes in, its tokens counted; nothing if nothing is asked for."""
+        if self.mixing is None:
+            return None
+        mixed, spent = self.mixing.take(layout)
+        self.spent, self.mixed = self.spent + spent, self.mixed + spent
+        return mixed

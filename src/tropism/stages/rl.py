@@ -30,11 +30,13 @@ from tropism.models.weights import Weights
 from tropism.needs import Earlier, Needs, training
 from tropism.protocols import Adaptive, Algorithm, Engine, EngineSpec, Format, Judge, Selective
 from tropism.stages._fit import PASS_TOKENS, tell
+from tropism.stages._mix import Mix, Mixing
 from tropism.stages._overlap import learns, probed
 from tropism.stages._read import fitting, read
 from tropism.stages._rounds import State
 from tropism.stages._takes import check, check_engine, check_several
 from tropism.stages._watched import Watched
+from tropism.store.fingerprint import ADDED
 from tropism.store.work import Work
 from tropism.tensors.batch import Batch
 from tropism.tensors.credit import ranked
@@ -62,7 +64,8 @@ class RL(Weights, Watched):
     """The reference is the policy before the first round. `critic` is where the critic's weights begin (by default
     the policy's); for `critic_warmup` rounds only the critic is trained. `sampling.n` completions a prompt. `budget`
     ends the stage before `rounds` do, once so many tokens have gone through models (train/cost.py; 0: never). `refills`
-    bounds how often a round samples again for groups that nothing is learned from."""
+    bounds how often a round samples again for groups that nothing is learned from. `mix` adds pretraining to every
+    update."""
 
     policy: PolicyRef
     prompts: Format
@@ -84,6 +87,7 @@ class RL(Weights, Watched):
     pass_tokens: Annotated[int, Ge(0)] = PASS_TOKENS  # in one forward pass: lower it if memory is short
     optim: Optim = field(default_factory=lambda: Optim(lr=2e-4, schedule="constant"))
     engine: EngineSpec = Local()
+    mix: Mix | None = field(default=None, metadata=ADDED)
 
     version: ClassVar[int] = 4
     makes: ClassVar[Literal["policy"]] = "policy"
@@ -103,10 +107,11 @@ class RL(Weights, Watched):
         spent = passes * each  # at most; one model judges
         rounds = min(self.rounds, -(-self.budget // spent)) if self.budget else self.rounds
         trained = 2 if "values_BT" in self.algorithm.predicts else 1
+        mixed = self.mix.tokens * self.epochs * self.minibatches if self.mix else 0
         return training(
             earlier.model(self.policy),
             updates=rounds * self.epochs * self.minibatches,
-            tokens=rounds * each,
+            tokens=rounds * (each + mixed),
             at_once=each // self.minibatches,
             pass_tokens=self.pass_tokens,
             keys=("pass_tokens", "policy"),
@@ -122,7 +127,8 @@ class RL(Weights, Watched):
         context = context_of(models["policy"])
         make = functools.partial(question, tokenizer=tokenizer, context=context, max_tokens=self.sampling.max_tokens)
         asked = [g for g, _ in fitting(read(self.prompts, "prompts", work), make, self.too_long, work, self.prompts)]
-        learns(work, asked)
+        documents = self.mix.read(work) if self.mix else []
+        learns(work, [*asked, *documents])
         probed(work, self)
         if "values_BT" in self.algorithm.predicts:
             models["critic"] = self.train_scalar(self.critic or self.policy, work.seed + 1)
@@ -130,7 +136,8 @@ class RL(Weights, Watched):
         steps = self.rounds * self.epochs * self.minibatches
         rates = {"critic": self.critic_lr or self.optim.lr}
         learner = Learner(models, self.optim, steps, rates, self.pass_tokens, self.sampling)
-        state = State(self.algorithm, Order(len(asked), work.seed), tokenizer, reference)
+        mixing = Mixing(self.mix, documents, models["policy"], tokenizer, work.seed + 2) if self.mix else None
+        state = State(self.algorithm, Order(len(asked), work.seed), tokenizer, reference, mixing)
         if found := work.restore():
             state.load(learner.restore(found[1]))
         look = functools.partial(self.look, state.looks, models["policy"], reference, tokenizer)
@@ -158,6 +165,7 @@ class RL(Weights, Watched):
             "tokens_generated": state.generated,
             "tokens_trained": state.trained,
             "tokens_spent": state.spent,
+            **({"tokens_spent_on_mix": state.mixed} if self.mix else {}),
         }
         self.leave(state.looks, models["policy"], tokenizer, work, self.save_dtype)
 
@@ -186,7 +194,8 @@ class RL(Weights, Watched):
         updates = []
         for piece in self._pieces(batch, rng):
             try:
-                updates.append(learner.update(state.algorithm, piece, frozen))
+                mixed = None if frozen else state.mix(self.layout)
+                updates.append(learner.update(state.algorithm, piece, frozen, mixed))
             except NotFinite as error:
                 raise error.with_checkpoint(work.last_checkpoint()) from None
         numbers |= values(total(updates))

@@ -44,6 +44,15 @@ GIVEN = {
 }  # what an update is given, in words
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """Another loss of the policy, on a batch of its own, and by what its gradient is multiplied."""
+
+    algorithm: Algorithm
+    batch: Batch
+    coefficient: float
+
+
 @dataclass
 class Learner:
     """The models in training and their optimiser. `models` has a policy, critic or scorer as the algorithm predicts.
@@ -67,17 +76,47 @@ class Learner:
             parallel.follow(model.parameters())
         self.optimizer = adamw(self.models, self.optim)
 
-    def update(self, algorithm: Algorithm, batch: Batch, frozen: str = "") -> dict[str, Ratio]:
+    def update(
+        self, algorithm: Algorithm, batch: Batch, frozen: str = "", mixed: Mixed | None = None
+    ) -> dict[str, Ratio]:
         """One optimiser update on the whole of `batch`, of which each rank computes a share.
 
-        `frozen` names a model that sits this one out. Raises NotFinite, on every rank, before the weights change.
+        `frozen` names a model that sits this one out; `mixed` is another loss of the policy, whose gradient is added.
+        Raises NotFinite, on every rank, before the weights change.
         """
         self.optimizer.zero_grad(set_to_none=True)  # of an update that ended as NotFinite
         trained = {name: model for name, model in self.models.items() if name != frozen}
+        summed = self._backward(algorithm, batch, self.sampling, trained)
+        moved = bool(summed["loss"].count) or mixed is not None
+        if mixed is not None:
+            summed |= self._mix(mixed)
+        scale = self.optim.rate(self.done, self.steps) / self.optim.lr
+        set_rate(self.optimizer, {n: self.rates.get(n, self.optim.lr) * scale for n in self.models})
+        for name, model in self.models.items():
+            if name not in trained or not moved:
+                model.zero_grad(set_to_none=True)
+                continue
+            norm = clip(model.parameters(), self.optim.clip_norm)
+            if norm != norm or norm == float("inf"):
+                raise NotFinite(f"the gradient of the {name}", self.done + 1, batch.ids, self._source(batch))
+            summed[f"{name}_gradient_norm"] = Ratio(torch.tensor(norm), torch.tensor(1))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.done += 1
+        return summed
+
+    def _backward(
+        self,
+        algorithm: Algorithm,
+        batch: Batch,
+        sampling: SamplingParams | None,
+        trained: Mapping[str, PreTrainedModel],
+    ) -> dict[str, Ratio]:
+        """Leaves in the `trained` models the gradient of the loss, its count divided once; none if it counts nothing."""
         metrics: list[dict[str, Ratio]] = []
         bad: tuple[str, ...] = ()
         for piece in _pieces(parallel.share(batch), self.pass_tokens):
-            loss, more = algorithm.loss(piece, self.predict(algorithm, piece))
+            loss, more = algorithm.loss(piece, self.predict(algorithm, piece, sampling))
             if not torch.isfinite(loss.total):
                 bad = piece.ids
                 break
@@ -90,23 +129,26 @@ class Learner:
         count = float(summed["loss"].count)
         if count:
             parallel.add_gradients(p for model in trained.values() for p in model.parameters())
-        scale = self.optim.rate(self.done, self.steps) / self.optim.lr
-        set_rate(self.optimizer, {n: self.rates.get(n, self.optim.lr) * scale for n in self.models})
-        for name, model in self.models.items():
-            if name not in trained or not count:
+        for model in trained.values():
+            if not count:
                 model.zero_grad(set_to_none=True)
-                continue
             for parameter in model.parameters():
                 if parameter.grad is not None:
                     parameter.grad.div_(count)
-            norm = clip(model.parameters(), self.optim.clip_norm)
-            if norm != norm or norm == float("inf"):
-                raise NotFinite(f"the gradient of the {name}", self.done + 1, batch.ids, self._source(batch))
-            summed[f"{name}_gradient_norm"] = Ratio(torch.tensor(norm), torch.tensor(1))
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.done += 1
         return summed
+
+    def _mix(self, mixed: Mixed) -> dict[str, Ratio]:
+        """Adds to the policy's gradient `coefficient` times that of the other loss, of logits as they are."""
+        policy = self.models["policy"]
+        before = {p: p.grad for p in policy.parameters() if p.grad is not None}
+        policy.zero_grad(set_to_none=True)
+        summed = self._backward(mixed.algorithm, mixed.batch, None, {"policy": policy})
+        for parameter in policy.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(mixed.coefficient)
+        for parameter, gradient in before.items():
+            parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)
+        return {"mixed_loss": summed["loss"]}
 
     def _source(self, batch: Batch) -> str:
         """What the update was given that is not finite; nothing if it came about in it."""
@@ -116,10 +158,10 @@ class Learner:
         given = ((what, getattr(batch, name)) for name, what in GIVEN.items())
         return next((what for what, x in given if x is not None and not torch.isfinite(x).all()), "")
 
-    def predict(self, algorithm: Algorithm, batch: Batch) -> Prediction:
+    def predict(self, algorithm: Algorithm, batch: Batch, sampling: SamplingParams | None) -> Prediction:
         models = {**self.models, "teacher": self.teacher} if self.teacher is not None else self.models
         compare = algorithm.divergence if isinstance(algorithm, Distilling) else None
-        return predict(models, reads(algorithm), batch, self.sampling, compare)
+        return predict(models, reads(algorithm), batch, sampling, compare)
 
     def save(self, folder: Path, **more: Any) -> None:
         """Weights, optimiser, schedule and whatever else the next step reads (tensors and plain values)."""
