@@ -28,6 +28,7 @@ __all__ = [
     "Rate",
     "Sample",
     "SamplingParams",
+    "Step",
 ]
 
 Role = Literal["system", "user", "assistant", "tool", "text"]
@@ -80,12 +81,21 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """A reward inside an answer: for its text up to and with character number `end`, the first being number 1."""
+
+    end: int
+    reward: float
+
+
+@dataclass(frozen=True, slots=True)
 class Judgment:
     """What one judge said of the K completions: higher is better, None = abstained or unreadable (never 0, never a tie).
     A score that is NaN is None from here on.
 
     `scale` says whether only the order among these K means something (`ordinal`) or the scores themselves (`interval`);
     `shown` is the order in which the completions stood before the judge; `tokens` is what models read to say it.
+    `steps` are rewards inside each completion, beside its score and in the same units; None for one that has none.
     """
 
     judge: str
@@ -94,6 +104,7 @@ class Judgment:
     rationale: str = ""
     shown: tuple[int, ...] | None = None
     tokens: int = 0
+    steps: tuple[tuple[Step, ...] | None, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", tuple(None if s is None or s != s else s for s in self.scores))
@@ -116,6 +127,23 @@ class Judgment:
                 raise TropismError(
                     f"the judge {self.judge} gave {score} to completion {number} of the group {group}: mend it, or let "
                     "it say None where it cannot tell"
+                )
+
+    def refuse_odd_steps(self, group: Group) -> None:
+        """Raises TropismError unless there are steps for every completion, inside its text and with finite rewards."""
+        if self.steps is None:
+            return
+        if len(self.steps) != len(group.completions):
+            raise TropismError(
+                f"the judge {self.judge} gave steps for {len(self.steps)} of {len(group.completions)} completions of the "
+                f"group {group.id}: give one entry for each, None where there are none"
+            )
+        for number, (steps, completion) in enumerate(zip(self.steps, group.completions), 1):
+            odd = [s for s in steps or () if not 1 <= s.end <= len(completion.text) or not math.isfinite(s.reward)]
+            if odd:
+                raise TropismError(
+                    f"the judge {self.judge} gave {odd[0]} to completion {number} of the group {group.id}, which has "
+                    f"{len(completion.text)} characters: give an end from 1 to that and a finite reward"
                 )
 
 
@@ -152,7 +180,10 @@ class Group:
 
     def only(self, k: int) -> Group:
         """The group with its completion number k, and of each judgment the score of that one."""
-        judgments = tuple(dataclasses.replace(j, scores=(j.scores[k],), shown=None) for j in self.judgments)
+        judgments = tuple(
+            dataclasses.replace(j, scores=(j.scores[k],), shown=None, steps=j.steps and (j.steps[k],))
+            for j in self.judgments
+        )
         return dataclasses.replace(self, completions=(self.completions[k],), judgments=judgments)
 
 
@@ -285,11 +316,14 @@ def group_from_json(data: Mapping[str, Any] | str) -> Group:
     def tupled(record: Mapping[str, Any], make: Callable[..., Any]) -> Any:
         return make(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()})
 
+    def stepped(steps: Any) -> Any:
+        return steps and tuple(None if found is None else tuple(Step(**s) for s in found) for found in steps)
+
     return Group(
         id=raw["id"],
         prompt=tuple(Message(**m) for m in raw["prompt"]),
         completions=tuple(tupled(c, Completion) for c in raw.get("completions", ())),
-        judgments=tuple(tupled(j, Judgment) for j in raw.get("judgments", ())),
+        judgments=tuple(tupled({**j, "steps": stepped(j.get("steps"))}, Judgment) for j in raw.get("judgments", ())),
         target=raw.get("target"),
         meta=dict(raw.get("meta", {})),
     )

@@ -34,7 +34,7 @@ from tropism.text.chat import prompt_tokens
 from tropism.text.tokenizer import load_tokenizer
 from tropism.train.optim import Optim
 from tropism.train.shaping import Shaping
-from tropism.types import Completion, Group, Judgment, SamplingParams
+from tropism.types import Completion, Group, Judgment, SamplingParams, Step
 
 ASKED = Phrasebook("prompts", count=16)
 PLAIN = Shaping(missing_stop=0.0)
@@ -139,6 +139,21 @@ def test_while_the_policy_rests_nothing_is_mixed_in(run: Run, model_folder: str)
     mix = Mix(Phrasebook("documents", count=4), tokens=64, row_tokens=32)
     out = run(rl(model_folder, rounds=2, critic_warmup=1, mix=mix))
     assert ["mixed_loss" in r for r in read_metrics(out.parent)] == [False, True]
+
+
+def first_letters(completion: str) -> Judgment:
+    """Nothing for the answer as a whole; 1 at each of its first eight characters that is a letter."""
+    steps = tuple(Step(i, 1.0) for i, sign in enumerate(completion[:8], 1) if "a" <= sign <= "z")
+    return Judgment("", (0.0,), steps=(steps,))
+
+
+@pytest.mark.parametrize("algorithm", [PPO(), GRPO(), RLOO()], ids=lambda a: type(a).__name__)
+def test_rewards_for_steps_alone_are_learned(run: Run, model_folder: str, algorithm: Any) -> None:
+    out = run(rl(model_folder, judge=Verifier(first_letters), truth=Verifier(letters), algorithm=algorithm, rounds=12))
+    rounds = read_metrics(out.parent)
+    assert all(r["reward"] == 0.0 for r in rounds)
+    assert statistics.fmean(r["step_reward"] for r in rounds[-3:]) > rounds[0]["step_reward"] + 1
+    assert statistics.fmean(r["truth"] for r in rounds[-3:]) > rounds[0]["truth"] + 0.2
 
 
 def test_while_the_critic_warms_up_the_policy_rests(run: Run, model_folder: str) -> None:

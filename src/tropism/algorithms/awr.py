@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Gt
 
 from tropism.tensors.batch import Batch, Prediction
-from tropism.tensors.credit import expected_N, scored_only, spread
+from tropism.tensors.credit import expected_N, scored_only, spread, total_N
 from tropism.tensors.ratio import Ratio
 
 __all__ = ["AWR"]
@@ -31,7 +31,7 @@ class AWR:
 
     def credit(self, batch: Batch) -> Batch:
         batch = scored_only(batch)
-        weight_N = ((batch.need("reward_N") - expected_N(batch)) / self.temperature).exp().clamp(max=self.limit)
+        weight_N = ((total_N(batch) - expected_N(batch)) / self.temperature).exp().clamp(max=self.limit)
         return batch.replace(advantages_BT=spread(weight_N, batch))
 
     def loss(self, batch: Batch, prediction: Prediction) -> tuple[Ratio, dict[str, Ratio]]:

@@ -4,6 +4,9 @@
     A_i = R_i - mean(R),  over the scored completions of the group;  divided by their standard deviation if scale = "std"
     loss_t = max(-A rho, -A clip(rho, 1 - clip, 1 + clip_high))  [ +  kl * rho_t * KL_t,  kl_in = "loss" ]  - entropy * H_t
 
+Rewards of steps inside the answers (section 4.1.3) add to A of each token what the steps that end at it or later are worth
+against all steps of the group (`tensors/credit.py:steps_ahead`); with ratio = "completion" they add to the score.
+
 The published variants are fields: `scale` "none" (Dr.GRPO, arXiv 2503.20783: "std" gives easy and hard prompts more
 weight), `weight` of a completion in the sum: "token" (DAPO, 2503.14476: every token of the update counts the same),
 "completion" (the first paper: the mean of each completion's mean, so long answers are cheap), "length" (Dr.GRPO: the
@@ -37,7 +40,7 @@ from torch import Tensor
 
 from tropism.errors import TropismError
 from tropism.tensors.batch import Batch, Prediction
-from tropism.tensors.credit import group_differs, group_mean, kl_N, scored_only, spread
+from tropism.tensors.credit import group_differs, group_mean, kl_N, scored_only, spread, steps_ahead, total_N
 from tropism.tensors.index import length_N, sum_by_completion
 from tropism.tensors.maths import cispo, clipped, k3
 from tropism.tensors.ratio import Ratio
@@ -71,12 +74,23 @@ class GRPO:
 
     def teaches(self, batch: Batch) -> Tensor:
         """(G,) True = the group's rewards can change the policy: the rl stage samples another for one that cannot."""
-        differs_G = group_differs(batch.need("reward_N"), batch)
+        differs_G = group_differs(self._score_N(batch), batch)
+        if self._by_step(batch):
+            batch = scored_only(batch)
+            apart_N = sum_by_completion(steps_ahead(batch).abs(), batch)
+            differs_G = differs_G | (apart_N.new_zeros(len(differs_G)).index_add(0, batch.group_N, apart_N) > 0)
         return differs_G if self.drop_equal else torch.ones_like(differs_G)
+
+    def _by_step(self, batch: Batch) -> bool:
+        """Whether tokens of a completion differ in credit: not where it is one action, with one ratio."""
+        return batch.step_BT is not None and self.ratio == "token"
+
+    def _score_N(self, batch: Batch) -> Tensor:
+        return batch.need("reward_N") if self.ratio == "token" else total_N(batch)
 
     def credit(self, batch: Batch) -> Batch:
         batch = scored_only(batch)
-        reward_N = batch.need("reward_N") - (self.kl * kl_N(batch) if self.kl_in == "reward" else 0.0)
+        reward_N = self._score_N(batch) - (self.kl * kl_N(batch) if self.kl_in == "reward" else 0.0)
         mean_N, count_N = group_mean(reward_N, batch)
         apart_N = reward_N - mean_N
         square_N, _ = group_mean(apart_N**2, batch)
@@ -84,7 +98,10 @@ class GRPO:
         if self.scale == "std":
             spread_N = (square_N * count_N / (count_N - 1).clamp(min=1)).sqrt()  # of a sample, as in TRL
             advantage_N = apart_N / (spread_N + 1e-4)
-        batch = batch.replace(advantages_BT=spread(advantage_N, batch))
+        advantages_BT = spread(advantage_N, batch)
+        if self._by_step(batch):
+            advantages_BT = advantages_BT + steps_ahead(batch, self.scale == "std")
+        batch = batch.replace(advantages_BT=advantages_BT)
         teaches_N = self.teaches(batch)[batch.group_N]
         return batch.replace(loss_mask_BT=batch.loss_mask_BT & teaches_N[batch.completion_BT.clamp(min=0)])
 

@@ -1,6 +1,6 @@
 """REINFORCE with a leave-one-out baseline (arXiv 2402.14740): the whole completion is one action.
 
-    R_i = score_i - kl * sum_t (log pi_old - log pi_ref)_t
+    R_i = score_i + rewards of its steps - kl * sum_t (log pi_old - log pi_ref)_t
     A_i = R_i - mean of the other scored R of the group          (= K/(K-1) (R_i - mean R), without bias)
     loss = max(-A rho, -A clip(rho, 1 ± clip)) - entropy * sum_t H(pi)_t,   rho = pi/pi_old of the completion
            mean over completions
@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Gt
 
 from tropism.tensors.batch import Batch, Prediction
-from tropism.tensors.credit import group_mean, kl_N, scored_only, spread
+from tropism.tensors.credit import group_mean, kl_N, scored_only, spread, total_N
 from tropism.tensors.index import length_N, sum_by_completion
 from tropism.tensors.maths import clipped
 from tropism.tensors.ratio import Ratio
@@ -39,7 +39,7 @@ class RLOO:
 
     def credit(self, batch: Batch) -> Batch:
         batch = scored_only(batch)
-        reward_N = batch.need("reward_N") - self.kl * kl_N(batch)
+        reward_N = total_N(batch) - self.kl * kl_N(batch)
         mean_N, count_N = group_mean(reward_N, batch)
         advantage_N = (reward_N - mean_N) * count_N / (count_N - 1).clamp(min=1)
         paired_BT = batch.loss_mask_BT & (count_N > 1)[batch.completion_BT.clamp(min=0)]

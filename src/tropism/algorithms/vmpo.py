@@ -21,7 +21,7 @@ from annotated_types import Gt
 from torch import Tensor
 
 from tropism.tensors.batch import Batch, Prediction
-from tropism.tensors.credit import expected_N, scored_only, spread
+from tropism.tensors.credit import expected_N, scored_only, spread, total_N
 from tropism.tensors.ratio import Ratio
 
 __all__ = ["VMPO"]
@@ -37,7 +37,7 @@ class VMPO:
     def credit(self, batch: Batch) -> Batch:
         batch = scored_only(batch)
         scored_N = batch.need("scored_N")
-        advantage_N = batch.need("reward_N") - expected_N(batch)
+        advantage_N = total_N(batch) - expected_N(batch)
         ordered = advantage_N[scored_N].sort(descending=True).values
         top_N = scored_N & (advantage_N >= ordered[(len(ordered) - 1) // 2]) if len(ordered) else scored_N
         top_BT = batch.loss_mask_BT & top_N[batch.completion_BT.clamp(min=0)]

@@ -35,4 +35,5 @@ def asked(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
         )
     for group, judgment in zip(groups, said):
         judgment.refuse_infinite(group.id)
+        judgment.refuse_odd_steps(group)
     return said

@@ -8,8 +8,8 @@ their seed alone are an ensemble, and `pessimism` a lower confidence bound (arXi
 standard deviation keeps the unit). A score of 0 is what the calibrated completions, the SFT model's as a rule, get on
 average. Where members disagree the spread of `m` itself is below 1; we do not rescale it to 1, which would amplify noise.
 
-Where a member abstains the panel does. Its scores are an interval scale if those of all members are. Left out: weights
-that change in training, and negative ones (a verifier turns its own sign).
+Where a member abstains the panel does. Its scores are an interval scale if those of all members are. Left out: rewards
+for steps inside an answer, weights that change in training, and negative ones (a verifier turns its own sign).
 """
 
 from __future__ import annotations

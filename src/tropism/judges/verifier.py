@@ -24,10 +24,11 @@ from annotated_types import Interval
 from tropism.errors import TropismError
 from tropism.outside import frames, raised, shortened
 from tropism.recipe.kinds import resolve
-from tropism.types import Completion, Group, Judgment
+from tropism.types import Completion, Group, Judgment, Step
 
 __all__ = ["Verifier"]
 
+_Said = tuple[float | None, tuple[Step, ...] | None]  # a score, rewards inside the completion
 OFFERED = ("completion", "target", "prompt", "meta")
 
 
@@ -35,13 +36,14 @@ OFFERED = ("completion", "target", "prompt", "meta")
 class Verifier:
     """`function` takes any of completion (text), target (text or None), prompt (messages), meta, by those names.
 
-    It returns a number, higher is better, or None where it cannot say. Further parameters need a default.
+    It returns a number, higher is better, or None where it cannot say, or a Judgment of this one completion, whose
+    `steps` are rewards inside it. Further parameters need a default.
 
     Where it raises, takes longer than `timeout_s` seconds (0: as long as it likes) or returns something else, the run
     stops, or with `on_error = "skip"` the completion has no score and is counted in `skipped`.
     """
 
-    function: Callable[..., float | None] | str
+    function: Callable[..., float | Judgment | None] | str
     name: str = ""
     on_error: Literal["stop", "skip"] = "stop"
     timeout_s: Annotated[float, Interval(ge=0, le=86_400)] = 0.0
@@ -71,9 +73,15 @@ class Verifier:
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:
         name = self.name or "verifier"
-        return [Judgment(name, tuple(self._score(group, c) for c in group.completions)) for group in groups]
+        return [self._judgment(name, group) for group in groups]
 
-    def _score(self, group: Group, completion: Completion) -> float | None:
+    def _judgment(self, name: str, group: Group) -> Judgment:
+        said = [self._said(group, c) for c in group.completions]
+        steps = tuple(found for _, found in said)
+        return Judgment(name, tuple(score for score, _ in said), steps=steps if any(steps) else None)
+
+    def _said(self, group: Group, completion: Completion) -> _Said:
+        """The score of a completion and the rewards inside it."""
         offered = {
             "completion": completion.text,
             "target": group.target,
@@ -92,7 +100,7 @@ class Verifier:
             why, where = f"raised {raised(error)}", frames(error)
         else:
             try:
-                return _number(score)
+                return _read(score)
             except Exception:
                 why = f"gave {shortened(repr(score))}, which is no number and not None,"
         name = getattr(self.function, "__name__", self.function)
@@ -100,11 +108,19 @@ class Verifier:
         why = f"{name} {why} for the completion {shortened(completion.text)!r} of the prompt {shortened(prompt)!r}"
         if self.on_error == "skip":
             self.skipped.append(why)
-            return None
+            return None, None
         remedy = (
             f'mend it, or set on_error = "skip" to leave such completions without a score{where and chr(10)}{where}'
         )
         raise TropismError(f"the judge function {why} (group {group.id}): {remedy}")
+
+
+def _read(said: Any) -> _Said:
+    """What a function said. Raises ValueError or TypeError for what is no score."""
+    if isinstance(said, Judgment):
+        (score,), (steps,) = said.scores, said.steps or (None,)
+        return score, steps
+    return _number(said), None
 
 
 def _number(score: Any) -> float | None:

@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
                     "rationale": pa.string(),
                     "shown": pa.list_(pa.int32()),
                     "tokens": pa.int64(),
+                    "steps": pa.list_(pa.list_(pa.struct({"end": pa.int32(), "reward": pa.float64()}))),
                 }
             )
         ),

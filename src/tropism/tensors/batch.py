@@ -39,6 +39,8 @@ class Batch:
     shared: bool = True  # False = one completion a row
     scored_N: Tensor | None = None  # True = reward_N holds a reward
     reward_N: Tensor | None = None  # judge's units
+    step_BT: Tensor | None = None  # True = a step of an answer ends here; steps that end at one token are one
+    step_reward_BT: Tensor | None = None  # judge's units, 0 where no step ends
     rank_N: Tensor | None = None  # 1 best, ties share, 0 unranked
     old_logprobs_BT: Tensor | None = None  # nats, under the policy that sampled
     ref_logprobs_BT: Tensor | None = None  # nats, under the reference

@@ -56,11 +56,12 @@ def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True, twi
             last[n] = b * width + end
     tokens, position, parent, completion, mask, old = table
     last = [last[first[t] + k] for t in range(len(trees)) for k in own[t]]
+    completion_BT = torch.tensor(completion, dtype=torch.long)
     return Batch(
         tokens_BT=torch.tensor(tokens, dtype=torch.long),
         position_BT=torch.tensor(position, dtype=torch.long),
         parent_BT=torch.tensor(parent, dtype=torch.long),
-        completion_BT=torch.tensor(completion, dtype=torch.long),
+        completion_BT=completion_BT,
         loss_mask_BT=torch.tensor(mask, dtype=torch.bool) & (torch.tensor(parent) >= 0),
         group_N=torch.tensor([t for t, tree in enumerate(trees) for _ in tree.completions], dtype=torch.long),
         last_N=torch.tensor(last, dtype=torch.long),
@@ -69,7 +70,23 @@ def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True, twi
         shared=shared,
         old_logprobs_BT=torch.tensor(old) if have_old else None,
         **_judged(trees),
+        **_stepped(trees, first, completion_BT),
     )
+
+
+def _stepped(trees: Sequence[Tree], first: Sequence[int], completion_BT: Tensor) -> dict[str, Tensor]:
+    """Where steps end and what they are worth, if any tree has steps; rewards at one token are added up."""
+    if all(tree.steps is None for tree in trees):
+        return {}
+    owner = completion_BT.flatten()
+    step, reward = torch.zeros_like(owner, dtype=torch.bool), torch.zeros(len(owner))
+    for t, tree in enumerate(trees):
+        for k, steps in enumerate(tree.steps or ()):
+            columns = (owner == first[t] + k).nonzero()[:, 0]
+            for token, worth in steps:
+                step[columns[token]] = True
+                reward[columns[token]] += worth
+    return {"step_BT": step.view_as(completion_BT), "step_reward_BT": reward.view_as(completion_BT)}
 
 
 def _row(

@@ -45,7 +45,7 @@ def group_mean(x_N: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
 def expected_N(batch: Batch) -> Tensor:
     """(N,) the mean reward of all samples of the prompt: `baseline_N` where the batch holds only some of them, else that
     of the group's scored completions."""
-    return group_mean(batch.need("reward_N"), batch)[0] if batch.baseline_N is None else batch.baseline_N
+    return group_mean(total_N(batch), batch)[0] if batch.baseline_N is None else batch.baseline_N
 
 
 def group_differs(x_N: Tensor, batch: Batch) -> Tensor:
@@ -61,7 +61,7 @@ def group_differs(x_N: Tensor, batch: Batch) -> Tensor:
 
 def ranked(batch: Batch) -> Batch:
     """The batch with ranks by reward: 1 is the best of its group, equal rewards share a rank, no score is 0 (unranked)."""
-    reward_GK, mask_GK = by_group(batch.need("reward_N"), batch.group_N)
+    reward_GK, mask_GK = by_group(total_N(batch), batch.group_N)
     scored_GK, _ = by_group(batch.need("scored_N"), batch.group_N)
     equal_GKK = (reward_GK[:, :, None] == reward_GK[:, None, :]) & scored_GK[:, None, :]
     first_GK = scored_GK & ~equal_GKK.tril(-1).any(2)  # one completion for each reward there is
@@ -72,7 +72,8 @@ def ranked(batch: Batch) -> Batch:
 def by_critic(batch: Batch, kl: float, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
     """(B, T) advantages and returns by generalised advantage estimation on the critic's values.
 
-    r_t = -kl * k1_t, plus the completion's score at its last trained token. 0 where nothing is trained.
+    r_t = -kl * k1_t, plus the rewards of steps at their tokens and the completion's score at its last trained one. 0 where
+    nothing is trained.
     """
     index_NL, mask_NL = by_completion(batch)
 
@@ -81,13 +82,44 @@ def by_critic(batch: Batch, kl: float, gamma: float, lam: float) -> tuple[Tensor
 
     last_NL = mask_NL & (mask_NL.cumsum(1) == mask_NL.sum(1, keepdim=True))
     reward_NL = last_NL * batch.need("reward_N")[:, None]
+    if batch.step_reward_BT is not None:
+        reward_NL = reward_NL + rows(batch.step_reward_BT)
     if kl:
         reward_NL = reward_NL - kl * rows(k1(batch.need("old_logprobs_BT"), batch.need("ref_logprobs_BT")))
     advantages_NL, returns_NL = gae(reward_NL, rows(batch.need("values_BT")), mask_NL, gamma, lam)
 
-    def columns(x_NL: Tensor) -> Tensor:
-        flat = torch.zeros(batch.tokens_BT.numel(), dtype=x_NL.dtype, device=x_NL.device)
-        flat[index_NL[mask_NL]] = x_NL[mask_NL]
-        return flat.view_as(batch.tokens_BT)
+    return _columns(advantages_NL, index_NL, mask_NL, batch), _columns(returns_NL, index_NL, mask_NL, batch)
 
-    return columns(advantages_NL), columns(returns_NL)
+
+def steps_ahead(batch: Batch, std: bool = False) -> Tensor:
+    """(B, T): what the steps that end at a token or after it are worth against all steps of the group (DeepSeekMath, arXiv
+    2402.03300, 4.1.3): the sum of their rewards, each less the mean of the group's, and with `std` divided by the standard
+    deviation. 0 where there are no steps."""
+    if batch.step_BT is None or batch.step_reward_BT is None:
+        return torch.zeros(batch.tokens_BT.shape, device=batch.tokens_BT.device)
+    at_BT = batch.step_BT & batch.loss_mask_BT
+    group_M, reward_M = batch.group_N[batch.completion_BT[at_BT]], batch.step_reward_BT[at_BT]
+    zero_G = torch.zeros(len(batch.ids), dtype=torch.float64, device=reward_M.device)
+    count_G = torch.bincount(group_M, minlength=len(batch.ids))
+    mean_G = zero_G.index_add(0, group_M, reward_M.double()) / count_G.clamp(min=1)
+    apart_M = reward_M - mean_G.to(reward_M.dtype)[group_M]  # of equal rewards exactly 0
+    if std:
+        square_G = zero_G.index_add(0, group_M, apart_M.double() ** 2) / (count_G - 1).clamp(min=1)
+        apart_M = apart_M / (square_G.sqrt() + 1e-4).to(reward_M.dtype)[group_M]
+    apart_BT = torch.zeros_like(batch.step_reward_BT).masked_scatter(at_BT, apart_M)
+    index_NL, mask_NL = by_completion(batch)
+    to_go_NL = (apart_BT.flatten()[index_NL] * mask_NL).flip(1).cumsum(1).flip(1)
+    return _columns(to_go_NL, index_NL, mask_NL, batch)
+
+
+def total_N(batch: Batch) -> Tensor:
+    """(N,): a completion's score and the rewards of its steps, for who takes the whole of it as one action."""
+    steps = batch.step_reward_BT
+    return batch.need("reward_N") if steps is None else batch.need("reward_N") + sum_by_completion(steps, batch)
+
+
+def _columns(x_NL: Tensor, index_NL: Tensor, mask_NL: Tensor, batch: Batch) -> Tensor:
+    """(B, T) of numbers of each completion's trained tokens; 0 elsewhere."""
+    flat = torch.zeros(batch.tokens_BT.numel(), dtype=x_NL.dtype, device=x_NL.device)
+    flat[index_NL[mask_NL]] = x_NL[mask_NL]
+    return flat.view_as(batch.tokens_BT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -145,6 +146,29 @@ def ranks(judgment: Judgment) -> tuple[int, ...]:
     return tuple(0 if s is None else place[s] for s in judgment.scores)
 
 
+def stepped(found: Tree, group: Group, tokenizer: PreTrainedTokenizerBase) -> Tree:
+    """The tree with the rewards that the group's newest judgment gives to steps, on the tokens that complete them.
+
+    A step ends with the first token whose text, with that of all before it, holds the step; where a token was forced on
+    the policy, with the last one before it that the policy chose, or the first one if there is none."""
+    said = group.judgments[-1].steps
+    if said is None:
+        return found
+    laid = []
+    for tokens, trained, answer, steps in zip(found.completions, found.trained, group.completions, said):
+        chosen = [i for i, own in enumerate(trained) if own]
+        ends = [_completes(tokenizer, tokens, answer.text[: step.end]) for step in steps or ()]
+        at = [max((i for i in chosen if i <= end), default=chosen[0] if chosen else end) for end in ends]
+        laid.append(tuple((i, step.reward) for i, step in zip(at, steps or ())))
+    return dataclasses.replace(found, steps=tuple(laid))
+
+
+def _completes(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], text: str) -> int:
+    """The number of the first token at which the tokens so far say `text`, or of the last token if they never do."""
+    at = bisect_left(range(len(tokens)), True, key=lambda i: text_of(tokenizer, tokens[: i + 1])[: len(text)] == text)
+    return min(at, len(tokens) - 1)
+
+
 def beaten(judgment: Judgment) -> tuple[float | None, ...]:
     """For each scored completion the share of the others that it beats, ties counting half: 1 is best, 0 worst, above
     0.5 is above the median. None where there is nothing to beat."""
@@ -161,7 +185,7 @@ def beaten(judgment: Judgment) -> tuple[float | None, ...]:
 
 def pick(found: Tree, keep: Sequence[int]) -> Tree:
     """The tree with these of its completions only."""
-    of_each = ("completions", "trained", "ended", "logprobs", "reward", "rank")
+    of_each = ("completions", "trained", "ended", "logprobs", "reward", "rank", "steps")
     picked: dict[str, Any] = {
         name: tuple(values[k] for k in keep) for name in of_each if (values := getattr(found, name)) is not None
     }

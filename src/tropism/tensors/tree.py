@@ -21,6 +21,9 @@ class Tree:
     logprobs: tuple[tuple[float, ...], ...] | None = None
     reward: tuple[float | None, ...] | None = None
     rank: tuple[int, ...] | None = None
+    steps: tuple[tuple[tuple[int, float], ...], ...] | None = (
+        None  # (number of the token, reward) inside each completion
+    )
     baseline: float | None = None  # mean reward of all samples of the prompt, of which these are some
 
     @property

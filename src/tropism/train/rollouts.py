@@ -14,7 +14,7 @@ from tropism.asking.judge import asked
 from tropism.models.forward import predict_tokens, predict_values
 from tropism.protocols import Engine, Judge
 from tropism.tensors.batch import Batch
-from tropism.tensors.encode import tree
+from tropism.tensors.encode import stepped, tree
 from tropism.tensors.index import length_N, sum_by_completion
 from tropism.tensors.maths import k1
 from tropism.tensors.ratio import Ratio
@@ -68,8 +68,9 @@ def judgments(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
 
 
 def experience(groups: Sequence[Group], tokenizer: PreTrainedTokenizerBase, context: int) -> list[Tree]:
-    """Trees whose rewards are the scores of each group's newest judgment."""
-    return [dataclasses.replace(tree(g, tokenizer, context), reward=scores(g)) for g in groups]
+    """Trees whose rewards are the scores of each group's newest judgment, and what it gives to steps."""
+    trees = [dataclasses.replace(tree(g, tokenizer, context), reward=scores(g)) for g in groups]
+    return [stepped(t, g, tokenizer) for t, g in zip(trees, groups)]
 
 
 def scores(group: Group) -> tuple[float | None, ...]:
@@ -124,6 +125,8 @@ def round_metrics(batch: Batch) -> dict[str, Ratio]:
         "stop_rate": Ratio(batch.ended_N.sum(), one),
         "tokens": Ratio(lengths.sum(), one),
     }
+    if batch.step_reward_BT is not None:
+        metrics["step_reward"] = Ratio((sum_by_completion(batch.step_reward_BT, batch) * scored).sum(), scored.sum())
     if batch.ref_logprobs_BT is not None and batch.old_logprobs_BT is not None:
         kl_N = sum_by_completion(k1(batch.old_logprobs_BT, batch.ref_logprobs_BT), batch)
         metrics["kl"] = Ratio(kl_N.sum(), (length_N(batch) > 0).sum())  # nats per completion, to the reference

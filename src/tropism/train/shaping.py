@@ -25,8 +25,8 @@ __all__ = ["Shaping"]
 
 @dataclass(frozen=True)
 class Shaping:
-    """`scale` divides by the standard deviation of all scores so far (the mean stays, it is the baseline's affair);
-    `clip` 0 clips nothing. Penalties are in reward units, after scaling."""
+    """`scale` divides by the standard deviation of all scores so far (the mean stays, it is the baseline's affair), the
+    rewards of steps too; `clip` 0 clips nothing, and never those. Penalties are in reward units, after scaling."""
 
     scale: bool = False
     clip: Annotated[float, Ge(0)] = 0.0
@@ -39,6 +39,8 @@ class Shaping:
         scored_N, reward_N = batch.need("scored_N"), batch.need("reward_N")
         if self.scale and seen.std:
             reward_N = reward_N / seen.std
+            if batch.step_reward_BT is not None:
+                batch = batch.replace(step_reward_BT=batch.step_reward_BT / seen.std)
         if self.clip:
             reward_N = reward_N.clamp(-self.clip, self.clip)
         reward_N = reward_N - self.missing_stop * ~batch.ended_N
