@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from tiny_recipe import tropism
 from tropism.judges.reward_model import RewardModel
 from tropism.models.folder import load_scalar, save
-from tropism.types import group_from_json
+from tropism.store.plain import group_from_json
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ import pytest
 from tropism.asking.judge import asked
 from tropism.errors import TropismError
 from tropism.store.groups import GROUPS_FILE, SCHEMA, read_groups
+from tropism.store.plain import group_from_json, to_json
 from tropism.tensors.encode import ranks
-from tropism.types import Completion, Group, Judgment, Message, group_from_json, to_json
+from tropism.types import Completion, Group, Judgment, Message
 
 NAN, INF = float("nan"), float("inf")
 GROUP = Group("g", (Message("user", "?"),), (Completion("a"), Completion("b"), Completion("c")))

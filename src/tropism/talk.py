@@ -17,11 +17,12 @@ from tropism.outside import plain
 from tropism.protocols import Judge, Search
 from tropism.store import files
 from tropism.store.groups import write_groups
+from tropism.store.plain import to_json
 from tropism.store.progress import Reporter
 from tropism.tensors.encode import question
 from tropism.text.tokenizer import load_tokenizer
 from tropism.train.rollouts import apart, repeats, sample
-from tropism.types import Group, Message, SamplingParams, to_json
+from tropism.types import Group, Message, SamplingParams
 
 AT_ONCE = 64  # prompts in one call of the engine
 

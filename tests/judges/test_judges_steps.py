@@ -13,7 +13,8 @@ from tropism.asking.judge import asked
 from tropism.errors import TropismError
 from tropism.judges.verifier import Verifier
 from tropism.store.groups import SCHEMA, read_groups, write_groups
-from tropism.types import Completion, Group, Judgment, Message, Step, group_from_json, to_json
+from tropism.store.plain import group_from_json, to_json
+from tropism.types import Completion, Group, Judgment, Message, Step
 
 TWO = Group("g", (Message("user", "?"),), (Completion("one two"), Completion("three")))
 STEPS = ((Step(3, 0.5), Step(7, -1.0)), None)

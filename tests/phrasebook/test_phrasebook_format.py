@@ -17,7 +17,8 @@ from tropism.phrasebook.phrases import COMBINATORIAL, LANGUAGES, countries, make
 from tropism.protocols import Format
 from tropism.recipe.build import build
 from tropism.stages._read import held_out
-from tropism.types import Group, group_from_json, to_json
+from tropism.store.plain import group_from_json, to_json
+from tropism.types import Group
 
 PARTS = {"documents": 30_000, "demonstrations": 6_000, "prompts": 1_200, "held_out": 300, "glossary": 300}
 

@@ -19,9 +19,10 @@ from tropism.recipe.refs import bind
 from tropism.store import files
 from tropism.store.fingerprint import describe
 from tropism.store.groups import read_groups
+from tropism.store.plain import to_json
 from tropism.store.work import Work
 from tropism.tensors.tree import Tree
-from tropism.types import Group, SamplingParams, to_json
+from tropism.types import Group, SamplingParams
 
 
 def weights_of(model: PreTrainedModel) -> str:

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tropism.errors import TropismError
-from tropism.types import Group, group_from_json, to_json
+from tropism.store.plain import group_from_json, to_json
+from tropism.types import Group
 
 SCHEMA = pa.schema(
     {
