@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from tropism.tensors.batch import Batch
@@ -27,7 +28,11 @@ class Ranked:
         """(G,): the mean over the best completions; 0 where none is."""
         return (self.logprob_GK * self.best_GK).sum(1) / self.best_GK.sum(1).clamp(min=1)
 
-    def metrics(self, score_GK: Tensor) -> dict[str, Ratio]:
+    def mean(self, loss_G: Tensor, score_GK: Tensor) -> tuple[Ratio, dict[str, Ratio]]:
+        """The loss over the groups that rank anything, and what to log of the scores it was made of."""
+        return Ratio(torch.where(self.speaks_G, loss_G, 0.0).sum(), self.speaks_G.sum()), self._metrics(score_GK)
+
+    def _metrics(self, score_GK: Tensor) -> dict[str, Ratio]:
         margin_GKK = score_GK[:, :, None] - score_GK[:, None, :]
         return {
             "pair_accuracy": Ratio(((margin_GKK > 0) & self.pair_GKK).sum(), self.pair_GKK.sum()),

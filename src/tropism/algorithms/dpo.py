@@ -55,7 +55,7 @@ class DPO:
         score_GK, _ = by_group(score_N, batch.group_N)
         field = ranked(batch.need("rank_N"), logprobs_BT, batch)
         loss_G = self._likelihood(score_GK, field) - self.sft * field.best_logprob_G()
-        return Ratio(torch.where(field.speaks_G, loss_G, 0.0).sum(), field.speaks_G.sum()), field.metrics(score_GK)
+        return field.mean(loss_G, score_GK)
 
     def _likelihood(self, score_GK: Tensor, field: Ranked) -> Tensor:
         """(G,) the loss of each group; 0 for one that ranks nothing."""

@@ -42,4 +42,4 @@ class ORPO:
         below_GK = field.logprob_GK.clamp(max=-1e-6)
         score_GK = below_GK - (-torch.expm1(below_GK)).log()
         loss_G = self.odds * plackett_luce(score_GK, field.rank_GK, field.mask_GK) - field.best_logprob_G()
-        return Ratio(torch.where(field.speaks_G, loss_G, 0.0).sum(), field.speaks_G.sum()), field.metrics(score_GK)
+        return field.mean(loss_G, score_GK)

@@ -16,7 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import torch
 from annotated_types import Ge, Gt
 
 from tropism.algorithms._ranked import ranked, without_empty
@@ -42,4 +41,4 @@ class SimPO:
         field = ranked(without_empty(batch), prediction.need("logprobs_BT"), batch)
         score_GK = self.beta * field.logprob_GK
         loss_G = plackett_luce(score_GK, field.rank_GK, field.mask_GK, margin=self.margin)
-        return Ratio(torch.where(field.speaks_G, loss_G, 0.0).sum(), field.speaks_G.sum()), field.metrics(score_GK)
+        return field.mean(loss_G, score_GK)
