@@ -34,8 +34,9 @@ def why(now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
     """The first two differences between two stage.json of one stage."""
     if now["fingerprint"] == before.get("fingerprint"):
         return "its files were changed or removed since it was done"
-    changed = [text for mine, text in _differences(now["fields"], before["fields"]) if mine]
-    renewed = [text for mine, text in _differences(now["fields"], before["fields"]) if not mine]
+    differences = list(_differences(now["fields"], before["fields"]))
+    changed = [text for mine, text in differences if mine]
+    renewed = [text for mine, text in differences if not mine]
     if now["seed"] != before.get("seed"):
         changed.append("the seed of the recipe is another")
     then = before.get("inputs", {})
