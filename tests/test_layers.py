@@ -20,7 +20,7 @@ LAYERS = (
     ("protocols",),
     ("recipe",),
     ("text", "store", "asking"),
-    ("search",),
+    ("search", "feedback"),
     ("formats", "phrasebook", "tensors"),
     ("models", "algorithms"),
     ("engines", "measures"),
@@ -28,11 +28,12 @@ LAYERS = (
     ("train", "needs"),
     ("stages", "report"),
     ("plan", "catalogue", "promote", "talk", "ending"),
+    ("web",),
     ("cli",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 SIDEWAYS = {("formats", "phrasebook")}  # who may import a part of its own layer
-TORCHLESS = [part for layer in LAYERS[: LAYERS.index(("search",)) + 1] for part in layer]
+TORCHLESS = [part for layer in LAYERS[: LAYERS.index(("search", "feedback")) + 1] for part in layer]
 FILES = [pytest.param(file, id=str(file.relative_to(ROOT))) for file in sorted(ROOT.rglob("*.py"))]
 
 

@@ -1,0 +1,1 @@
+"""What people and judges said, in SQL: projects, leases, judgments, agreement, aggregation, migrations. No torch."""
