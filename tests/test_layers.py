@@ -16,7 +16,7 @@ ROOT = Path(tropism.__file__).parent
 LAYERS = (
     ("errors",),
     ("outside",),
-    ("types",),
+    ("types", "statistics"),
     ("protocols",),
     ("recipe",),
     ("text", "store", "asking"),

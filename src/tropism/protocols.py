@@ -25,10 +25,10 @@ if TYPE_CHECKING:  # the protocols name tensors and work; nothing here imports t
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from tropism.needs import Earlier, Needs
+    from tropism.statistics import Figure
     from tropism.store.work import Work
     from tropism.tensors.batch import Batch, Prediction
     from tropism.tensors.ratio import Ratio
-    from tropism.tensors.statistics import Figure
 
 
 @runtime_checkable

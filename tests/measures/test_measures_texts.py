@@ -15,7 +15,7 @@ from tropism.measures.bleu import Bleu
 from tropism.measures.chrf import CorpusChrF
 from tropism.measures.rouge_l import RougeL
 from tropism.protocols import Measure
-from tropism.tensors.statistics import Figure
+from tropism.statistics import Figure
 from tropism.types import Completion, Evaluation, Group, SamplingParams
 
 WORDS = [

@@ -21,7 +21,7 @@ FIGURE = '''
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tropism.tensors.statistics import SHARE, mean
+from tropism.statistics import SHARE, mean
 from tropism.types import About
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from tropism.tensors.statistics import RESAMPLES, Figure, rounded
+from tropism.statistics import RESAMPLES, Figure, rounded
 from tropism.types import Drawn, Evaluation, Group
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tropism.tensors import statistics
-from tropism.tensors.statistics import Figure, Range
+from tropism import statistics
+from tropism.statistics import Figure, Range
 from tropism.types import Drawn, Evaluation, Group
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from sacrebleu.metrics.bleu import BLEU
 
 from tropism.measures._corpus import corpora, signature
-from tropism.tensors.statistics import Figure
+from tropism.statistics import Figure
 from tropism.types import About, Drawn, Evaluation
 
 __all__ = ["Bleu"]

@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tropism.tensors import statistics
-from tropism.tensors.statistics import SHARE, Figure
+from tropism import statistics
+from tropism.statistics import SHARE, Figure
 from tropism.types import About, Drawn, Evaluation
 
 __all__ = ["Exact"]

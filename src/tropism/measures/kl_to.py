@@ -14,13 +14,13 @@ from typing import ClassVar
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tropism import statistics
 from tropism.models.folder import context_of, load_lm
 from tropism.models.forward import predict_tokens
 from tropism.models.layout import layout
-from tropism.tensors import statistics
+from tropism.statistics import Figure
 from tropism.tensors.encode import PASS_TOKENS, spans, tree
 from tropism.tensors.index import sum_by_completion
-from tropism.tensors.statistics import Figure
 from tropism.text.tokenizer import load_tokenizer
 from tropism.types import About, Drawn, Evaluation, Group, SamplingParams
 

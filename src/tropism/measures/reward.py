@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tropism.measures._scores import means
-from tropism.tensors.statistics import Figure
+from tropism.statistics import Figure
 from tropism.types import About, Drawn, Evaluation
 
 __all__ = ["LearnedReward"]

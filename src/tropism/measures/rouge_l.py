@@ -16,9 +16,9 @@ import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 
+from tropism import statistics
 from tropism.measures._corpus import texts
-from tropism.tensors import statistics
-from tropism.tensors.statistics import PERCENT, Figure
+from tropism.statistics import PERCENT, Figure
 from tropism.types import About, Drawn, Evaluation
 
 __all__ = ["RougeL"]

@@ -12,8 +12,8 @@ from typing import ClassVar
 
 from sacrebleu.metrics.chrf import CHRF
 
-from tropism.tensors import statistics
-from tropism.tensors.statistics import PERCENT, Figure
+from tropism import statistics
+from tropism.statistics import PERCENT, Figure
 from tropism.types import About, Drawn, Evaluation
 
 __all__ = ["SentenceChrF"]

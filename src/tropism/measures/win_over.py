@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from tropism import statistics
 from tropism.measures._scores import scores
-from tropism.tensors import statistics
-from tropism.tensors.statistics import SHARE, Figure
+from tropism.statistics import SHARE, Figure
 from tropism.types import About, Drawn, Evaluation
 
 __all__ = ["WinOver"]

@@ -3,7 +3,7 @@
 A look (stages/_probe.py) is a policy's learned reward, true quality and KL on prompts that nothing was trained on, with
 the tokens spent until then. The figures of a method at a level of KL or of tokens lie on the straight line between its
 two looks around it, prompt by prompt, so that differences between methods are paired by prompt. Intervals and p-values
-are those of `tensors/statistics.py`: prompts and seeds crossed. Where a method that was trained has one seed, they are
+are those of `statistics.py`: prompts and seeds crossed. Where a method that was trained has one seed, they are
 over prompts only, and say so; the start and a search are one model each, whose samples vary with the prompts. The level is
 the largest that every seed of every method reached, and is taken as given. A prompt counts where every seed has a score
 for it. All is said of this start, this reward model and this truth. Left out: a correction of the p-values for their
@@ -24,8 +24,8 @@ from typing import Any, Literal
 import numpy as np
 
 from tropism.report.read import Findings, Finished
+from tropism.statistics import Estimate, Range, bounds, crossed
 from tropism.tensors.looks import ERRORS, KEYS, Look, fall, read_look
-from tropism.tensors.statistics import Estimate, Range, bounds, crossed
 
 PROMPTS_ONLY, BOTH = "prompts", "prompts and seeds"  # what an interval is over
 Level = Literal["kl", "spent"]

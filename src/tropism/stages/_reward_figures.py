@@ -1,7 +1,7 @@
 """What a reward model is worth on the groups kept from its training: figures over pairs of completions of one prompt.
 
 A pair counts if the judge taken as true orders it; it is right if the scores order it likewise (equal scores are wrong).
-The intervals are over prompts (`tensors/statistics.py`). ECE (arXiv 1706.04599) is the mean over pairs of |observed -
+The intervals are over prompts (`statistics.py`). ECE (arXiv 1706.04599) is the mean over pairs of |observed -
 predicted| of the pair's bin; it is biased upwards, so that with few pairs a perfect model is above 0 too. The
 length-controlled accuracy holds length fixed instead of modelling it: it is that of the pairs whose texts are nearly as
 long as each other. That needs no assumption on how length acts and is in the unit of the plain accuracy; it costs pairs,
@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from tropism import statistics
 from tropism.errors import TropismError
 from tropism.stages.reward import HELD_OUT
+from tropism.statistics import SHARE, Figure, rounded
 from tropism.store.groups import read_groups
-from tropism.tensors import statistics
-from tropism.tensors.statistics import SHARE, Figure, rounded
 from tropism.types import Group
 
 BINS = 10  # of the predicted probability, from one half to one

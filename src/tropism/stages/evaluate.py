@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from tropism import statistics
 from tropism.asking.search import drive
 from tropism.engines.local import Local
 from tropism.errors import TropismError
@@ -24,12 +25,11 @@ from tropism.recipe.kinds import names, resolve
 from tropism.stages._overlap import overlap
 from tropism.stages._read import read
 from tropism.stages._reward_figures import held_out_groups, reward_figures
+from tropism.statistics import Figure
 from tropism.store import files
 from tropism.store.groups import read_groups, write_groups
 from tropism.store.work import Work
-from tropism.tensors import statistics
 from tropism.tensors.encode import question
-from tropism.tensors.statistics import Figure
 from tropism.text.tokenizer import load_tokenizer
 from tropism.train import parallel
 from tropism.train.rollouts import judgments

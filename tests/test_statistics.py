@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import t, ttest_rel
 
-from tropism.tensors.statistics import (
+from tropism.statistics import (
     SHARE,
     bounds,
     correlation,
