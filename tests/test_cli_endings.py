@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from tiny_recipe import BASE, TOKENIZER, tropism, weights
+from tropism.errors import Waiting
 
 CONTINUES = "tropism: stopped; the same command continues from the last checkpoint"
 
@@ -133,6 +134,17 @@ def test_what_the_world_does_is_one_sentence(error: BaseException, says: str, mo
     first, *lines = said.err.splitlines()
     assert (said.code, said.out) == (2, "") and first.startswith(f"tropism: {says}")
     assert bool(lines) == isinstance(error, SystemExit)  # whose lines of code are shown
+
+
+def test_a_run_that_waits_for_people_ends_with_a_status_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def waits(*_: object) -> None:
+        raise Waiting("240 of 400 groups still want judgments")
+
+    monkeypatch.setattr("tropism.recipe.read.load", waits)
+    for rank, says in (("0", "tropism: 240 of 400 groups still want judgments\n"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        said = tropism("run", "quickstart", "-q")
+        assert (said.code, said.out, said.err) == (3, "", says)
 
 
 def test_a_bug_shows_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """How a command ends: 0, or one sentence on standard error and another status. Only a bug of ours shows a traceback.
 
     2      a mistake that a person can mend, or a machine that is full, locked or offline
+    3      people have still to judge: the same command continues when they have
     130    Ctrl-C          143  SIGTERM          141  whoever read the output has closed it (said by nothing but the status)
 
 Code from outside the package never ends a command with status 0: `sys.exit` in it is a mistake like another.
@@ -19,7 +20,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tropism.errors import TropismError
+from tropism.errors import TropismError, Waiting
 from tropism.outside import frames, plain, raised, sentence
 
 CONTINUES = ("run", "demo", "compare")  # commands that the same words go on with
@@ -49,8 +50,10 @@ class Commands(TyperGroup):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
                 raise typer.Exit(141) from None
             except TropismError as error:
-                _say(str(error))
-                raise typer.Exit(2) from None
+                waits = isinstance(error, Waiting)
+                if not waits or os.environ.get("RANK", "0") == "0":
+                    _say(str(error))
+                raise typer.Exit(3 if waits else 2) from None
             except SystemExit as end:
                 _say(f"code from outside the package raised {raised(end)}: let it raise an error\n{frames(end)}")
                 raise typer.Exit(2) from None

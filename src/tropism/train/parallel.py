@@ -27,7 +27,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tropism.errors import TropismError
+from tropism.errors import TropismError, Waiting
 from tropism.protocols import Engine
 from tropism.store.peers import Peers
 from tropism.tensors.batch import Batch
@@ -69,15 +69,16 @@ class _Ranks(Peers):
         self.leads = dist.get_rank() == 0
 
     def once(self, make: Callable[[], T]) -> T:
-        value, error = None, ""
+        value: Any = None
+        error: TropismError | None = None
         if self.leads:
             try:
                 value = make()
             except TropismError as found:  # raised on every rank, or the others would wait
-                error = str(found)
+                error = (Waiting if isinstance(found, Waiting) else TropismError)(str(found))
         value, error = _gather((value, error))[0]
         if error:
-            raise TropismError(error)
+            raise error
         return value
 
 
