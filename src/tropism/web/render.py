@@ -1,0 +1,133 @@
+"""Pages from templates, in the reader's language; and other people's text as safe HTML.
+
+`markdown(text)` is what a model or a person wrote, as HTML: raw HTML in it stays text (markdown-it with `html` off), images
+are shown as links, and what comes out goes through an allow-list (nh3). Text above `LONG` characters is shown as it is: a
+reader gains nothing from its headings, and the server would spend seconds on them.
+
+Left out: highlighted code and mathematics; both want scripts of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import nh3
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup, escape
+
+from tropism.web import texts
+from tropism.web.access import Visitor
+
+LONG = 20_000
+TAGS = {
+    *("p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a"),
+    *("h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"),
+}
+_MARKDOWN = (
+    MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"]).disable("image")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Nav:
+    """A page's place in the menu. Of a project: /projects/<project>/<path>, for who has the role `least`; else /<path>."""
+
+    title: str  # N_("…")
+    path: str
+    order: int
+    of: Literal["project", "store"] = "project"
+    least: Literal["viewer", "annotator", "admin"] = "viewer"
+
+
+def markdown(text: str) -> Markup:
+    """Other people's text as HTML that runs nothing and loads nothing. Headings begin at h3, below the page's own."""
+    if len(text) > LONG:
+        return Markup('<p class="plain">{}</p>').format(text)
+    tokens = _MARKDOWN.parse(text)
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, int(token.tag[1]) + 2)}"
+        if token.type in ("paragraph_open", "heading_open", "list_item_open", "blockquote_open", "td_open", "th_open"):
+            token.attrSet("dir", "auto")
+    html = _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {})
+    allowed = {"a": {"href", "title"}, "*": {"dir"}, "ol": {"start"}}
+    schemes = {"http", "https", "mailto"}
+    return Markup(
+        nh3.clean(html, tags=TAGS, attributes=allowed, url_schemes=schemes, link_rel="noopener noreferrer nofollow")
+    )
+
+
+def plain(text: str) -> Markup:
+    """The text as it is, line breaks and all."""
+    return Markup('<p class="plain">{}</p>').format(text)
+
+
+@cache
+def environment(language: str) -> Environment:
+    loader = PackageLoader("tropism.web", "templates")
+    made = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, extensions=["jinja2.ext.i18n"],
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    made.install_gettext_translations(texts.translations(language), newstyle=True)  # type: ignore[attr-defined]
+    made.filters |= {"markdown": markdown, "plain": plain}
+    return made
+
+
+def language(request: Request) -> str:
+    return texts.chosen(request.headers.get("accept-language", ""))
+
+
+def say(request: Request, text: str, **values: Any) -> str:
+    """A text of the interface that a page, and not a template, says; its catalogue knows it by `N_`."""
+    return texts.translations(language(request)).gettext(text) % values
+
+
+def page(
+    request: Request,
+    template: str,
+    who: Visitor | None = None,
+    *,
+    project: str = "",
+    role: str | None = None,
+    status: int = 200,
+    **context: Any,
+) -> HTMLResponse:
+    """A template as an answer. Every template has `language`, `who`, `csrf`, `project`, `role`, `menu` (the entries of the
+    menu as (path, title, here)) and `path` beside `context`."""
+    code = language(request)
+    given = {
+        "language": code,
+        "languages": texts.LANGUAGES,
+        "who": who,
+        "csrf": who.csrf if who else "",
+        "accounts": request.app.state.accounts,
+        "project": project,
+        "role": role,
+        "path": request.url.path,
+        "menu": menu(request, who, project, role),
+    }
+    html = environment(code).get_template(template).render(given | context)
+    return HTMLResponse(html, status_code=status, headers={"content-language": code, "vary": "accept-language, cookie"})
+
+
+def menu(request: Request, who: Visitor | None, project: str, role: str | None) -> list[tuple[str, str, bool]]:
+    roles = ("viewer", "annotator", "admin")
+    entries: Sequence[Nav] = request.app.state.menu if who else ()
+    shown = []
+    for nav in sorted(entries, key=lambda nav: nav.order):
+        has = role if nav.of == "project" else "admin" if who and who.admin else "annotator"
+        if (nav.of == "project" and not project) or has is None or roles.index(has) < roles.index(nav.least):
+            continue
+        path = f"/projects/{project}/{nav.path}" if nav.of == "project" else f"/{nav.path}"
+        shown.append((path, say(request, nav.title), request.url.path.startswith(path)))
+    return shown
+
+
+__all__ = ["Nav", "environment", "escape", "language", "markdown", "menu", "page", "plain", "say"]
