@@ -14,7 +14,9 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
+from tropism.algorithms.grpo import GRPO
 from tropism.algorithms.ppo import PPO
+from tropism.algorithms.rloo import RLOO
 from tropism.engines.local import Local
 from tropism.engines.scripted import Scripted
 from tropism.formats.phrasebook import Phrasebook
@@ -295,3 +297,21 @@ def test_what_rl_has_gained_leaves_its_runs_as_they_were() -> None:
     assert describe(BASE)["rounds"] == 60 and "keep" in describe(
         replace(BASE, keep="best", probe=Probe(Phrasebook("held_out"), RewardModel("reward")))
     )
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "before"),
+    [
+        (PPO(), "clip gamma kind kl kl_horizon kl_target lam value_clip value_weight"),
+        (GRPO(), "clip clip_high drop_equal kind kl kl_in length scale weight"),
+        (RLOO(), "clip kind kl"),
+    ],
+)
+def test_runs_from_before_dual_clip_entropy_ratio_and_surrogate_go_on(algorithm: Any, before: str) -> None:
+    assert sorted(describe(algorithm)) == before.split()  # what the fingerprints of then were made of
+    for one in fields(algorithm):
+        if one.metadata.get("added"):
+            other = {"dual_clip": 3.0, "entropy": 0.01, "ratio": "completion", "surrogate": "cispo"}[one.name]
+            assert mark(replace(BASE, algorithm=replace(algorithm, **{one.name: other}))) != mark(
+                replace(BASE, algorithm=algorithm)
+            )

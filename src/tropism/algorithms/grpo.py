@@ -31,7 +31,7 @@ scale = "none" it counts K/(K-1) times, because the mean holds the completion it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -39,6 +39,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from tropism.errors import TropismError
+from tropism.store.fingerprint import ADDED
 from tropism.tensors.batch import Batch, Prediction
 from tropism.tensors.credit import group_differs, group_mean, kl_N, scored_only, spread, steps_ahead, total_N
 from tropism.tensors.index import length_N, sum_by_completion
@@ -58,10 +59,10 @@ class GRPO:
     weight: Literal["token", "completion", "length"] = "token"
     length: Annotated[int, Ge(0)] = 0  # tokens, for weight = "length"
     drop_equal: bool = True
-    ratio: Literal["token", "completion"] = "token"
-    surrogate: Literal["ppo", "cispo"] = "ppo"
-    dual_clip: Annotated[float, Gt(1)] | None = None  # in units of |A|
-    entropy: Annotated[float, Ge(0)] = 0.0  # in units of kl
+    ratio: Literal["token", "completion"] = field(default="token", metadata=ADDED)
+    surrogate: Literal["ppo", "cispo"] = field(default="ppo", metadata=ADDED)
+    dual_clip: Annotated[float, Gt(1)] | None = field(default=None, metadata=ADDED)  # in units of |A|
+    entropy: Annotated[float, Ge(0)] = field(default=0.0, metadata=ADDED)  # in units of kl
 
     needs: ClassVar[tuple[str, ...]] = ("reward_N", "others", "old_logprobs_BT", "ref_logprobs_BT")
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT")

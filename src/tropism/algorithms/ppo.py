@@ -16,12 +16,13 @@ stage's `shaping.missing_stop`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt, Interval
 
+from tropism.store.fingerprint import ADDED
 from tropism.tensors.batch import Batch, Prediction
 from tropism.tensors.credit import by_critic, scored_only
 from tropism.tensors.maths import clipped, k3, whiten
@@ -40,8 +41,8 @@ class PPO:
     lam: Annotated[float, Interval(ge=0, le=1)] = 0.95
     value_clip: Annotated[float, Gt(0)] = 0.2
     value_weight: Annotated[float, Ge(0)] = 0.5
-    dual_clip: Annotated[float, Gt(1)] | None = None  # in units of |A|
-    entropy: Annotated[float, Ge(0)] = 0.0  # standard deviations of A per nat
+    dual_clip: Annotated[float, Gt(1)] | None = field(default=None, metadata=ADDED)  # in units of |A|
+    entropy: Annotated[float, Ge(0)] = field(default=0.0, metadata=ADDED)  # standard deviations of A per nat
 
     needs: ClassVar[tuple[str, ...]] = ("reward_N", "old_logprobs_BT", "ref_logprobs_BT", "values_BT")
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT", "values_BT")

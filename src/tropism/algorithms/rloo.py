@@ -13,11 +13,12 @@ one scored completion has no baseline: it leaves the loss.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt
 
+from tropism.store.fingerprint import ADDED
 from tropism.tensors.batch import Batch, Prediction
 from tropism.tensors.credit import group_mean, kl_N, scored_only, spread, total_N
 from tropism.tensors.index import length_N, sum_by_completion
@@ -31,8 +32,8 @@ __all__ = ["RLOO"]
 class RLOO:
     kl: Annotated[float, Ge(0)] = 0.05  # reward units per nat
     clip: Annotated[float, Gt(0)] = 0.2
-    dual_clip: Annotated[float, Gt(1)] | None = None  # in units of |A|
-    entropy: Annotated[float, Ge(0)] = 0.0  # reward units per nat
+    dual_clip: Annotated[float, Gt(1)] | None = field(default=None, metadata=ADDED)  # in units of |A|
+    entropy: Annotated[float, Ge(0)] = field(default=0.0, metadata=ADDED)  # reward units per nat
 
     needs: ClassVar[tuple[str, ...]] = ("reward_N", "others", "old_logprobs_BT", "ref_logprobs_BT")
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT")
