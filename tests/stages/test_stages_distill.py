@@ -20,7 +20,7 @@ from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
 from tropism.models.adapters import Adapter
 from tropism.models.folder import load_lm, save
-from tropism.stages._fit import Mixed
+from tropism.stages._fit import Resampled
 from tropism.stages.distill import Distill
 from tropism.store.folder import done, read_metrics
 from tropism.store.run import Run
@@ -138,7 +138,7 @@ def test_the_share_is_evenly_spread_and_begins_where_it_was(share: float) -> Non
         return [dataclasses.replace(trees[i], id=f"own {i}") for i in some]
 
     def taken(start: int, end: int) -> list[str]:
-        order, data = Order(10, 0, start), Mixed(trees, 9, 0, 4, share, answered)
+        order, data = Order(10, 0, start), Resampled(trees, 9, 0, 4, share, answered)
         return [t.id for _ in range(start, end, 4) for t in data.take(order)]
 
     once = taken(0, 40)

@@ -43,7 +43,7 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixed(Data):
+class Resampled(Data):
     """Data of which a `share`, evenly spread, is `answered` anew each time it is taken: trees of these numbers."""
 
     share: float = 0.0

@@ -27,7 +27,7 @@ from tropism.models.vocabulary import know
 from tropism.models.weights import Weights
 from tropism.needs import Earlier, Needs, mean_tokens, training
 from tropism.protocols import Algorithm, EngineSpec, Format
-from tropism.stages._fit import PASS_TOKENS, Mixed, resumed, tell, train
+from tropism.stages._fit import PASS_TOKENS, Resampled, resumed, tell, train
 from tropism.stages._overlap import learns, probed
 from tropism.stages._probe import Probe
 from tropism.stages._read import fitting, read
@@ -123,7 +123,7 @@ class Distill(Weights):
             place.spent += sum(t.size for t in trees)
             return trees
 
-        data = Mixed([t for _, t in kept], self.steps, 0, self.groups_per_step, self.on_policy, answered)
+        data = Resampled([t for _, t in kept], self.steps, 0, self.groups_per_step, self.on_policy, answered)
         reference = self.freeze_lm(self.policy) if self.probe else policy
         if self.probe and not learner.done:
             work.log(step=0, **self.probe.look(policy, reference, tokenizer, place.spent))
