@@ -182,6 +182,16 @@ def test_what_cannot_be_kept_is_refused(settings: dict[str, Any], said: str) -> 
         rl("x/y", **settings)
 
 
+@dataclass(frozen=True)
+class Other(RL):
+    """A stage of another name that is looked at in the same way."""
+
+
+def test_a_stage_that_is_looked_at_is_refused_by_its_own_name() -> None:
+    with pytest.raises(TropismError, match='^other.keep = "best" needs looks to choose from'):
+        Other(policy="sft", prompts=HELD_OUT, judge=CutOff(), keep="best")
+
+
 def looks(*means: tuple[float, float], prompts: int = 12) -> list[dict[str, Any]]:
     """Lines of looks with these means of truth and reward; half of the prompts lie 0.1 above, half below."""
     apart = [0.1 if i % 2 else -0.1 for i in range(prompts)]

@@ -7,7 +7,7 @@ tokens, prompt by prompt.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -17,8 +17,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tropism.engines.local import Local
 from tropism.errors import TropismError
 from tropism.measures.kl_to import kl_by_prompt
-from tropism.protocols import EngineSpec, Format, Judge
+from tropism.protocols import Algorithm, EngineSpec, Format, Judge
+from tropism.stages._fit import Data, Place, train
 from tropism.stages._takes import check_engine
+from tropism.store.work import Work
+from tropism.tensors.batch import Batch
+from tropism.train.loop import Learner
 from tropism.train.rollouts import judgments, rollouts, scores
 from tropism.types import Group, SamplingParams
 
@@ -65,6 +69,44 @@ class Probe:
         means["tokens"] = sum(len(c.tokens or ()) for c in completions) / len(completions)
         rounded = {k: [None if x is None else round(x, 4) for x in v] for k, v in found.items()}
         return {"spent": tokens, **{f"probe_{k}": v for k, v in means.items()}, "by_prompt": rounded}
+
+
+@dataclass(frozen=True)
+class Looks:
+    """The looks of a probe at one policy in training; without a probe there are none. `reference`, which a probe needs, is
+    what the KL is to."""
+
+    probe: Probe | None
+    policy: PreTrainedModel
+    reference: PreTrainedModel | None
+    tokenizer: PreTrainedTokenizerBase
+
+    def now(self, spent: int) -> dict[str, Any]:
+        """A line for the metrics, empty without a probe."""
+        if self.probe is None or self.reference is None:
+            return {}
+        return self.probe.look(self.policy, self.reference, self.tokenizer, spent)
+
+    def due(self, before: int, after: int) -> dict[str, Any]:
+        """The same if a look is due between these two sums of tokens spent."""
+        return self.now(after) if self.probe and self.probe.due(before, after) else {}
+
+
+def train_probed(
+    looks: Looks,
+    work: Work,
+    learner: Learner,
+    algorithm: Algorithm,
+    data: Data,
+    place: Place,
+    prepare: Callable[[Batch], Batch] = lambda batch: batch,
+) -> None:
+    """`stages/_fit.py:train`, with a look before the first update, whenever one is due, and at the end."""
+    if looks.probe and not learner.done:
+        work.log(step=0, **looks.now(place.spent))
+    train(work, learner, algorithm, data, place, prepare, looks.due)
+    if looks.probe:
+        work.log(step=data.steps, **looks.now(place.spent))
 
 
 def _means(groups: Sequence[Group]) -> list[float | None]:

@@ -51,8 +51,19 @@ def check_engine(where: str, engine: EngineSpec) -> None:
         )
 
 
-def check_teacher(policy: str, teacher: str) -> None:
-    """Raises if the two models have different tokenizers: their distributions are compared token by token."""
+def check_distils(algorithm: Algorithm) -> None:
+    """Raises unless the algorithm compares a policy with a teacher, and needs nothing else."""
+    instead = "use one that compares the policy with a teacher, such as gkd"
+    check("distill", algorithm, ("teacher",), ("policy",), instead)
+    if "teacher" not in algorithm.needs:
+        raise TropismError(f"distill.algorithm {type(algorithm).__name__} asks for no teacher: {instead}")
+
+
+def check_teacher(policy: str, teacher: str, made: Collection[str] = ()) -> None:
+    """Raises if the two models have different tokenizers: their distributions are compared token by token. Of stages that
+    are still to be `made` nothing is known yet."""
+    if {policy, teacher} & {*made}:
+        return
     if identity(load_tokenizer(policy)) != identity(load_tokenizer(teacher)):
         raise TropismError(
             f"distill.teacher {teacher} has another tokenizer than distill.policy {policy}, and the two are compared token "

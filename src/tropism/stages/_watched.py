@@ -43,16 +43,19 @@ class Watched:
 
     def check_watched(self) -> None:
         """Raises TropismError for what needs a probe and has none."""
+        stage = type(self).__name__.lower()
         if self.keep_by and self.keep != "best":
-            raise TropismError(f'rl.keep_by = "{self.keep_by}" chooses nothing with keep = "last": set keep = "best"')
+            raise TropismError(
+                f'{stage}.keep_by = "{self.keep_by}" chooses nothing with keep = "last": set keep = "best"'
+            )
         if self.keep == "best" and self.probe is None:
-            raise TropismError('rl.keep = "best" needs looks to choose from: add a probe, or leave keep out')
+            raise TropismError(f'{stage}.keep = "best" needs looks to choose from: add a probe, or leave keep out')
         if self.keep_by == "truth" and self.probe and self.probe.truth is None:
             raise TropismError(
-                'rl.keep_by = "truth" needs a judge of the truth: give the probe a truth, or keep by "reward"'
+                f'{stage}.keep_by = "truth" needs a judge of the truth: give the probe a truth, or keep by "reward"'
             )
         if self.stop_when_over_optimised and (self.probe is None or self.probe.truth is None):
-            raise TropismError("rl.stop_when_over_optimised needs a probe with a truth: add one, or leave it out")
+            raise TropismError(f"{stage}.stop_when_over_optimised needs a probe with a truth: add one, or leave it out")
 
     @property
     def kept_by(self) -> str:
@@ -82,7 +85,7 @@ class Watched:
         """Adds a look to those `seen`; where they show that the policy is optimised too far, `seen` says so."""
         if (asked := len(line["by_prompt"]["reward"])) < PROMPTS:
             raise TropismError(
-                f"rl.stop_when_over_optimised needs {PROMPTS} prompts to tell a fall from noise, and the probe asks "
+                f"stop_when_over_optimised needs {PROMPTS} prompts to tell a fall from noise, and the probe asks "
                 f"{asked}: give it more"
             )
         seen.setdefault("lines", []).append({key: line[key] for key in ("spent", "probe_kl", "by_prompt")})

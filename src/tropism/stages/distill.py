@@ -10,29 +10,25 @@ Left out: answers sampled from the teacher (they can be given as data), a reward
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Interval
 
 from tropism.algorithms.gkd import GKD
 from tropism.engines.local import Local
-from tropism.errors import TropismError
 from tropism.models.folder import context_of, save
 from tropism.models.masks import takes_trees
 from tropism.models.vocabulary import know
 from tropism.models.weights import Weights
 from tropism.needs import Earlier, Needs, mean_tokens, training
 from tropism.protocols import Algorithm, EngineSpec, Format
-from tropism.stages._fit import PASS_TOKENS, Resampled, resumed, tell, train
+from tropism.stages._fit import PASS_TOKENS, Resampled, resumed, tell
 from tropism.stages._overlap import learns, probed
-from tropism.stages._probe import Probe
+from tropism.stages._probe import Looks, Probe, train_probed
 from tropism.stages._read import fitting, read
-from tropism.stages._takes import check, check_teacher
-from tropism.stages.offline import watched
+from tropism.stages._takes import check_distils, check_teacher
 from tropism.store.work import Work
 from tropism.tensors.encode import demonstration, question, tree
 from tropism.tensors.tree import Tree
@@ -69,14 +65,10 @@ class Distill(Weights):
     makes: ClassVar[Literal["policy"]] = "policy"
 
     def __post_init__(self) -> None:
-        instead = "use one that compares the policy with a teacher, such as gkd"
-        check("distill", self.algorithm, ("teacher",), ("policy",), instead)
-        if "teacher" not in self.algorithm.needs:
-            raise TropismError(f"distill.algorithm {type(self.algorithm).__name__} asks for no teacher: {instead}")
+        check_distils(self.algorithm)
 
     def needs(self, earlier: Earlier) -> Needs:
-        if not {self.policy, self.teacher} & {*earlier.stages}:
-            check_teacher(self.policy, self.teacher)
+        check_teacher(self.policy, self.teacher, earlier.stages)
         policy, teacher = earlier.model(self.policy), earlier.model(self.teacher)
         size = -(-teacher.parameters // policy.parameters) if policy and teacher else 1  # policies in a teacher
         sampled = self.on_policy * self.sampling.n * self.sampling.max_tokens
@@ -104,8 +96,7 @@ class Distill(Weights):
             asked = question(group, tokenizer, context, self.sampling.max_tokens if self.on_policy else 0)
             return asked if self.on_policy == 1 else demonstration(group, tokenizer, context, "last")
 
-        kept = fitting(read(self.data, "data", work), make, self.too_long, work, self.data)
-        groups = [g for g, _ in kept]
+        groups, trees = zip(*fitting(read(self.data, "data", work), make, self.too_long, work, self.data))
         learns(work, groups)
         probed(work, self)
         engine = self.engine.open(policy, tokenizer, f"{work.fingerprint}@0")
@@ -116,20 +107,14 @@ class Distill(Weights):
 
         def answered(some: Sequence[int]) -> list[Tree]:
             engine.load(None, f"{work.fingerprint}@{learner.done}")
-            seed = self.sampling.seed + (work.seed << 20) + learner.done
-            asked = [groups[i] for i in some]
-            found = sample(asked, engine, dataclasses.replace(self.sampling, seed=seed))
-            trees = [tree(dataclasses.replace(g, completions=c), tokenizer, context) for g, c in zip(asked, found)]
-            place.spent += sum(t.size for t in trees)
-            return trees
+            asked, seed = [groups[i] for i in some], self.sampling.seed + (work.seed << 20) + learner.done
+            found = sample(asked, engine, replace(self.sampling, seed=seed))
+            fresh = [tree(replace(g, completions=c), tokenizer, context) for g, c in zip(asked, found)]
+            place.spent += sum(t.size for t in fresh)
+            return fresh
 
-        data = Resampled([t for _, t in kept], self.steps, 0, self.groups_per_step, self.on_policy, answered)
-        reference = self.freeze_lm(self.policy) if self.probe else policy
-        if self.probe and not learner.done:
-            work.log(step=0, **self.probe.look(policy, reference, tokenizer, place.spent))
-        watch = functools.partial(watched, self.probe, policy, reference, tokenizer)
-        train(work, learner, self.algorithm, data, place, watch=watch)
-        if self.probe:
-            work.log(step=self.steps, **self.probe.look(policy, reference, tokenizer, place.spent))
+        data = Resampled(trees, self.steps, 0, self.groups_per_step, self.on_policy, answered)
+        looks = Looks(self.probe, policy, self.freeze_lm(self.policy) if self.probe else None, tokenizer)
+        train_probed(looks, work, learner, self.algorithm, data, place)
         work.facts |= {"groups": len(groups), "tokens_trained": place.tokens, "tokens_spent": place.spent}
         save(policy, tokenizer, work.out, self.save_dtype)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 from transformers import PreTrainedModel
@@ -23,9 +23,9 @@ from tropism.models.folder import context_of, save
 from tropism.models.weights import Weights
 from tropism.needs import GROUP_TOKENS, Earlier, Needs, training
 from tropism.protocols import Algorithm
-from tropism.stages._fit import PASS_TOKENS, Data, resumed, tell, train
+from tropism.stages._fit import PASS_TOKENS, Data, resumed, tell
 from tropism.stages._overlap import learns, probed
-from tropism.stages._probe import Probe
+from tropism.stages._probe import Looks, Probe, train_probed
 from tropism.stages._read import fitting, read_split
 from tropism.stages._takes import SEVERAL, check
 from tropism.store.work import Work
@@ -117,7 +117,6 @@ class Offline(Weights):
         paid = sum(cost.sampling(len(t.prompt), g.completions, g.judged(self.judge)) for g, t in kept)
         steps = self._steps(trees, paid, work.seed)
         learner = Learner({"policy": model}, self.optim, steps, pass_tokens=self.pass_tokens, layout=self.layout)
-        watch = functools.partial(watched, self.probe, model, reference, tokenizer)
         fill = functools.partial(
             filled, algorithm=self.algorithm, reference=reference, policy=model, pass_tokens=self.pass_tokens
         )
@@ -125,11 +124,7 @@ class Offline(Weights):
         place = resumed(work, learner)
         if not learner.done:
             place.spent = paid
-        if self.probe and not learner.done:
-            work.log(step=0, **self.probe.look(model, reference, tokenizer, place.spent))
-        train(work, learner, self.algorithm, data, place, fill, watch)
-        if self.probe:
-            work.log(step=steps, **self.probe.look(model, reference, tokenizer, place.spent))
+        train_probed(Looks(self.probe, model, reference, tokenizer), work, learner, self.algorithm, data, place, fill)
         work.facts |= {
             "groups": len(trees),
             "steps": steps,
@@ -194,17 +189,3 @@ def filled(
 ) -> Batch:
     """The batch with what the algorithm needs; nothing was sampled here, so `old` is the policy of this moment."""
     return annotate(batch, algorithm.needs, reference, None, SamplingParams(), pass_tokens, policy)
-
-
-def watched(
-    probe: Probe | None,
-    policy: PreTrainedModel,
-    reference: PreTrainedModel,
-    tokenizer: Any,
-    before: int,
-    after: int,
-) -> dict[str, Any]:
-    """What the probe sees, if it is due between these two sums spent."""
-    if probe is None or not probe.due(before, after):
-        return {}
-    return probe.look(policy, reference, tokenizer, after)

@@ -41,12 +41,12 @@ from tropism.needs import GROUP_TOKENS, Earlier, Needs, count, training
 from tropism.protocols import Algorithm, EngineSpec, Format, Judge
 from tropism.stages._fit import PASS_TOKENS, Data, Place, tell, train
 from tropism.stages._overlap import learns, probed
-from tropism.stages._probe import Probe
+from tropism.stages._probe import Looks, Probe
 from tropism.stages._read import fitting, read
 from tropism.stages._samples import name_of, read_again, weights_of
 from tropism.stages._survivors import filtered, survivors
 from tropism.stages._takes import check, check_several
-from tropism.stages.offline import filled, watched
+from tropism.stages.offline import filled
 from tropism.store import files
 from tropism.store.groups import GROUPS_FILE, read_groups, write_groups
 from tropism.store.work import Work
@@ -235,9 +235,9 @@ class ReST(Weights):
         fill = functools.partial(
             filled, algorithm=algorithm, reference=reference, policy=policy, pass_tokens=self.pass_tokens
         )
-        watch = functools.partial(watched, self.probe, policy, reference, tokenizer)
+        looks = Looks(self.probe, policy, reference, tokenizer)
         data = Data(trees, self.steps, groups=self.groups_per_step)
-        train(work, learner, algorithm, data, place, fill, watch)
+        train(work, learner, algorithm, data, place, fill, looks.due)
         line = {
             "grow": grow + 1,
             "improve": number + 1,
@@ -246,9 +246,7 @@ class ReST(Weights):
             "prompts_without": len(groups) - len(alive),
             **self._seen(groups, kept),
         }
-        if self.probe:
-            line |= self.probe.look(policy, reference, tokenizer, place.spent)
-        work.log(step=place.before + self.steps, **line)
+        work.log(step=place.before + self.steps, **line, **looks.now(place.spent))
 
     def _seen(self, groups: Sequence[Group], kept: Sequence[Sequence[int]]) -> dict[str, Any]:
         """Mean score, mean truth and a histogram of the scores of these completions, for the log."""
