@@ -24,11 +24,15 @@ NAMES = {
     "pk": "pk_%(table_name)s",
 }  # a constraint without a name cannot be changed by a migration
 Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself in a column of this type alone
+Json = JSON(none_as_null=True)  # None is SQL's NULL, and not the text "null"
+WANTED = text("wanted > 0")
+OPEN = text("state = 'open'")
+TIMED = text("seconds IS NOT NULL")
 
 
 class Table(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMES)
-    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON, str: Text}  # noqa: RUF012
+    type_annotation_map = {dict[str, Any]: Json, list[Any]: Json, str: Text}  # noqa: RUF012
 
 
 class Project(Table):
@@ -36,7 +40,7 @@ class Project(Table):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     per_group: Mapped[int]  # judgments wanted of each group, never one more
-    seed: Mapped[int] = mapped_column(default=0)  # draws the orders shown
+    seed: Mapped[int] = mapped_column(BigInteger, default=0)  # draws the orders shown
     created_at: Mapped[float]
 
 
@@ -60,7 +64,7 @@ class StoredGroup(Table):
     __tablename__ = "groups"
     __table_args__ = (
         UniqueConstraint("project_id", "digest"),
-        Index("ix_groups_queue", "project_id", "wanted", "priority", "id"),
+        Index("ix_groups_queue", "project_id", "priority", "id", sqlite_where=WANTED, postgresql_where=WANTED),
     )
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("project.id"))
@@ -72,8 +76,10 @@ class StoredGroup(Table):
     source: Mapped[str] = mapped_column(default="")
     category: Mapped[str] = mapped_column(default="")
     split: Mapped[str] = mapped_column(default="")
-    k: Mapped[int]
-    wanted: Mapped[int]  # per_group less judgments that hold less open leases: what `next` may still give away
+    k: Mapped[int]  # completions as added; those that people write have numbers from k on and are not shown
+    wanted: Mapped[
+        int
+    ]  # per_group less people's judgments that hold, discards and open leases: what `next` may give away
     priority: Mapped[float] = mapped_column(default=0.0)  # the lowest is asked first
     gold: Mapped[list[Any] | None]  # known scores by number: what a person's answers are checked with
     disagreement: Mapped[float | None]  # 0 all say the same, 1 opposite; kept up to date with each judgment
@@ -133,13 +139,7 @@ class Lease(Table):
     __tablename__ = "lease"
     __table_args__ = (
         Index("ix_lease_seen", "person_id", "group_id"),
-        Index(
-            "ix_lease_open",
-            "project_id",
-            "expires_at",
-            sqlite_where=text("state = 'open'"),
-            postgresql_where=text("state = 'open'"),
-        ),
+        Index("ix_lease_open", "project_id", "expires_at", sqlite_where=OPEN, postgresql_where=OPEN),
     )
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     token: Mapped[str] = mapped_column(unique=True)
@@ -163,6 +163,7 @@ class StoredJudgment(Table):
         UniqueConstraint("lease_id", "idempotency"),
         Index("ix_judgment_group", "group_id"),
         Index("ix_judgment_person", "project_id", "person_id"),
+        Index("ix_judgment_pace", "project_id", "id", sqlite_where=TIMED, postgresql_where=TIMED),
     )
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("project.id"))
@@ -230,6 +231,7 @@ class Audit(Table):
     """Who did what that others should be able to look up: log-ins, roles, keys, questions, erasures, exports."""
 
     __tablename__ = "audit"
+    __table_args__ = (Index("ix_audit_action", "action", "created_at"),)
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     person_id: Mapped[int | None]  # no foreign key: the record outlives the person
     action: Mapped[str]

@@ -1,0 +1,198 @@
+"""A feedback store: one SQLite file, or a PostgreSQL database, led to the newest schema when it is opened.
+
+A session of `reading()` sees what is committed; one of `writing()` is committed as a whole or not at all.
+What makes two writers at once safe is different in the two databases:
+
+* SQLite: `BEGIN IMMEDIATE` takes the file's one write lock before the first statement, so everything that a writing session
+  reads is still true when it writes. Readers are not held up (WAL). Servers that share the file wait for each other by
+  `busy_timeout`; threads of one process queue at a lock of ours first, because SQLite waits by sleeping, and who sleeps
+  longest may starve.
+* PostgreSQL: READ COMMITTED, and rows that a decision rests on are locked by the statement that reads them (`queue.py`).
+
+`synchronous` is FULL, so that a judgment that was acknowledged outlives a power cut too.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, extract, func, inspect, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.orm import Session
+
+from tropism.errors import TropismError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_S = 30
+MIGRATING = 7_106_911  # the number of PostgreSQL's advisory lock: any, but the same in every process
+_opening = threading.Lock()  # `alembic.op` is one name for the whole process
+
+
+class Unavailable(TropismError):
+    """The store cannot take this now: a full disk, a server that is gone. Nothing of it was saved: it may be sent again."""
+
+
+class Store:
+    """`url` is the SQLAlchemy URL without its password; `dialect` is "sqlite" or "postgresql"."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.url = engine.url.render_as_string(hide_password=True)
+        self.dialect = engine.dialect.name
+        self._writer = engine.execution_options(writing=True)
+        self._queue = threading.Lock() if self.dialect == "sqlite" else nullcontext()
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that sees what is committed. Raises Unavailable."""
+        with _sentences(self.url), Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A session that is committed at the end, or rolled back if anything is raised. Raises Unavailable."""
+        with (
+            _sentences(self.url),
+            self._queue,
+            Session(self._writer, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    def now(self, session: Session) -> float:
+        """Seconds since 1970 by the one clock that all servers of this store share."""
+        if self.dialect == "postgresql":
+            return float(session.execute(select(extract("epoch", func.clock_timestamp()))).scalar_one())
+        return time.time()  # whoever shares an SQLite file shares its machine
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def open_store(where: str | Path, create: bool = False) -> Store:
+    """The store at a path or SQLAlchemy URL, led to the newest schema; `create` makes one where there is none.
+
+    Raises TropismError if there is none, if it is no store, or if a newer tropism has made it.
+    """
+    engine = _engine(str(where), create)
+    store = Store(engine)
+    try:
+        with _sentences(store.url), _opening, store._writer.begin() as connection:
+            _migrate(connection, store.url, create)
+    except BaseException:
+        engine.dispose()
+        raise
+    return store
+
+
+def _engine(where: str, create: bool) -> Engine:
+    if "://" in where:
+        try:
+            url = make_url(where)
+            if url.drivername in ("postgres", "postgresql"):
+                url = url.set(drivername="postgresql+psycopg")
+            if url.get_backend_name() not in ("sqlite", "postgresql"):
+                raise TropismError(f"{where.split('://')[0]} is no database of a store: use sqlite:// or postgresql://")
+        except ArgumentError:
+            raise TropismError(
+                f"{where} is neither a path nor a database URL: write postgresql://user@host/name"
+            ) from None
+    else:
+        url = make_url("sqlite://").set(database=where)
+    if url.get_backend_name() == "sqlite":
+        file = Path(url.database or "")
+        if not url.database or url.database == ":memory:":
+            raise TropismError("a store lies in a file, as several threads open it: name one")
+        if not create and not file.exists():
+            raise TropismError(
+                f"there is no store at {file}: make one with `tropism feedback add {file} FILE --project P`"
+            )
+        if file.is_dir() or not file.parent.is_dir():
+            raise TropismError(f"a store is one file, and {file} cannot be one: name a file in a folder that exists")
+        return _sqlite(create_engine(url, pool_size=8, max_overflow=56))
+    try:
+        return create_engine(url, pool_size=16, max_overflow=16, pool_pre_ping=True)
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise TropismError(f"PostgreSQL needs a driver ({error}): run `pip install 'tropism[postgres]'`") from None
+
+
+def _sqlite(engine: Engine) -> Engine:
+    @event.listens_for(engine, "connect")
+    def connected(connection: sqlite3.Connection, _: Any) -> None:
+        connection.isolation_level = None  # the driver begins no transaction by itself: `begun` does
+        for pragma in (
+            f"busy_timeout = {BUSY_S * 1000}",
+            "journal_mode = WAL",
+            "foreign_keys = ON",
+            "synchronous = FULL",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        writing = connection.get_execution_options().get("writing")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+def _migrate(connection: Connection, url: str, create: bool) -> None:
+    """Runs the migrations that are missing, in one transaction that no other process can be inside of."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(MIGRATING)))
+    scripts = ScriptDirectory(MIGRATIONS, version_locations=[MIGRATIONS])
+    tables = set(inspect(connection).get_table_names())
+    ours = "alembic_version" in tables and "judgment" in tables
+    if not ours and (tables or not create):
+        what = "is a database of something else" if tables else "is an empty database"
+        raise TropismError(f"{url} {what} and no feedback store: name a store, or a new file")
+    context = MigrationContext.configure(connection)
+    current = context.get_current_revision()
+    known = {script.revision for script in scripts.walk_revisions()}
+    if current is not None and current not in known:
+        raise TropismError(
+            f"{url} was made by a newer tropism (its schema is {current}, and {scripts.get_current_head()} is the newest "
+            "one known here): update tropism"
+        )
+    with Operations.context(context):
+        for script in reversed(list(scripts.iterate_revisions("head", current or "base"))):
+            script.module.upgrade()
+            context.stamp(scripts, script.revision)
+
+
+@contextmanager
+def _sentences(url: str) -> Iterator[None]:
+    """What a database says that a person can mend, as one sentence."""
+    try:
+        yield
+    except DBAPIError as error:
+        said = str(error.orig)
+        code = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None) or ""
+        if code == "SQLITE_NOTADB":
+            raise TropismError(f"{url} is no database: name a store, or a new file") from None
+        if code in ("SQLITE_FULL", "53100"):
+            raise Unavailable(
+                f"the disk of {url} is full, and nothing of this was saved: free some space and send it again"
+            ) from error
+        if code.startswith("SQLITE_BUSY"):
+            raise Unavailable(
+                f"another program has been writing to {url} for {BUSY_S} s: end it, and send this again"
+            ) from error
+        if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_IOERR")):
+            raise Unavailable(f"{url} cannot be written ({said}): look at its folder's rights and disk") from error
+        if url.startswith("postgresql") and isinstance(error, OperationalError):
+            first = said.strip().partition("\n")[0]
+            raise Unavailable(
+                f"the database {url} does not answer ({first}): see that it runs, and send this again"
+            ) from error
+        raise
