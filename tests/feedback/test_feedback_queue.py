@@ -29,10 +29,15 @@ def test_a_judgment_is_kept_by_number_with_the_order_shown(store: Store):
         assert leased.expires_at == 100.0 + 3600
     assert wanted(store) == [0]
     with store.writing() as session:
-        number, created = queue.submit(session, leased.token, ann, {"ranks": [2, 1, 0]}, 160.0, 60.0, "why", "page", "key")
+        number, created = queue.submit(
+            session, leased.token, ann, {"ranks": [2, 1, 0]}, 160.0, 60.0, "why", "page", "key"
+        )
         assert created
     with store.writing() as session:
-        assert queue.submit(session, leased.token, ann, {"ranks": [1, 1, 1]}, 170.0, idempotency="key") == (number, False)
+        assert queue.submit(session, leased.token, ann, {"ranks": [1, 1, 1]}, 170.0, idempotency="key") == (
+            number,
+            False,
+        )
         with pytest.raises(leases.Gone, match="submitted"):
             queue.submit(session, leased.token, ann, {"ranks": [1, 1, 1]}, 170.0, idempotency="another")
     (out,) = exporting.groups(store, "p")

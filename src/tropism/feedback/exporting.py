@@ -1,8 +1,8 @@
 """The groups of a project as `types.Group`, with one judgment a person or judge: the one that holds.
 
 Groups are read a page at a time, each page in a transaction of its own: an export of any size needs little memory and
-holds up nobody. A judgment keeps the order shown. Completions that people wrote (edits) come last; a judgment from before them has
-None for those, as whoever gave it did not see them.
+holds up nobody. A judgment keeps the order shown. Completions that people wrote (edits) come last; a judgment has None for
+those that are newer than itself, as whoever gave it did not see them.
 """
 
 from __future__ import annotations
