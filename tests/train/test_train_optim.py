@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from tropism.train.optim import Optim, adamw, clip, set_rate
+from tropism.train.optim import Optim, clip, optimizer, set_rate
 
 
 @pytest.mark.parametrize(
@@ -38,10 +38,10 @@ def test_rates_stay_between_zero_and_the_peak(schedule, warmup: float, steps: in
 
 def test_weight_decay_touches_matrices_only(llama: PreTrainedModel):
     before = {name: p.detach().clone() for name, p in llama.named_parameters()}
-    optimizer = adamw({"policy": llama}, Optim(lr=0.1, weight_decay=0.5))
+    made = optimizer({"policy": llama}, Optim(lr=0.1, weight_decay=0.5))
     for parameter in llama.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
+    made.step()
     for name, parameter in llama.named_parameters():
         shrunk = 1 - 0.1 * 0.5 if parameter.ndim > 1 else 1.0
         assert torch.allclose(parameter, before[name] * shrunk), name
@@ -50,9 +50,9 @@ def test_weight_decay_touches_matrices_only(llama: PreTrainedModel):
 
 def test_each_model_has_its_own_rate(llama: PreTrainedModel, make_model):
     models = {"policy": llama, "critic": make_model(seed=1)}
-    optimizer = adamw(models, Optim())
-    set_rate(optimizer, {"policy": 0.25, "critic": 0.5})
-    rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    made = optimizer(models, Optim())
+    set_rate(made, {"policy": 0.25, "critic": 0.5})
+    rate = {id(p): group["lr"] for group in made.param_groups for p in group["params"]}
     assert {rate[id(p)] for p in llama.parameters()} == {0.25}
     assert {rate[id(p)] for p in models["critic"].parameters()} == {0.5}
 
@@ -60,7 +60,7 @@ def test_each_model_has_its_own_rate(llama: PreTrainedModel, make_model):
 def test_parameters_at_rest_are_left_out(llama: PreTrainedModel):
     for parameter in llama.base_model.layers.parameters():
         parameter.requires_grad_(False)
-    held = [p for group in adamw({"policy": llama}, Optim()).param_groups for p in group["params"]]
+    held = [p for group in optimizer({"policy": llama}, Optim()).param_groups for p in group["params"]]
     assert len(held) == len([p for p in llama.parameters() if p.requires_grad]) == 2
 
 

@@ -22,7 +22,7 @@ from tropism.tensors.batch import Batch, Layout, Prediction
 from tropism.tensors.ratio import Ratio, total
 from tropism.tensors.rows import passes, take_rows
 from tropism.train import parallel
-from tropism.train.optim import Optim, adamw, clip, set_rate
+from tropism.train.optim import Optim, clip, optimizer, set_rate
 from tropism.types import SamplingParams
 
 ROLE = {
@@ -74,7 +74,7 @@ class Learner:
     def __post_init__(self) -> None:
         for model in self.models.values():
             parallel.follow(model.parameters())
-        self.optimizer = adamw(self.models, self.optim)
+        self.optimizer = optimizer(self.models, self.optim)
 
     def update(
         self, algorithm: Algorithm, batch: Batch, frozen: str = "", mixed: Mixed | None = None
