@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from tropism.errors import TropismError
 from tropism.feedback import leases
+from tropism.feedback.aggregate import ADJUDICATOR, PEOPLE
 from tropism.feedback.audit import note
 from tropism.feedback.schema import Audit, Key, Lease, Member, Person, Project
 from tropism.feedback.text import clean
@@ -40,6 +41,8 @@ def add(session: Session, name: str, now: float, kind: str = "person", admin: bo
     name = clean(name).strip()
     if not name or len(name) > 200 or not name.isprintable():
         raise TropismError(f"a person cannot be called {name[:80]!r}: choose a name of 1 to 200 printable characters")
+    if kind == "person" and name in (PEOPLE, ADJUDICATOR):
+        raise TropismError(f"exports have judgments by {name!r} that are not one person's: choose another name")
     if session.scalar(select(Person.id).where(Person.name == name)) is not None:
         raise TropismError(f"there is somebody called {name!r} already: choose another name")
     person = Person(name=name, kind=kind, admin=admin, created_at=now)

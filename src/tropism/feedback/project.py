@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from tropism.errors import TropismError
+from tropism.feedback import quality
 from tropism.feedback import question as questions
 from tropism.feedback.audit import note
 from tropism.feedback.schema import Lease, Person, Project, Question, StoredGroup, StoredJudgment
@@ -56,8 +57,7 @@ def find(session: Session, name: str) -> Project:
 
 def question(session: Session, project: Project) -> Question:
     """The newest version of what the project asks."""
-    newest = select(Question).where(Question.project_id == project.id).order_by(Question.version.desc()).limit(1)
-    return session.scalars(newest).one()
+    return questions.newest(session, project)
 
 
 def ask(
@@ -121,12 +121,13 @@ def judged(session: Session, project: Project) -> int:
 def status(session: Session, project: Project, now: float) -> dict[str, Any]:
     """How far the project is, who has answered and how far they agree: the answer of the interface for scripts."""
     groups, done, leased = progress(session, project, now)
+    said = quality.read(session, project)
     return {
         "groups": groups,
         "done": done,
         "leased": leased,
         "judgments": judged(session, project),
         "per_group": project.per_group,
-        "agreement": {"metric": None, "alpha": {"value": None, "low": None, "high": None}},
-        "people": [],
+        "agreement": quality.alpha(session, project, said),
+        "people": quality.of(session, project, said),
     }

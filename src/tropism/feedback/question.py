@@ -20,8 +20,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
 from tropism.errors import TropismError
-from tropism.feedback.schema import Question
+from tropism.feedback.schema import Project, Question
 from tropism.feedback.text import clean
 
 KINDS = {"rank": (2, math.inf), "rate": (1, math.inf), "pair": (2, 2), "thumb": (1, 1), "edit": (0, math.inf)}
@@ -57,6 +60,12 @@ def check_spec(kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
             f'the scale is not a list such as [[1, "bad"], [2, "good"]] with two numbers or more: {scale!r}'
         )
     return full
+
+
+def newest(session: Session, project: Project) -> Question:
+    """The newest version of what the project asks."""
+    versions = select(Question).where(Question.project_id == project.id).order_by(Question.version.desc())
+    return session.scalars(versions.limit(1)).one()
 
 
 def fits(kind: str, k: int) -> bool:

@@ -1,0 +1,251 @@
+"""How good the judgments of a project are: of the project, of each person, of each two, and the groups they differ on most.
+
+Judges (an AI, a reward model) stand beside people in every table. Alpha, in the metric of the question (`METRICS`), is of
+people alone. For each person there are
+
+    position_bias   of the pairs of answers that the person orders, the share where the one shown earlier is preferred,
+                    less 1/2: as the order is drawn anew for each person and group, 0 is what no bias gives
+    gold            of the pairs that known scores order, the share that the person orders alike, a tie counting half; of
+                    groups of one answer, the share of known scores that the person gives
+
+each with an interval over groups (`statistics.py`) and their number. An adjudicator looks at the groups on which people
+differ most and says what holds. That is a judgment of its own, by `adjudicator`, which supersedes nobody's and fills
+nobody's place; the audit log says who it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any, TypedDict
+
+import numpy as np
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from tropism import statistics
+from tropism.errors import TropismError
+from tropism.feedback import agreement, audit, judgments, leases, people
+from tropism.feedback import question as questions
+from tropism.feedback.aggregate import ADJUDICATOR
+from tropism.feedback.agreement import Metric
+from tropism.feedback.schema import Person, Project, Question, StoredGroup, StoredJudgment
+from tropism.statistics import Figure
+
+METRICS: dict[str, Metric] = {"rank": "ordinal", "pair": "ordinal", "rate": "interval", "thumb": "nominal"}
+PAIRED = 12  # people that each other's agreement is told of: those who judged most
+PAIR_RESAMPLES = 200
+BIAS = (-0.5, 0.5)
+
+
+class Counted(Figure):
+    n: int  # groups
+
+
+class Row(TypedDict):
+    name: str
+    kind: str
+    judgments: int
+    median_seconds: float | None
+    position_bias: Counted | None
+    gold: Counted | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How two people agree on the groups that both judged."""
+
+    a: str
+    b: str
+    groups: int
+    alpha: Figure | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The J judgments of a project that hold, as arrays. `score_JK` is by number of completion, NaN where there is none;
+    `slot_JK` the place on screen, NaN where that is not known; `gold_JK` the known scores."""
+
+    score_JK: np.ndarray
+    slot_JK: np.ndarray
+    gold_JK: np.ndarray
+    group_J: np.ndarray
+    person_J: np.ndarray
+    seconds_J: np.ndarray
+    names: Mapping[int, tuple[str, str]]  # of a person's id: name, kind
+    metric: Metric | None
+
+    def of(self, *persons: int) -> np.ndarray:
+        """(J,) which judgments are theirs."""
+        return np.isin(self.person_J, persons)
+
+    @cached_property
+    def value_JK(self) -> np.ndarray:
+        """What alpha compares: scores, or of orders the places of `agreement.places`."""
+        if self.metric != "ordinal":
+            return self.score_JK
+        s, n_J1 = self.score_JK, (~np.isnan(self.score_JK)).sum(1, keepdims=True)
+        above_JK = (s[:, None, :] > s[:, :, None]).sum(2)
+        equal_JK = (s[:, None, :] == s[:, :, None]).sum(2)
+        return np.where(np.isnan(s), np.nan, (above_JK + (equal_JK + 1) / 2) / (n_J1 + 1))
+
+    def alpha(self, rows: np.ndarray, resamples: int = agreement.RESAMPLES) -> Figure | None:
+        """Of the judgments of these rows; None if that says nothing."""
+        if self.metric is None:
+            return None
+        value_JK = self.value_JK[rows]
+        there_JK = ~np.isnan(value_JK)
+        group_JK = np.broadcast_to(self.group_J[rows][:, None], value_JK.shape)
+        unit_JK = group_JK * value_JK.shape[1] + np.arange(value_JK.shape[1])
+        found = (unit_JK[there_JK], value_JK[there_JK], self.metric, group_JK[there_JK])
+        return agreement.figure(*found, resamples=resamples)
+
+
+def read(session: Session, project: Project) -> Judged:
+    """What was said in answer to the newest question, or to an older one of the same kind."""
+    kind = questions.newest(session, project).kind
+    said = select(
+        StoredJudgment.scores, StoredJudgment.shown, StoredGroup.gold, StoredJudgment.group_id, StoredJudgment.person_id,
+        StoredJudgment.seconds,
+    )  # fmt: skip
+    said = said.join(StoredGroup, StoredGroup.id == StoredJudgment.group_id)
+    said = said.join(Question, Question.id == StoredJudgment.question_id)
+    holds = (StoredJudgment.holds, StoredJudgment.scores.is_not(None), Question.kind == kind)
+    rows = session.execute(said.where(StoredJudgment.project_id == project.id, *holds)).all()
+    scores, shown, gold, group, person, seconds = zip(*rows) if rows else ((),) * 6
+    k = max(map(len, scores), default=0)
+    who = select(Person.id, Person.name, Person.kind).where(Person.id.in_(set(person)))
+    return Judged(
+        score_JK=_table(scores, k),
+        slot_JK=_table([_slots(order) for order in shown], k),
+        gold_JK=_table(gold, k),
+        group_J=np.array(group, int),
+        person_J=np.array(person, int),
+        seconds_J=np.array([np.nan if s is None else s for s in seconds], float),
+        names={i: (name, kind) for i, name, kind in session.execute(who)},
+        metric=METRICS.get(kind),
+    )
+
+
+def _table(rows: Sequence[Sequence[float | None] | None], k: int) -> np.ndarray:
+    """(J, k), NaN where there is nothing."""
+    full = [[*(row or ())][:k] for row in rows]
+    return np.array([row + [None] * (k - len(row)) for row in full], float).reshape(len(rows), k)
+
+
+def _slots(shown: Sequence[int] | None) -> list[int] | None:
+    """The slot of each completion, from the completion of each slot."""
+    return None if shown is None else [slot for _, slot in sorted((number, slot) for slot, number in enumerate(shown))]
+
+
+def alpha(session: Session, project: Project, judged: Judged | None = None) -> dict[str, Any]:
+    """{"metric", "alpha": {"value", "low", "high"}} of what people said, None where it cannot be told."""
+    judged = read(session, project) if judged is None else judged
+    found = judged.alpha(judged.of(*(i for i, (_, kind) in judged.names.items() if kind == "person")))
+    return {"metric": judged.metric, "alpha": found or {"value": None, "low": None, "high": None}}
+
+
+def of(session: Session, project: Project, judged: Judged | None = None) -> list[Row]:
+    """A row for everybody who judged, people first, who judged most before the others."""
+    judged = read(session, project) if judged is None else judged
+    bias, gold = _biases(judged), _golds(judged)
+    rows: list[Row] = []
+    for person, (name, kind) in judged.names.items():
+        mine = judged.of(person)
+        seconds = judged.seconds_J[mine & ~np.isnan(judged.seconds_J)]
+        rows.append(
+            {
+                "name": name,
+                "kind": kind,
+                "judgments": int(mine.sum()),
+                "median_seconds": round(float(np.median(seconds)), 2) if len(seconds) else None,
+                "position_bias": _figure(*(x[mine] for x in bias), BIAS),
+                "gold": _figure(*(x[mine] for x in gold), statistics.SHARE),
+            }
+        )
+    return sorted(rows, key=lambda row: (row["kind"] != "person", -row["judgments"], row["name"]))
+
+
+def _figure(total_J: np.ndarray, count_J: np.ndarray, within: statistics.Range) -> Counted | None:
+    groups = int((count_J > 0).sum())
+    return {**statistics.ratio(total_J, count_J, within), "n": groups} if groups else None  # pyright: ignore[reportReturnType, reportArgumentType]
+
+
+def _biases(judged: Judged) -> tuple[np.ndarray, np.ndarray]:
+    """For each judgment half the pairs preferred as shown less half of the others, and the pairs ordered."""
+    order_JQ, shown_JQ = _signs(judged.score_JK), -_signs(judged.slot_JK)
+    told_JQ = np.nan_to_num(order_JQ * shown_JQ)
+    return told_JQ.sum(1) / 2, (told_JQ != 0).sum(1)
+
+
+def _golds(judged: Judged) -> tuple[np.ndarray, np.ndarray]:
+    """For each judgment the pairs of known order that it has right, and their number."""
+    if judged.score_JK.shape[1] == 1:
+        known_J = ~np.isnan(judged.gold_JK[:, 0]) & ~np.isnan(judged.score_JK[:, 0])
+        return (judged.gold_JK[:, 0] == judged.score_JK[:, 0]) & known_J, known_J.astype(int)
+    known_JQ, said_JQ = _signs(judged.gold_JK), _signs(judged.score_JK)
+    counted_JQ = (known_JQ != 0) & ~np.isnan(known_JQ) & ~np.isnan(said_JQ)
+    return np.where(counted_JQ, (known_JQ * said_JQ + 1) / 2, 0.0).sum(1), counted_JQ.sum(1)
+
+
+def _signs(value_JK: np.ndarray) -> np.ndarray:
+    """(J, Q) the order of each two completions: 1 where the first is higher; NaN where one is missing."""
+    i, j = np.triu_indices(value_JK.shape[1], 1)
+    return np.sign(value_JK[:, i] - value_JK[:, j])
+
+
+def pairs(judged: Judged) -> list[Pair]:
+    """The agreement of each two of those who judged most, as far as they judged the same groups; the lowest first."""
+    most = sorted(judged.names, key=lambda person: -int(judged.of(person).sum()))[:PAIRED]
+    found = []
+    for a, b in combinations(most, 2):
+        both = np.intersect1d(judged.group_J[judged.of(a)], judged.group_J[judged.of(b)])
+        if len(both):
+            rows = judged.of(a, b) & np.isin(judged.group_J, both)
+            names = sorted((judged.names[a][0], judged.names[b][0]))
+            found.append(Pair(*names, len(both), judged.alpha(rows, PAIR_RESAMPLES)))
+    return sorted(found, key=lambda pair: 2.0 if pair.alpha is None else pair.alpha["value"])
+
+
+def disagreements(session: Session, project: Project, limit: int = 50) -> list[StoredGroup]:
+    """The groups on which they differ most and that no adjudicator has looked at, the worst first."""
+    settled = select(StoredJudgment.group_id).where(
+        StoredJudgment.project_id == project.id, StoredJudgment.judge == ADJUDICATOR, StoredJudgment.holds
+    )
+    open_ = (StoredGroup.project_id == project.id, StoredGroup.disagreement > 0, StoredGroup.id.not_in(settled))
+    worst = select(StoredGroup).where(*open_).order_by(StoredGroup.disagreement.desc(), StoredGroup.id)
+    return list(session.scalars(worst.limit(limit)))
+
+
+def adjudicate(
+    session: Session,
+    project: Project,
+    group_id: int,
+    by: Person,
+    answer: Mapping[str, Any],
+    now: float,
+    comment: str = "",
+) -> int:
+    """What holds of a group, by number of completion in the form that `question.check` takes; the judgment's id. It
+    takes the place of an earlier one by an adjudicator. Raises TropismError, question.Invalid."""
+    asked = questions.newest(session, project)
+    group = next(iter(leases.lock(session, [group_id])), None)
+    if group is None or group.project_id != project.id:
+        raise TropismError(f"the project {project.name!r} has no group {group_id}: go back to the list")
+    earlier = select(StoredJudgment).where(
+        StoredJudgment.group_id == group.id, StoredJudgment.judge == ADJUDICATOR, StoredJudgment.holds
+    )
+    made = judgments.record(
+        session, group, _adjudicator(session, now), asked, questions.check(asked, group.k, answer), now,
+        shown=None, rationale=comment, client="page", supersedes=session.scalars(earlier).one_or_none(),
+    )  # fmt: skip
+    audit.note(session, by.id, "adjudicate", {"project": project.name, "group": group.uid, "judgment": made.id}, now)
+    return made.id
+
+
+def _adjudicator(session: Session, now: float) -> Person:
+    """Whose judgments these are: of the kind "judge", so that no count of people's judgments has them in it."""
+    found = session.scalar(select(Person).where(Person.name == ADJUDICATOR))
+    return found or people.add(session, ADJUDICATOR, now, kind="judge")
