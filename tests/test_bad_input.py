@@ -87,7 +87,7 @@ def test_a_later_stage(place: Place) -> None:
 
 def test_a_missing_stage(place: Place) -> None:
     says = place.refused(TOKENIZER + BASE + SFT.replace('"base"', '"bass"'))
-    wanted = "r.toml: sft.model names 'bass', which is no earlier stage, folder or hub id: did you mean 'base'?"
+    wanted = "r.toml: sft.model names 'bass', which is not an earlier stage, a folder or a hub id: did you mean 'base'?"
     assert says == wanted and not place.out.exists()
 
 
@@ -201,7 +201,7 @@ def test_a_pair_whose_chosen_equals_its_rejected(place: Place) -> None:
     says = place.refused(pairs(place, twin=30))
     where = f"{place.folder / 'pairs.jsonl'} line 31"
     assert says == (
-        f"{where}: field 'chosen' equals field 'rejected'; mend the pair or remove it or set on_error = \"skip\""
+        f"{where}: field 'chosen' equals field 'rejected'; fix the pair or remove it or set on_error = \"skip\""
     )
     assert place.run(pairs(place)).code == 0
 
@@ -227,7 +227,7 @@ def test_a_loss_that_is_not_finite(place: Place) -> None:
     (checkpoint,) = place.out.glob("sft-*/checkpoints/00000001")
     what = r"the (loss|gradient of the policy) is not finite at step 2, in a batch of the groups phrasebook/demonstrat"
     assert re.match(what, says)
-    assert says.endswith(f"the last good checkpoint is {checkpoint}: lower the learning rate or mend those groups")
+    assert says.endswith(f"the last good checkpoint is {checkpoint}: lower the learning rate or fix those groups")
     assert place.finished() == ["tokenizer", "base"]
     base = weights(place.out)
     assert place.run(TOKENIZER + BASE + SFT).code == 0
@@ -239,7 +239,7 @@ def test_a_judge_that_says_infinity(place: Place) -> None:
     rl = '[[stage]]\nid = "rl"\nkind = "rl"\npolicy = "sft"\njudge = "infinite_judge:judge"\nprompts_per_round = 4\n'
     rl += 'prompts = { kind = "phrasebook", part = "prompts", count = 9 }\nsampling = { n = 2, max_tokens = 4 }\n'
     says = place.refused(TOKENIZER + BASE + SFT + rl)
-    assert re.match(r"the judge verifier gave inf to completion 1 of the group phrasebook/prompts/0/\S+: mend it", says)
+    assert re.match(r"the judge verifier gave inf to completion 1 of the group phrasebook/prompts/0/\S+: fix it", says)
     assert place.finished() == ["tokenizer", "base", "sft"]
 
 
@@ -307,7 +307,7 @@ def test_a_run_folder_in_use(place: Place) -> None:
 
 
 def test_a_recipe_that_is_not_toml(place: Place) -> None:
-    assert "r.toml is not a readable TOML file (" in place.refused("[[stage]\n")
+    assert "r.toml is not a valid TOML file (" in place.refused("[[stage]\n")
 
 
 def test_a_run_folder_that_cannot_be_one(place: Place) -> None:

@@ -247,7 +247,7 @@ def test_code_that_fails_when_it_is_read_is_one_sentence_and_its_lines(tmp_path:
         (tmp_path / "r.toml").write_text(f'[[stage]]\nid = "x"\nkind = "{name}:Stage"\n')
         said = tropism("plan", tmp_path / "r.toml")
         first, *lines = said.err.splitlines()
-        assert said.code == 2 and first == f"tropism: r.toml: x: {name} raised {says}: mend it"
+        assert said.code == 2 and first == f"tropism: r.toml: x: {name} raised {says}: fix it"
         assert lines[0] == f'  File "{tmp_path / name}.py", line 2, in <module>'
 
 

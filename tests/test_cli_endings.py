@@ -117,11 +117,11 @@ class HTTPError(Exception):
         (MemoryError(), "the memory is full: lower"),
         (
             HTTPError("404 for\nurl"),
-            "the hub or another server gave no answer (HTTPError (404 for url)): check network",
+            "the hub or another server did not answer (HTTPError (404 for url)): check network",
         ),
-        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "the hub or another server gave no answer"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "the hub or another server did not answer"),
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), "the disk is full at /x/y: free some space"),
-        (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x cannot be used (Permission denied): mend"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x cannot be used (Permission denied): fix"),
         (SystemExit(0), "code from outside the package raised SystemExit (0): let it raise an error"),
     ],
 )

@@ -43,7 +43,7 @@ class Infinite:
 
 
 def test_an_infinite_score_is_refused_by_name() -> None:
-    said = r"^the judge boundless@2 gave -inf to completion 3 of the group g: mend it, or let it say None"
+    said = r"^the judge boundless@2 gave -inf to completion 3 of the group g: fix it, or return None"
     with pytest.raises(TropismError, match=said):
         asked(Infinite(), [GROUP])
     stored = Group("g", GROUP.prompt, GROUP.completions, tuple(Infinite().judge([GROUP])))

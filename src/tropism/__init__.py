@@ -3,9 +3,9 @@
     import tropism as t
     t.PPO(kl=0.05)
 
-`t.NAME` is the NAME that one file of the package has in its `__all__`; that file is imported when the name is first used
+`t.NAME` is a name in the `__all__` of one file of the package. That file is imported when the name is first used
 (PEP 562), so `import tropism` is quick and loads no torch. There is no table: a new file is found by its `__all__`. Editors
-read `__init__.pyi`, which setup.py writes from the same names. docs/decisions/0030-front-door.md says why.
+read `__init__.pyi`, which setup.py writes from the same names. The reasons are in docs/decisions/0030-front-door.md.
 """
 
 __version__ = "0.1.0"
@@ -14,7 +14,7 @@ _modules: dict[str, str] = {}  # filled by the first use of a name
 
 
 def names() -> dict[str, str]:
-    """Every name of this kind and the module that has it, in the order of the files."""
+    """Every such name and the module that defines it, in the order of the files."""
     if not _modules:
         import re
         from pathlib import Path

@@ -1,7 +1,7 @@
 """How a command ends: 0, or one sentence on standard error and another status. Only a bug of ours shows a traceback.
 
-    2      a mistake that a person can mend, or a machine that is full, locked or offline
-    3      people have still to judge: the same command continues when they have
+    2      a mistake that a person can fix, or a machine that is full, locked or offline
+    3      people still have to judge: run the same command again when they have
     130    Ctrl-C          143  SIGTERM          141  whoever read the output has closed it (said by nothing but the status)
 
 Code from outside the package never ends a command with status 0: `sys.exit` in it is a mistake like another.

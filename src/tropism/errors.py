@@ -1,11 +1,11 @@
-"""The errors that a person can mend, alone, so that nothing imports types for them."""
+"""The errors for mistakes of the user, in a file of their own, so that nothing has to import types for them."""
 
 __all__ = ["TropismError", "Waiting"]
 
 
 class TropismError(Exception):
-    """A mistake a person can mend. The message is one sentence: what is wrong, where, and what to do."""
+    """A mistake a person can fix. The message is one sentence: what is wrong, where, and what to do."""
 
 
 class Waiting(TropismError):
-    """Nothing is wrong: people have still to say something. The message is one sentence: what, and where they say it."""
+    """Not a mistake: people still have to give judgments. The message is one sentence: which, and where to give them."""

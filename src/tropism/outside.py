@@ -1,4 +1,4 @@
-"""What is not this package's own doing, said in a sentence: code plugged in from outside, and the machine around it."""
+"""One-sentence messages for errors that this package did not cause: code from outside, the machine, the network."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def raised(error: BaseException) -> str:
 
 
 def frames(error: BaseException) -> str:
-    """The lines of code an error came through, innermost last: those of its author, without libraries and this package.
+    """The traceback of an error, innermost last, without the lines of libraries and of this package.
 
-    Where there are none (a function of a library) the library's last ones.
+    If nothing else is left (the function belongs to a library), the last lines of the library.
     """
     import sysconfig
 
@@ -40,7 +40,7 @@ def shortened(text: str, width: int = 80) -> str:
 
 
 def plain(text: str) -> str:
-    """Without what a terminal would obey: control characters, and marks that turn the direction of writing."""
+    """The text without control characters, which a terminal would obey, and without marks that change the direction."""
     return "".join(c for c in text if c in "\n\t" or not (c < " " or "\x7f" <= c <= "\x9f" or c in _TURNS))
 
 
@@ -48,7 +48,7 @@ _TURNS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068
 
 
 def sentence(error: BaseException) -> str | None:
-    """What a person can do about an error of the machine or the network; None if it is something else."""
+    """What went wrong with the machine or the network, and what to do; None for any other error."""
     name, text = type(error).__name__, str(error)
     if name == "OutOfMemoryError" or isinstance(error, MemoryError) or "DefaultCPUAllocator" in text:
         return (
@@ -57,7 +57,7 @@ def sentence(error: BaseException) -> str | None:
         )
     if type(error).__module__.partition(".")[0] in REMOTE or isinstance(error, ConnectionError):
         return (
-            f"the hub or another server gave no answer ({raised(error)}): check network and name, or give a local path"
+            f"the hub or another server did not answer ({raised(error)}): check network and name, or give a local path"
         )
     if not isinstance(error, OSError):
         return None
@@ -66,4 +66,4 @@ def sentence(error: BaseException) -> str | None:
         return f"the disk is full at {where}: free some space and run the same command again"
     if error.errno is None:
         return None
-    return f"{where} cannot be used ({error.strerror}): mend its place or its rights, or name another"
+    return f"{where} cannot be used ({error.strerror}): fix its path or its permissions, or name another"

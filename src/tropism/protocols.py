@@ -1,4 +1,4 @@
-"""The behaviours: what an engine, a judge, an algorithm, a stage must be able to do. The nouns are in `types.py`."""
+"""The protocols: what an engine, a judge, an algorithm, a stage must be able to do. Data types are in `types.py`."""
 
 from __future__ import annotations
 
@@ -38,41 +38,41 @@ class Format(Protocol):
     def groups(self) -> Iterable[Group]: ...
 
     def files(self) -> Sequence[Path]:
-        """The local files it reads, so that a changed file makes a new fingerprint."""
+        """The local files it reads: the fingerprint depends on their content."""
         ...
 
 
 @runtime_checkable
 class EngineSpec(Protocol):
-    """One way to get completions, as a recipe says it: a frozen dataclass, which `open` makes an Engine of.
+    """One way to get completions, as a recipe describes it: a frozen dataclass, from which `open` makes an Engine.
 
-    `logprobs` says whether the completions come with their tokens and log-probabilities, which are those of the trainer.
+    `logprobs` says whether completions have tokens and log-probabilities, equal to those that the trainer computes.
     """
 
     logprobs: ClassVar[bool]
 
     def open(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, policy: str) -> Engine:
-        """The engine on `model`; `policy` ("fingerprint@step") is written into the completions."""
+        """An engine that samples from `model`; `policy` ("fingerprint@step") is written into the completions."""
         ...
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """What gives completions, once it is open."""
+    """Gives completions."""
 
     def generate(
         self, prompts: Sequence[Sequence[Message]], params: SamplingParams, prefixes: Sequence[Sequence[int]] = ()
     ) -> list[tuple[Completion, ...]]:
-        """For each prompt its `params.n` completions, in order. `prefixes` has the tokens that each prompt's answers begin
-        with, () for none (`Sample.prefix`). Raises TropismError where it cannot go on from tokens."""
+        """`params.n` completions for each prompt, in order. `prefixes` has for each prompt the tokens that its answers
+        begin with, () for none (`Sample.prefix`). Raises TropismError if it cannot continue from given tokens."""
         ...
 
     def load(self, weights: Any, policy: str) -> None:
-        """Take new weights, those of the model it was opened on if `weights` is None. `policy` names them from now on."""
+        """Takes new weights; None means the current ones of the model it was opened on. `policy` is their name."""
         ...
 
     def tell(self, note: Callable[[str], None]) -> None:
-        """Say what a person should know of how it samples here, such as that it is slow, if there is anything."""
+        """Calls `note` with whatever a person should know about its way of sampling here, such as that it is slow."""
         ...
 
 
@@ -81,18 +81,18 @@ class Judge(Protocol):
     """A person, a reward model, a verifier and an LLM judge are the same thing."""
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:
-        """One judgment a group, as many scores as the group has completions."""
+        """One judgment for each group, with one score for each completion of the group."""
         ...
 
 
 @runtime_checkable
 class Algorithm(Protocol):
-    """One paper: who gets how much (`credit`) and what is minimised (`loss`). Both are pure.
+    """One paper: the credit of each token (`credit`) and the loss that is minimised (`loss`). Both are pure functions.
 
-    `needs` names what a stage gives it first: Batch fields; `others`, all completions of a prompt side by side (two or
-    more); `baseline_N`, what those of a prompt score on average; `mismatched`, another prompt's answer in each group;
-    `teacher`, a model beside the policy for `divergence` (`Distilling`).
-    `predicts` names the parts of Prediction that the loss reads.
+    `needs` names what a stage has to supply: fields of Batch; `others`, all completions of a prompt together (two or
+    more); `baseline_N`, the mean score of a prompt's completions; `mismatched`, the answer to another prompt in each
+    group; `teacher`, a second model for `divergence` (`Distilling`).
+    `predicts` names the fields of Prediction that the loss reads.
     """
 
     needs: ClassVar[tuple[str, ...]]
@@ -105,16 +105,16 @@ class Algorithm(Protocol):
 
 @runtime_checkable
 class Adaptive(Protocol):
-    """An algorithm with a controller: its state is in its own fields, so a checkpoint of the fields holds it."""
+    """An algorithm with a controller. The controller's state is in the algorithm's fields, so checkpoints have it."""
 
     def adapt(self, kl: float, completions: int) -> Algorithm:
-        """The algorithm of the next round, after `completions` completions measured `kl` nats each."""
+        """The algorithm for the next round, after a round of `completions` completions with a mean KL of `kl` nats."""
         ...
 
 
 @runtime_checkable
 class Exploring(Protocol):
-    """An algorithm that may reward entropy: where `entropy` is above 0 its loss also reads `entropy_bonus_BT`."""
+    """An algorithm that can reward entropy: if `entropy` is above 0, its loss also reads `entropy_bonus_BT`."""
 
     @property
     def entropy(self) -> float: ...
@@ -122,10 +122,10 @@ class Exploring(Protocol):
 
 @runtime_checkable
 class Selective(Protocol):
-    """An algorithm that learns nothing from some groups: the rl stage samples other groups in their place."""
+    """An algorithm that learns nothing from some groups. The rl stage samples other groups instead of these."""
 
     def teaches(self, batch: Batch) -> Tensor:
-        """(G,) True = a group whose rewards, as shaped, can change the policy."""
+        """(G,) True = the rewards of the group, after shaping, can change the policy."""
         ...
 
 
@@ -133,38 +133,38 @@ class Selective(Protocol):
 class Distilling(Protocol):
     """An algorithm that compares the policy's next-token distributions with a teacher's: it `predicts` `divergence_BT`.
 
-    It is given one chunk of tokens after another, so that the logits of a whole batch never exist.
+    It gets the tokens in chunks, so that the logits of a whole batch are never in memory at once.
     """
 
     def divergence(self, policy_MV: Tensor, teacher_MV: Tensor) -> Tensor:
-        """(M,) nats, of M pairs of distributions given as logits; the teacher's have no gradient."""
+        """(M,) nats for M pairs of distributions, given as logits; the teacher's logits have no gradient."""
         ...
 
 
 @runtime_checkable
 class Search(Protocol):
-    """One way to find a better completion at inference time; it needs no training.
+    """One way to find a better completion at inference time, without training.
 
-    It knows no engine and no judge: it asks, and whoever drives it answers many searches at once.
+    It calls no engine and no judge itself: it yields requests, and the caller answers those of many searches at once.
     """
 
     def search(self, group: Group, params: SamplingParams) -> Generator[Sample | Rate, Any, Completion]:
-        """A generator that yields what it asks for and returns the completion it chose for `group.prompt`.
+        """A generator that yields requests and returns the completion that it chose for `group.prompt`.
 
-        `params` say how to sample; how many is the search's own matter.
+        `params` say how to sample; the search itself decides how many samples it takes.
         """
         ...
 
 
 @runtime_checkable
 class Measure(Protocol):
-    """A figure of an evaluated model: what it is called, which way is better, and how it is computed."""
+    """A figure of an evaluated model: its name, which direction is better, and how it is computed."""
 
     about: ClassVar[About]
 
     def measure(self, found: Evaluation, drawn: Drawn) -> Mapping[str, Figure | str]:
-        """By model the figure of its greedy or sampled answers, with its 95 % interval, or a sentence why it has none. A
-        model that the figure says nothing of is left out."""
+        """For each model the figure of its greedy or sampled answers with a 95 % interval, or a sentence that says why
+        there is none. Models that the figure does not apply to are left out."""
         ...
 
 
@@ -180,8 +180,8 @@ class Stage(Protocol):
 
 @runtime_checkable
 class Planned(Protocol):
-    """A stage that says before it runs what it takes and leaves; `tropism plan` calls another's needs unknown."""
+    """A stage that can say before it runs what it will need and make. For others `tropism plan` shows "unknown"."""
 
     def needs(self, earlier: Earlier) -> Needs:
-        """`earlier` knows what the stages before it leave."""
+        """`earlier` knows what the stages before this one will make."""
         ...

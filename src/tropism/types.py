@@ -1,6 +1,6 @@
-"""The nouns of tropism: every stage of alignment handles one `Group`, a prompt with K completions and judgments.
+"""The data types of tropism. Every stage of alignment works on a `Group`: a prompt with K completions and judgments.
 
-Text side only: frozen, JSON-serialisable, no torch. The tensor side is `tensors/batch.py`.
+Here is the text side only: frozen, JSON-serialisable, no torch. The tensor side is `tensors/batch.py`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Drawn = Literal["greedy", "sampled"]  # how an answer was chosen
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. The role `text` is raw text that no chat template touches (the only message of its prompt)."""
+    """One turn. The role `text` is raw text, without a chat template; such a message is the only one of its prompt."""
 
     role: Role
     content: str
@@ -47,8 +47,8 @@ class Message:
 class SamplingParams:
     """How to sample `n` completions of a prompt.
 
-    `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep the whole distribution. A sample is a function of the
-    weights, the prompt's tokens, the prefix, `seed` and its number among the n: not of what else is sampled beside it.
+    `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep the whole distribution. A sample depends only on the
+    weights, the prompt's tokens, the prefix, `seed` and its number among the n, not on other prompts in the same call.
     """
 
     n: Annotated[int, Ge(1)] = 1
@@ -64,10 +64,10 @@ class SamplingParams:
 class Completion:
     """One answer.
 
-    `tokens` include the stop token if it was produced; `sampled` is False where a token was forced on the policy (tool
-    output, another speaker's turn, a prefix) and True where it was chosen; `logprobs` are nats under the distribution
-    actually sampled from, 0 where nothing was. All three are None for an answer that came as text. `tokenizer` is the
-    `identity` of the one whose tokens they are ("" where nobody wrote it down).
+    `tokens` include the stop token if it was produced. `sampled` is True where the policy chose the token, False where
+    the token was given (tool output, another speaker's turn, a prefix). `logprobs` are nats under the distribution that
+    was sampled from, 0 for given tokens. All three are None for an answer that came as text. `tokenizer` is the
+    `identity` of the tokenizer that made the tokens, "" if it is not known.
     """
 
     text: str
@@ -81,7 +81,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A reward inside an answer: for its text up to and with character number `end`, the first being number 1."""
+    """A reward inside an answer, for its text from character 1 to character `end`, both included."""
 
     end: int
     reward: float
@@ -89,12 +89,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Judgment:
-    """What one judge said of the K completions: higher is better, None = abstained or unreadable (never 0, never a tie).
-    A score that is NaN is None from here on.
+    """One judge's scores for K completions: higher is better, None = abstained or unreadable (never 0, never a tie).
+    A score of NaN becomes None.
 
-    `scale` says whether only the order among these K means something (`ordinal`) or the scores themselves (`interval`);
-    `shown` is the order in which the completions stood before the judge; `tokens` is what models read to say it.
-    `steps` are rewards inside each completion, beside its score and in the same units; None for one that has none.
+    `scale`: `ordinal` if only the order of these K scores has a meaning, `interval` if their sizes have one too.
+    `shown` is the order in which the judge saw the completions; `tokens` counts the tokens that models read to judge.
+    `steps` are rewards inside each completion, in addition to its score and in the same units; None if it has none.
     """
 
     judge: str
@@ -115,21 +115,21 @@ class Judgment:
 
     @property
     def best(self) -> int | None:
-        """The number, from 0, of the completion scored highest, the first of equals; None if none is scored."""
+        """The index of the completion with the highest score, the first of equal ones; None if none has a score."""
         scored = [(score, -k) for k, score in enumerate(self.scores) if score is not None]
         return -max(scored)[1] if scored else None
 
     def refuse_infinite(self, group: str) -> None:
-        """Raises TropismError if a score is infinite, which no mean and no update survives."""
+        """Raises TropismError if a score is infinite: it would make every mean and every update infinite or NaN."""
         for number, score in enumerate(self.scores, 1):
             if score is not None and math.isinf(score):
                 raise TropismError(
-                    f"the judge {self.judge} gave {score} to completion {number} of the group {group}: mend it, or let "
-                    "it say None where it cannot tell"
+                    f"the judge {self.judge} gave {score} to completion {number} of the group {group}: fix it, or "
+                    "return None where it has no score"
                 )
 
     def refuse_odd_steps(self, group: Group) -> None:
-        """Raises TropismError unless there are steps for every completion, inside its text and with finite rewards."""
+        """Raises TropismError unless each completion has an entry, with ends inside its text and finite rewards."""
         if self.steps is None:
             return
         if len(self.steps) != len(group.completions):
@@ -150,7 +150,7 @@ class Judgment:
 class Group:
     """One prompt, K completions, any number of judgments on them.
 
-    `meta` says source, licence, split, tags, and of a document what it is about (`store/contents.py`)."""
+    `meta` has source, licence, split, tags and, for a document, its subject (`store/contents.py`)."""
 
     id: str
     prompt: tuple[Message, ...]
@@ -160,11 +160,11 @@ class Group:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def judgment(self, judge: str) -> Judgment | None:
-        """The newest judgment by `judge`, a name without its @version; None if there is none."""
+        """The newest judgment by `judge` (a name without @version); None if there is none."""
         return next((j for j in reversed(self.judgments) if j.name == judge), None)
 
     def judged(self, judge: str) -> Judgment:
-        """The newest judgment by `judge`, with one finite score or None for each completion. Raises TropismError."""
+        """The newest judgment by `judge`, checked: each completion has a finite score or None. Raises TropismError."""
         found = self.judgment(judge)
         if found is None:
             known = ", ".join(sorted({j.name for j in self.judgments})) or "none"
@@ -178,7 +178,7 @@ class Group:
         return found
 
     def only(self, k: int) -> Group:
-        """The group with its completion number k, and of each judgment the score of that one."""
+        """The group with only its completion k, and in each judgment only the score of that completion."""
         judgments = tuple(
             dataclasses.replace(j, scores=(j.scores[k],), shown=None, steps=j.steps and (j.steps[k],))
             for j in self.judgments
@@ -187,19 +187,20 @@ class Group:
 
 
 Makes = Literal["tokenizer", "base", "policy", "scorer", "model", "groups", "report"]
-"""What a stage makes. Of models: one that has only read raw text, one that answers, one that scores (a reward model); the
-plain `model` is for a stage from outside the package that cannot say which."""
+"""What a stage makes. There are three sorts of models: `base` was trained on raw text only, `policy` answers prompts,
+`scorer` is a reward model. `model` is for a stage from outside the package that cannot say which of the three."""
 
 MODELS: tuple[Makes, ...] = ("base", "policy", "scorer", "model")
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What several models said to the same prompts: what a measure measures.
+    """The answers of several models to the same prompts: the input of a measure.
 
-    `answers[name]["greedy"]` are the groups with one greedy completion, `["sampled"]` those with samples, both judged by
-    "truth" and "proxy" as far as the evaluation has them. `models` are folders or hub ids by name; `over` is the one that
-    the others are compared with, `plain` were asked in raw text, and the samples of those `searched` a search chose.
+    `answers[name]["greedy"]` are groups with one greedy completion, `["sampled"]` groups with samples. Both carry
+    judgments by "truth" and "proxy" if the evaluation has these judges. `models` maps names to folders or hub ids; the
+    others are compared with the model `over`. The models in `plain` got their prompts as raw text. The samples of the
+    models in `searched` were chosen by a search.
     """
 
     answers: Mapping[str, Mapping[Drawn, Sequence[Group]]]
@@ -210,7 +211,7 @@ class Evaluation:
     searched: Collection[str] = ()
 
     def others(self) -> list[str]:
-        """The models but `over`, also under another name: the same model, asked in the same way, says the same."""
+        """All models but `over`, also without its other names (the same folder, raw text and search: equal answers)."""
         over = (self.models[self.over], self.over in self.plain, self.over in self.searched)
         same = {n for n in self.models if n not in self.searched and (self.models[n], n in self.plain, False) == over}
         return [n for n in self.models if n != self.over and n not in same]
@@ -218,13 +219,13 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a reader is told of a figure, and when an evaluation has it.
+    """The description of a figure, and which evaluations compute it.
 
     `name` is its key in evaluation.json and `title` its heading; `{over}` in them stands for the model that others are
-    compared with. The `unit` "share" is written in percent. `better` says which way is better, "" if neither. `of` says
+    compared with. The `unit` "share" is shown in percent. `better` is the better direction, "" if neither is. `of` says
     which answers are measured: with both there are two figures, whose names and titles end in "greedy" and "sampled".
-    `target`: it needs the reference answer of every prompt. `usual`: every evaluation has it, not only one whose `metrics`
-    name it. `cite` says how it is computed, as papers cite it. `order` is its place among the others.
+    `target`: it needs the reference answer of every prompt. `usual`: every evaluation computes it; otherwise only if
+    `metrics` names it. `cite`: how it is computed, as papers cite it. `order` is its place among the figures.
     """
 
     name: str
@@ -242,14 +243,14 @@ class About:
         return (f"{self.name}_{drawn}" if len(self.of) > 1 else self.name).replace("{over}", over)
 
     def shown(self, drawn: Drawn) -> dict[str, str]:
-        """What `evaluation.json` says of it."""
+        """Its entry in `evaluation.json`."""
         title = f"{self.title}, {drawn}" if len(self.of) > 1 else self.title
         return {"title": title, "unit": self.unit, "better": self.better}
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """What a stage leaves behind for later stages: a folder or file that the ecosystem can read."""
+    """The result of a stage, for later stages: a folder or file in a format that other tools can read."""
 
     makes: Makes
     path: Path
@@ -259,9 +260,9 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """Marks a recipe field that names an earlier stage by id, or, where it takes a model, a folder or a hub id."""
+    """Marks a recipe field that names an earlier stage by id; where a model is wanted, also a folder or a hub id."""
 
-    what: str  # in a sentence
+    what: str  # as it is called in messages
     takes: tuple[Makes, ...]
 
 
@@ -274,13 +275,13 @@ TokenizerRef = Annotated[str, Ref("a tokenizer or a model", ("tokenizer", *MODEL
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A search asks for `params.n` completions of `prompt`, and is sent the tuple of them.
+    """A search yields this to ask for `params.n` completions of `prompt`; it is sent a tuple of them.
 
-    `prefix` is tokens that each answer begins with, such as the first half of an earlier `Completion.tokens`. What comes
-    back is whole answers: their text and tokens have the prefix in them, with `sampled` False and log-probabilities of 0
-    there. `params.max_tokens` counts the new tokens only.
+    Each answer begins with the tokens `prefix`, such as the first half of an earlier answer's. Completions are
+    whole answers: text and tokens include the prefix, with `sampled` False and log-probabilities of 0 there.
+    `params.max_tokens` counts the new tokens only.
 
-    A sample is a function of the prompt, the prefix and the seed: to ask the same again takes another seed.
+    The same prompt, prefix and seed give the same samples again: for different samples use another seed.
     """
 
     prompt: tuple[Message, ...]
@@ -290,6 +291,6 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A search asks what the judge says of a group, and is sent the Judgment."""
+    """A search yields this to ask for the judge's scores of a group; it is sent the Judgment."""
 
     group: Group

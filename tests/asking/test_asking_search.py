@@ -205,5 +205,5 @@ def test_an_outside_judge_that_raises_is_named_with_its_lines(error: BaseExcepti
     with pytest.raises(TropismError, match=says) as caught:
         asked(Broken(error), GROUPS)
     first, *lines = str(caught.value).splitlines()
-    assert "of which the first has the prompt '0': mend its `judge`" in first
+    assert "of which the first has the prompt '0': fix its `judge`" in first
     assert bool(error) == any("raise self.error" in line for line in lines)

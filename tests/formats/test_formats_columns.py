@@ -84,7 +84,7 @@ def test_a_column_that_is_not_there_is_a_broken_record(tmp_path: Path) -> None:
     with pytest.raises(TropismError) as caught:
         read(Pairs, tmp_path, {"prompt": "q", "chosen": "a", "rejected": "b"}, columns={"chosen": "good"})
     assert str(caught.value).endswith(
-        "x.jsonl line 1: has no field 'good' (its fields: 'prompt', 'chosen', 'rejected'); mend columns.chosen or set "
+        "x.jsonl line 1: has no field 'good' (its fields: 'prompt', 'chosen', 'rejected'); fix columns.chosen or set "
         'on_error = "skip"'
     )
     records = [{"q": "one", "s": None}, {"q": "two", "s": "be brief"}, {"s": "x"}]

@@ -96,7 +96,7 @@ def test_every_shape(tmp_path: Path, record: dict[str, Any], prompt: list[tuple[
 @pytest.mark.parametrize(
     ("record", "says"),
     [
-        ({"prompt": "q", "chosen": "a", "rejected": "a"}, "field 'chosen' equals field 'rejected'; mend the pair or"),
+        ({"prompt": "q", "chosen": "a", "rejected": "a"}, "field 'chosen' equals field 'rejected'; fix the pair or"),
         ({"prompt": "q", "chosen": "a", "rejected": " a\n"}, "field 'chosen' equals field 'rejected'"),
         ({"chosen": HH + " a", "rejected": HH + " a"}, "field 'chosen' equals field 'rejected'"),
         ({"prompt": "q", "chosen": "a"}, "field 'rejected' is missing"),

@@ -186,7 +186,7 @@ def test_a_broken_record_of_an_array_and_of_parquet_is_named_by_its_number() -> 
 def test_nothing_left_after_skipping_is_an_error() -> None:
     lines("x.jsonl", {"a": 1}, {"a": 2})
     assert error(Text("x.jsonl", on_error="skip")) == (
-        "all 2 records are broken, the first: x.jsonl line 1: field 'text' is missing: mend the data or its kind"
+        "all 2 records are broken, the first: x.jsonl line 1: field 'text' is missing: fix the data or its kind"
     )
 
 

@@ -62,13 +62,13 @@ def test_records_of_several_kinds() -> None:
     [
         (
             b"text,id\na,1\nb\n",
-            "x.csv line 3: has 1 cells for 2 columns; mend its separators or quotes or set on_error",
+            "x.csv line 3: has 1 cells for 2 columns; fix its separators or quotes or set on_error",
         ),
         (b"text,id\na,1,2\n", "x.csv line 2: has 3 cells for 2 columns"),
         (b"text\ncaf\xe9\n", "x.csv line 2: is not UTF-8 (byte 0xe9)"),
-        (b'text,id\na,1\n"b,2\nc,3\n', "x.csv line 3 is damaged or cut short (unexpected end of data): mend its"),
+        (b'text,id\na,1\n"b,2\nc,3\n', "x.csv line 3 is damaged or cut short (unexpected end of data): fix its"),
         (b'text\na\n"b"c\n', "x.csv line 3 is damaged or cut short ("),
-        (b"text,text\na,b\n", "x.csv line 1 must name each column, no two alike: mend it"),
+        (b"text,text\na,b\n", "x.csv line 1 must name each column, no two alike: fix it"),
         (b"text,\na,b\n", "x.csv line 1 must name each column"),
         (b"text,id\n", "x.csv is empty"),
         (b"", "x.csv is empty"),

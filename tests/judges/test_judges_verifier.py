@@ -114,7 +114,7 @@ def test_a_function_that_raises_is_named_with_prompt_completion_and_its_own_line
     first, *lines = str(caught.value).splitlines()
     assert first == (
         "the judge function fails_on_five raised KeyError ('five') for the completion 'five' of the prompt '2 + 2?' "
-        '(group g): mend it, or set on_error = "skip" to leave such completions without a score'
+        '(group g): fix it, or set on_error = "skip" to leave such completions without a score'
     )
     at = inspect.getsourcelines(fails_on_five)[1] + 2
     assert lines[:2] == [f'  File "{__file__}", line {at}, in fails_on_five', "    return table[completion]"]

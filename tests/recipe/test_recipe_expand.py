@@ -72,7 +72,7 @@ def test_a_default_is_for_its_kind_and_a_key_of_one_s_own_wins_whole() -> None:
 @pytest.mark.parametrize(
     ("defaults", "says"),
     [
-        ({"rl": {}}, "r.toml: defaults.rl is for no stage, as none is of the kind 'rl': mend one"),
+        ({"rl": {}}, "r.toml: defaults.rl: no stage has the kind 'rl': change one of the two"),
         ({"sft": 3}, "r.toml: defaults must be tables by kind, such as [defaults.rl]"),
         ([], "r.toml: defaults must be tables by kind, such as [defaults.rl]"),
     ],
@@ -195,16 +195,19 @@ def test_seeds_in_a_block_are_the_seeds_of_each_round() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"start": {}}, "samples names 'ppo', which the first round has not yet: add ppo to rounds.start"),
+        ({"start": {}}, "samples names 'ppo', which does not exist in the first round: add ppo to rounds.start"),
         ({"count": 0}, "rounds.count = 0 must be a whole number from 1 to 1000"),
         ({"count": True}, "rounds.count = True must be a whole number from 1 to 1000"),
         ({"stages": []}, "rounds.stages = [] must be ids of stages of this recipe"),
         ({"stages": ["samples", "ranks"]}, "rounds.stages = ['samples', 'ranks'] must be ids of stages of this recipe"),
-        ({"stages": BLOCK[::-1]}, "rounds.stages must be stages that stand together, in their order: reorder them"),
-        ({"stages": ["samples", "reward"], "start": {}}, "rounds.stages must be stages that stand together, in"),
-        ({"start": {"sft": "base"}}, "rounds.start = {'sft': 'base'} must be a table by ids of rounds.stages"),
-        ({"start": "sft"}, "rounds.start = 'sft' must be a table by ids of rounds.stages"),
-        ({"begin": {}}, "rounds must be a table with count and stages, and start if need be"),
+        ({"stages": BLOCK[::-1]}, "rounds.stages must be neighbouring stages, in their order: reorder them"),
+        ({"stages": ["samples", "reward"], "start": {}}, "rounds.stages must be neighbouring stages, in"),
+        (
+            {"start": {"sft": "base"}},
+            "rounds.start = {'sft': 'base'} must be a table whose keys are ids in rounds.stages",
+        ),
+        ({"start": "sft"}, "rounds.start = 'sft' must be a table whose keys are ids in rounds.stages"),
+        ({"begin": {}}, "rounds must be a table with count and stages, and optionally start"),
     ],
 )
 def test_rounds_that_mean_nothing_are_refused(change: Entry, says: str) -> None:
@@ -217,7 +220,9 @@ def test_all_of_what_is_no_stage_of_the_block_is_refused() -> None:
     assert said == "r.toml: reward names 'all:sft': add 'sft' to rounds.stages, or name one of them"
     early = {**ONCE[2], "groups": "all:reward"}
     said = refused({"count": 2, "stages": ["reward"]}, early)
-    assert said == "r.toml: reward names 'all:reward', which the first round has not yet: add reward to rounds.start"
+    assert (
+        said == "r.toml: reward names 'all:reward', which does not exist in the first round: add reward to rounds.start"
+    )
 
 
 def test_in_a_recipe_the_types_tell_what_is_a_reference() -> None:

@@ -101,7 +101,7 @@ def test_a_wrong_entry_is_refused_with_its_key(entry: dict[str, Any], says: str)
         ({"model": 5}, "base.model = 5 must be a table"),
         ({"model": {"widht": 5}}, "base.model has no key 'widht': did you mean 'width'?"),
         ({"model": {"width": 10, "heads": 3}}, "base.model: model.width = 10 is not a multiple"),
-        ({"optim": {"betas": [0.9]}}, "base.optim.betas needs 2 values and has 1"),
+        ({"optim": {"betas": [0.9]}}, "base.optim.betas needs 2 values but has 1"),
         ({"optim": {"betas": [0.9, "x"]}}, "base.optim.betas[1] = 'x' must be a number"),
         ({"optim": {"lr": "fast"}}, "base.optim.lr = 'fast' must be a number"),
         ({"init": "words"}, "pretrain needs either `tokenizer`"),
@@ -122,8 +122,8 @@ def test_a_wrong_value_inside_is_refused_with_its_key(more: dict[str, Any], says
         (stages(tokenizer(), {"id": "x"}), "stage number 2 has no kind"),
         ({"stage": [5]}, "stage number 1 has no id"),
         (stages(tokenizer(), tokenizer()), "two stages have the id 'words'"),
-        (stages(tokenizer(id="a/b")), "the stage id 'a/b' must be of letters"),
-        (stages(tokenizer(id="a.b")), "the stage id 'a.b' must be of letters"),
+        (stages(tokenizer(id="a/b")), "the stage id 'a/b' may have only letters"),
+        (stages(tokenizer(id="a.b")), "the stage id 'a.b' may have only letters"),
         (stages(tokenizer(), seed="one"), "seed = 'one' must be a whole number"),
         (stages(tokenizer(), name=5), "name = 5 must be a string"),
     ],
@@ -145,7 +145,10 @@ def test_a_stage_does_not_come_before_itself() -> None:
 
 def test_a_missing_stage_is_named_with_its_nearest() -> None:
     says = refused(stages(tokenizer(), pretrain(tokenizer="wrods")))
-    assert "base.tokenizer names 'wrods', which is no earlier stage, folder or hub id: did you mean 'words'?" in says
+    assert (
+        "base.tokenizer names 'wrods', which is not an earlier stage, a folder or a hub id: did you mean 'words'?"
+        in says
+    )
     assert "no stage comes before it" in refused(stages(pretrain(tokenizer="wrods")))
 
 
@@ -308,8 +311,8 @@ def test_a_function_is_a_judge(outside: str) -> None:
 @pytest.mark.parametrize(
     ("hint", "kind", "says"),
     [
-        (Algorithm, "recipe_outside:shortness", "only a judge can be one"),
-        (Judge, "recipe_outside:NoJudge", "is no judge: choose one of annotator"),
+        (Algorithm, "recipe_outside:shortness", "which only a judge can be"),
+        (Judge, "recipe_outside:NoJudge", "is not a kind of judge: choose one of annotator"),
         (Judge, "recipe_outside:NUMBER", "is not a dataclass"),
         (Judge, "recipe_outside:missing", "cannot be imported (module 'recipe_outside' has no attribute 'missing')"),
         (Judge, "no_such_module:x", "run where no_such_module can be imported from"),
@@ -398,14 +401,14 @@ def test_every_kind_resolves_to_the_one_public_object_of_its_file() -> None:
 @pytest.mark.parametrize("broken", ["[[stage]", "x = 1\nx = 2", "\xff"])
 def test_what_is_not_toml_is_refused(tmp_path: Path, broken: str) -> None:
     (tmp_path / "r.toml").write_bytes(broken.encode("latin-1"))
-    with pytest.raises(TropismError, match=r"r\.toml is not a readable TOML file"):
+    with pytest.raises(TropismError, match=r"r\.toml is not a valid TOML file"):
         load(tmp_path / "r.toml")
 
 
 def test_a_missing_recipe_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TropismError, match="there is no recipe nowhere: give a .toml file or one of"):
         load("nowhere")
-    with pytest.raises(TropismError, match="not a readable TOML file"):
+    with pytest.raises(TropismError, match="not a valid TOML file"):
         load(tmp_path)
 
 

@@ -87,7 +87,7 @@ def test_the_local_engine_is_the_default_and_says_its_range(tmp_path: Path) -> N
     assert plain.stages == said.stages
     with pytest.raises(TropismError, match=r"it.engine.rows = 0 must be a whole number of 1 or more"):
         recipe(tmp_path, "collect", policy="x/y", engine={"kind": "local", "rows": 0})
-    with pytest.raises(TropismError, match=r"'tropism.train.optim:Optim' is no engine: choose one of local, scripted"):
+    with pytest.raises(TropismError, match=r"'tropism.train.optim:Optim' is not a kind of engine: choose one"):
         recipe(tmp_path, "collect", policy="x/y", engine={"kind": "tropism.train.optim:Optim"})
 
 

@@ -486,7 +486,7 @@ def test_an_infinite_reward_names_judge_group_and_completion(run: Run, model_fol
         calls.append(completion)
         return float("inf") if len(calls) == 2 * 32 + 2 else letters(completion)  # the second of the third round
 
-    said = r"^the judge verifier gave inf to completion 2 of the group phrasebook/prompts/0/\d+: mend it"
+    said = r"^the judge verifier gave inf to completion 2 of the group phrasebook/prompts/0/\d+: fix it"
     with pytest.raises(TropismError, match=said):
         run(rl(model_folder, judge=Verifier(late)), "ppo")
 

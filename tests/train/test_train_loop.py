@@ -228,7 +228,7 @@ def test_what_an_update_was_given_is_to_blame(models: dict[str, PreTrainedModel]
 def test_a_diverging_update_blames_the_rate_and_broken_weights_themselves(llama: PreTrainedModel):
     with pytest.raises(NotFinite) as error:
         Learner({"policy": llama}, Optim(), 10).update(Root(), collate(forest()))
-    assert str(error.value.with_checkpoint("x")).endswith("lower the learning rate or mend those groups")
+    assert str(error.value.with_checkpoint("x")).endswith("lower the learning rate or fix those groups")
     next(llama.parameters()).data[0, 0] = math.nan
     with pytest.raises(NotFinite) as error:
         Learner({"policy": llama}, Optim(), 10).update(Root(), collate(forest()))

@@ -26,12 +26,12 @@ def asked(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
         prompt = groups[0].prompt[-1].content if groups and groups[0].prompt else ""
         raise TropismError(
             f"the judge {type(judge).__name__} raised {raised(error)} for {len(groups)} groups, of which the first has "
-            f"the prompt {shortened(prompt)!r}: mend its `judge`\n{frames(error)}".rstrip()
+            f"the prompt {shortened(prompt)!r}: fix its `judge`\n{frames(error)}".rstrip()
         ) from error
     if not whole:
         raise TropismError(
             f"the judge {type(judge).__name__} did not give each of {len(groups)} groups a judgment with one score for "
-            "each completion: mend its `judge`"
+            "each completion: fix its `judge`"
         )
     for group, judgment in zip(groups, said):
         judgment.refuse_infinite(group.id)

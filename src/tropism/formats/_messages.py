@@ -189,7 +189,7 @@ def _string(fields: Fields, key: str, where: str = "") -> str:
         value.encode()
     except UnicodeEncodeError:
         raise BrokenRecord(
-            f"field '{where}{key}' has half of a surrogate pair, which is no character", "mend it"
+            f"field '{where}{key}' has half of a surrogate pair, which is no character", "fix it"
         ) from None
     return value
 

@@ -77,7 +77,7 @@ def _json_line(raw: bytes, path: Path, number: int) -> Any:
             raise BrokenRecord(f"is not UTF-8 ({_byte(error)})", "convert it to UTF-8") from None
     except (ValueError, RecursionError) as error:
         if not cut:
-            raise BrokenRecord(f"is not a JSON object ({error})", "write one object a line, mend it") from None
+            raise BrokenRecord(f"is not a JSON object ({error})", "write one object a line, fix it") from None
     raise TropismError(f"{path} is cut short or damaged in its last line, {number}: {FETCH}")
 
 
@@ -102,7 +102,7 @@ def _table(lines: Lines, path: Path) -> Iterator[Piece]:
         try:
             row = next(rows, None)
         except csv.Error as error:
-            raise TropismError(f"{path} line {number} is damaged or cut short ({error}): mend its quotes") from None
+            raise TropismError(f"{path} line {number} is damaged or cut short ({error}): fix its quotes") from None
         if row is None:
             return
         if header and row:
@@ -110,12 +110,12 @@ def _table(lines: Lines, path: Path) -> Iterator[Piece]:
         elif row:
             header = [name.strip() for name in row]
             if len(set(header)) < len(header) or "" in header:
-                raise TropismError(f"{path} line {number} must name each column, no two alike: mend it")
+                raise TropismError(f"{path} line {number} must name each column, no two alike: fix it")
 
 
 def _cells(header: list[str], row: list[str]) -> Fields:
     if len(row) != len(header):
-        raise BrokenRecord(f"has {len(row)} cells for {len(header)} columns", "mend its separators or quotes")
+        raise BrokenRecord(f"has {len(row)} cells for {len(header)} columns", "fix its separators or quotes")
     decode("".join(row).encode("utf-8", "surrogateescape"))
     return {name: cell.replace("\r\n", "\n") or None for name, cell in zip(header, row)}
 

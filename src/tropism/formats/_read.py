@@ -45,9 +45,9 @@ def find(patterns: Sequence[str]) -> list[Path]:
         elif any(sign in pattern for sign in "*?["):
             matches = sorted(match for match in map(Path, glob.glob(str(path), recursive=True)) if match.is_file())
             if not matches:
-                raise TropismError(f"no file matches {pattern} (looked for it from {Path.cwd()}): mend the pattern")
+                raise TropismError(f"no file matches {pattern} (looked for it from {Path.cwd()}): fix the pattern")
         else:
-            raise TropismError(f"there is no file {pattern} (looked for it from {Path.cwd()}): mend the path")
+            raise TropismError(f"there is no file {pattern} (looked for it from {Path.cwd()}): fix the path")
         for match in matches:
             found.setdefault(match.resolve(), match)
     return list(found.values())
@@ -98,11 +98,11 @@ def fields_of(record: Record, columns: Mapping[str, str]) -> Fields:
     """The fields of a record, those named in `columns` under the name there, nulls left out. Raises BrokenRecord."""
     value = record.load()
     if not isinstance(value, Mapping):
-        raise BrokenRecord(f"is {kind_of(value)}, not an object with fields", "mend it")
+        raise BrokenRecord(f"is {kind_of(value)}, not an object with fields", "fix it")
     for field, column in columns.items():
         if column not in value:
             has = ", ".join(map(repr, value)) or "none"
-            raise BrokenRecord(f"has no field {column!r} (its fields: {has})", f"mend columns.{field}")
+            raise BrokenRecord(f"has no field {column!r} (its fields: {has})", f"fix columns.{field}")
     if columns:
         others = {key: item for key, item in value.items() if key not in columns.values()}
         value = others | {field: value[column] for field, column in columns.items()}

@@ -61,7 +61,7 @@ class Groups:
                 return
         if skipped and not made:
             raise TropismError(
-                f"all {len(skipped)} records are broken, the first: {skipped[0]}: mend the data or its kind"
+                f"all {len(skipped)} records are broken, the first: {skipped[0]}: fix the data or its kind"
             )
 
 

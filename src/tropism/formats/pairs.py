@@ -44,7 +44,7 @@ class Pairs(Source):
                 "fields 'chosen' and 'rejected' differ before their last turn", "give both the same prompt"
             )
         if chosen.strip() == rejected.strip():
-            raise BrokenRecord("field 'chosen' equals field 'rejected'", "mend the pair or remove it")
+            raise BrokenRecord("field 'chosen' equals field 'rejected'", "fix the pair or remove it")
         return Group(
             id="",
             prompt=_prompt(fields, before),

@@ -109,9 +109,7 @@ class Verifier:
         if self.on_error == "skip":
             self.skipped.append(why)
             return None, None
-        remedy = (
-            f'mend it, or set on_error = "skip" to leave such completions without a score{where and chr(10)}{where}'
-        )
+        remedy = f'fix it, or set on_error = "skip" to leave such completions without a score{where and chr(10)}{where}'
         raise TropismError(f"the judge function {why} (group {group.id}): {remedy}")
 
 

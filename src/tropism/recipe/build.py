@@ -1,4 +1,4 @@
-"""TOML values as the types of dataclass fields: numbers in their range, tables as dataclasses, kinds as what they name."""
+"""Converts TOML values to the types of dataclass fields: checks numbers, turns tables into dataclasses, finds kinds."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def build(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         items = value if isinstance(value, (list, tuple)) else [value]
         if args[-1] is Ellipsis:
-            alone = items is not value  # one that stands for a list of one
+            alone = items is not value  # a single value instead of a list of one
             return tuple(build(args[0], v, where if alone else f"{where}[{i}]") for i, v in enumerate(items))
         if len(items) != len(args):
-            raise TropismError(f"{where} needs {len(args)} values and has {len(items)}")
+            raise TropismError(f"{where} needs {len(args)} values but has {len(items)}")
         return tuple(build(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(args, items)))
     if origin in (dict, Mapping) or getattr(origin, "__name__", "") == "Mapping":
         if not isinstance(value, Mapping):
@@ -66,14 +66,14 @@ def build(hint: Any, value: Any, where: str) -> Any:
         return value
     if hint is Path and isinstance(value, str):
         return Path(value)
-    return value  # callables and objects given from Python
+    return value  # callables and objects from Python code
 
 
 _WORD = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 
 def _number(hint: type, value: Any, where: str, limits: Sequence[ranges.Bound]) -> Any:
-    """A number of a field, in its range and finite."""
+    """The number, if it is finite and in its range."""
     if hint is float and type(value) is int:
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, hint) or not ranges.inside(value, limits):
@@ -83,7 +83,7 @@ def _number(hint: type, value: Any, where: str, limits: Sequence[ranges.Bound]) 
 
 
 def _checked(value: Any, where: str) -> Any:
-    """A dataclass made from Python, with the same demands on its fields as on a recipe's."""
+    """A dataclass made in Python, after the same checks of its fields as in a recipe."""
     if dataclasses.is_dataclass(value):
         hints = hints_of(type(value))
         for field in dataclasses.fields(value):
@@ -94,7 +94,7 @@ def _checked(value: Any, where: str) -> Any:
 def _plug(protocol: type, value: Any, where: str) -> Any:
     folder = FOLDERS[protocol]
     if isinstance(value, protocol):
-        return _checked(value, where)  # already an object, from Python
+        return _checked(value, where)  # already an object, made in Python
     if not isinstance(value, (Mapping, str)):
         raise TropismError(f"{where} = {shown(value)} must be a table with a kind")
     table = {"kind": value} if isinstance(value, str) else dict(value)
@@ -104,14 +104,14 @@ def _plug(protocol: type, value: Any, where: str) -> Any:
     thing = resolve(folder, kind, where)
     if isinstance(thing, NotRead):
         return thing
-    if inspect.isfunction(thing):  # a plain function in the place of a judge
+    if inspect.isfunction(thing):  # a plain function where a judge is wanted
         if protocol is not Judge:
-            raise TropismError(f"{where}: {kind!r} is a function; only a judge can be one, name a dataclass")
+            raise TropismError(f"{where}: {kind!r} is a function, which only a judge can be: name a dataclass")
         return _dataclass(resolve("judges", "verifier"), {"function": thing, **table}, where)
     made = _dataclass(thing, table, where)
     if not isinstance(made, protocol):
         what = protocol.__name__.removesuffix("Spec").lower()
-        raise TropismError(f"{where}: {kind!r} is no {what}: choose one of {', '.join(names(folder))}")
+        raise TropismError(f"{where}: {kind!r} is not a kind of {what}: choose one of {', '.join(names(folder))}")
     return made
 
 

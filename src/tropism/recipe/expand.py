@@ -1,21 +1,21 @@
-"""What a recipe's shorthand stands for: defaults by kind, seeds, rounds. Plain tables in, plain tables out.
+"""Expands the shorthand of a recipe: defaults by kind, seeds, rounds. Plain tables in, plain tables out.
 
-    [defaults.rl]              # of every rl stage that leaves a field out; a field is taken whole
+    [defaults.rl]              # for every rl stage that does not set the field; nested tables are not merged
     policy = "sft"
 
-    [rounds]                   # online iteration: the block again and again: samples-1, …, ppo-1, samples-2, …
+    [rounds]                   # online iteration: repeats the block: samples-1, …, ppo-1, samples-2, …
     count = 3
     stages = ["samples", "rankings", "reward", "ppo"]
-    start = { ppo = "sft" }    # what stands for ppo before there is a ppo-1: its round 0
+    start = { ppo = "sft" }    # used as ppo in round 1, before there is a ppo-1
 
     [[stage]]
     id = "apa"
     kind = "rl"
     seeds = 3                  # apa-1 to apa-3, which differ in their random numbers
 
-Where a field names a stage of the block, the block itself means this round's stage if that comes before, else the
-round's before. `all:rankings` means the rankings of all rounds so far, `start` included. Behind the block, `ppo` means
-the last round's. Left out: a name for one seed's stage from within the block.
+When a stage of the block names another stage of the block, it means the stage of the same round if that one runs
+earlier, otherwise the stage of the round before. `all:rankings` means the rankings of all rounds so far, `start`
+included. After the block, `ppo` means the ppo of the last round. Left out: a name for one seed of a stage in the block.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ MOST = 1000  # seeds of a stage, rounds
 
 
 def completed(defaults: Any, entries: Sequence[Entry], where: str) -> list[Entry]:
-    """The stages with their defaults. Raises TropismError, naming `where`, for defaults that no stage takes."""
+    """The stages with their defaults. Raises TropismError, naming `where`, for defaults that no stage uses."""
     kinds = [str(entry["kind"]) for entry in entries]
     if not isinstance(defaults, Mapping) or not all(isinstance(fields, Mapping) for fields in defaults.values()):
         raise TropismError(f"{where}: defaults must be tables by kind, such as [defaults.rl]")
     if unknown := next((kind for kind in defaults if kind not in kinds), None):
-        raise TropismError(f"{where}: defaults.{unknown} is for no stage, as none is of the kind {unknown!r}: mend one")
+        raise TropismError(f"{where}: defaults.{unknown}: no stage has the kind {unknown!r}: change one of the two")
     return [{**defaults.get(kind, {}), **entry} for kind, entry in zip(kinds, entries)]
 
 
 def expanded(rounds: Any, entries: Sequence[Entry], where: str, references: Callable[[Entry], Set[str]]) -> list[Entry]:
-    """The stages as they run; `rounds` is None for a recipe without. `references` tells which keys of a stage name
-    others, joined by dots, without numbers. Raises TropismError, naming `where`, for shorthand that means nothing."""
+    """The stages as they run; `rounds` is None if the recipe has no rounds. `references` gives the keys of a stage that
+    name other stages, as dotted paths without list indices. Raises TropismError, naming `where`, for bad shorthand."""
     entries = entries if rounds is None else _rounded(rounds, entries, where, references)
     seeded = [one for entry in entries for one in _seeded(entry, where)]
     ids = [entry["id"] for entry in seeded]
@@ -68,10 +68,10 @@ def _rounded(rounds: Any, entries: Sequence[Entry], where: str, references: Call
     first = ids.index(block[0])
     behind = first + len(block)
     if ids[first:behind] != block:
-        raise TropismError(f"{where}: rounds.stages must be stages that stand together, in their order: reorder them")
+        raise TropismError(f"{where}: rounds.stages must be neighbouring stages, in their order: reorder them")
 
     def meaning(ref: str, id: str, number: int, place: int) -> str | list[str]:
-        """What a name stands for in the stage `id` at this place of this round."""
+        """The stage that a name means in the stage `id`, which is at this place of this round."""
         plain = ref.removeprefix(ALL)
         if plain not in block:
             if ref != plain:
@@ -82,7 +82,7 @@ def _rounded(rounds: Any, entries: Sequence[Entry], where: str, references: Call
         so_far += [f"{plain}-{n}" for n in range(1, now + 1)]
         if not so_far:
             raise TropismError(
-                f"{where}: {id} names {ref!r}, which the first round has not yet: add {plain} to rounds.start"
+                f"{where}: {id} names {ref!r}, which does not exist in the first round: add {plain} to rounds.start"
             )
         return so_far if ref != plain else so_far[-1]
 
@@ -99,23 +99,23 @@ def _rounded(rounds: Any, entries: Sequence[Entry], where: str, references: Call
 
 
 def _block(rounds: Any, ids: Sequence[str], where: str) -> tuple[list[str], int, Mapping[str, str]]:
-    """The table `rounds`, looked through."""
+    """The values of the table `rounds`, checked."""
     known = {"count", "stages", "start"}
     if not isinstance(rounds, Mapping) or not {"count", "stages"} <= set(rounds) <= known:
-        raise TropismError(f"{where}: rounds must be a table with count and stages, and start if need be")
+        raise TropismError(f"{where}: rounds must be a table with count and stages, and optionally start")
     count, block, start = rounds["count"], rounds["stages"], rounds.get("start", {})
     if type(count) is not int or not 1 <= count <= MOST:
         raise TropismError(f"{where}: rounds.count = {count!r} must be a whole number from 1 to {MOST}")
     if not isinstance(block, list) or not block or not all(id in ids for id in block):
         raise TropismError(f"{where}: rounds.stages = {block!r} must be ids of stages of this recipe")
     if not isinstance(start, Mapping) or not all(id in block for id in start):
-        raise TropismError(f"{where}: rounds.start = {start!r} must be a table by ids of rounds.stages")
+        raise TropismError(f"{where}: rounds.start = {start!r} must be a table whose keys are ids in rounds.stages")
     return block, count, start
 
 
 def _renamed(value: Any, name: Callable[[str], Any], where: Set[str], at: tuple[str, ...] = ()) -> Any:
-    """The same tables with each string `s` at one of the keys `where` replaced by `name(s)`; in a list, several names
-    take one's place."""
+    """A copy of the tables in which each string `s` at one of the keys `where` is replaced by `name(s)`. In a list, one
+    name can be replaced by several."""
     if isinstance(value, str):
         return name(value) if ".".join(at) in where else value
     if isinstance(value, Mapping):

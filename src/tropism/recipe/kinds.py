@@ -1,6 +1,6 @@
-"""Kinds: `kind = "ppo"` where an Algorithm is asked for is `algorithms/ppo.py`, whose `__all__` has exactly one name.
+"""Kinds: `kind = "ppo"` for an Algorithm means `algorithms/ppo.py`, whose `__all__` has exactly one name.
 
-The file system is the plug-in system: there is no registry. `kind = "my_module:thing"` reaches outside code.
+The file system is the plug-in system: there is no registry. `kind = "my_module:thing"` loads code from outside.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FOLDERS: dict[type, str] = {
 
 @dataclass(frozen=True)
 class NotRead:
-    """What stands for code from outside the package in a recipe that was loaded without it: it offers nothing."""
+    """A placeholder for code from outside the package, in a recipe that was loaded without running such code."""
 
     kind: str
 
@@ -47,14 +47,14 @@ class NotRead:
         return ()
 
     def __call__(self, completion: str) -> None:
-        raise TropismError(f"the code of {self.kind} was not read: load the recipe with it")
+        raise TropismError(f"the code of {self.kind} was not loaded: load the recipe with code = True")
 
 
 CODE = ContextVar("code", default=True)  # whether code from outside the package may be imported
 
 
 def resolve(folder: str, kind: str, where: str = "recipe") -> Any:
-    """The one public object of `tropism/<folder>/<kind>.py`, or an outside object for `module:name`."""
+    """The one public object of `tropism/<folder>/<kind>.py`; for `module:name` that object."""
     if ":" in kind:
         module, _, name = kind.partition(":")
         if not CODE.get() and not module.startswith("tropism."):
@@ -66,7 +66,7 @@ def resolve(folder: str, kind: str, where: str = "recipe") -> Any:
                 f"{where}: kind {shown(kind)} cannot be imported ({error}): run where {module} can be imported from"
             ) from None
         except (Exception, SystemExit) as error:
-            raise TropismError(f"{where}: {module} raised {raised(error)}: mend it\n{frames(error)}") from error
+            raise TropismError(f"{where}: {module} raised {raised(error)}: fix it\n{frames(error)}") from error
     known = names(folder)
     if kind not in known:
         raise TropismError(f"{where}: there is no kind {shown(kind)} among the {folder}: {nearest(kind, known)}")

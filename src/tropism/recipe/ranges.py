@@ -1,8 +1,8 @@
-"""The range of a recipe's number, said where its field stands: `clip: Annotated[float, Gt(0)] = 0.2`.
+"""The range of a number in a recipe. It is written in the type of the field: `clip: Annotated[float, Gt(0)] = 0.2`.
 
-The bounds are those of the library annotated-types: Ge, Gt, Le, Lt, or several as an Interval. `Interval()` says that any
-number will do. NaN and infinity are in no range. `recipe/read.py` checks it, `tropism list` shows it. Left out: bounds of
-strings and lengths.
+The bounds are those of the library annotated-types: Ge, Gt, Le, Lt, or several as an Interval. `Interval()` allows any
+number. NaN and infinity are never allowed. `recipe/build.py` checks ranges, `tropism list` shows them. Left out: bounds
+for strings and lengths.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Bound = Ge | Gt | Le | Lt
 
 
 def bounds(metadata: Sequence[Any]) -> list[Bound]:
-    """The bounds among what stands behind the type in an Annotated."""
+    """The bounds in the metadata of an Annotated type."""
     flat = [one for item in metadata for one in (item if isinstance(item, GroupedMetadata) else (item,))]
     return [one for one in flat if isinstance(one, Bound)]
 
 
 def inside(value: float, limits: Sequence[Bound]) -> bool:
-    """Whether a number is finite and keeps to all bounds."""
+    """Whether a number is finite and within all bounds."""
     keeps = {
         Ge: lambda bound: value >= bound.ge,
         Gt: lambda bound: value > bound.gt,
@@ -35,7 +35,7 @@ def inside(value: float, limits: Sequence[Bound]) -> bool:
 
 
 def said(limits: Sequence[Bound]) -> str:
-    """What follows "a number": " of 1 or more", " above 0", " from 0 to below 1", nothing if there is no bound."""
+    """The words that follow "a number": " of 1 or more", " above 0", " from 0 to below 1", "" without a bound."""
     low = next((one for one in limits if isinstance(one, (Ge, Gt))), None)
     high = next((one for one in limits if isinstance(one, (Le, Lt))), None)
     top = f"{'' if isinstance(high, Le) else 'below '}{_text(high)}" if high else ""
@@ -48,7 +48,7 @@ def said(limits: Sequence[Bound]) -> str:
 
 
 def ranges(hint: Any) -> Iterator[str]:
-    """The range of each number in a field's type, as `said`; "" for one that says that any number will do."""
+    """The range of each number in a field's type, in the words of `said`; "" if any number is allowed."""
     if typing.get_origin(hint) is typing.Annotated and typing.get_args(hint)[0] in (int, float):
         yield said(bounds(hint.__metadata__)).removeprefix(" of").strip()
     else:

@@ -1,8 +1,7 @@
 """TOML → frozen dataclasses. A recipe is a name, a seed and a list of stages; a stage is the dataclass of its `kind`.
 
-An unknown key names its nearest neighbour. What a kind names is in `kinds.py`; defaults by kind, seeds and rounds are in
-`recipe/expand.py`. Left out on purpose: interpolation and includes; a recipe
-reads top to bottom.
+The error for an unknown key suggests the nearest known one. Kinds are in `kinds.py`; defaults, seeds and rounds are in
+`recipe/expand.py`. Left out on purpose: interpolation and includes, so that a recipe can be read from top to bottom.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from tropism.types import Ref
 
 __all__ = ["load"]
 
-LONGEST_NAME = 100  # bytes, of the 255 that a file system allows: a number and a fingerprint come behind it
+LONGEST_NAME = 100  # bytes, of the 255 that a file system allows: a number and a fingerprint are appended
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +37,13 @@ class Recipe:
 
 
 def load(path: str | Path, overrides: Sequence[str] = (), code: bool = True) -> Recipe:
-    """Reads a recipe file, or one that ships in the package if `path` is a bare name such as `quickstart`.
+    """Reads a recipe file, or one of the package's own if `path` is a bare name such as `quickstart`.
 
-    Reading runs the modules that it names as `module:name`; without `code` a NotRead stands for each.
+    This imports the modules that the recipe names as `module:name`; with `code` False each becomes a NotRead instead.
     """
     file = Path(path)
     shipped = PACKAGE / "recipes" / f"{path}.toml"
-    if not os.path.exists(file) and os.path.exists(shipped):  # False too for a name too long to be one
+    if not os.path.exists(file) and os.path.exists(shipped):  # also False for a name that is too long
         file = shipped
     try:
         table = read(file)
@@ -75,14 +74,12 @@ def parse(source: Mapping[str, Any], where: str, overrides: Sequence[str] = (), 
         for key in ("id", "kind"):
             if not isinstance(entry, Mapping) or not isinstance(entry.get(key), str):
                 raise TropismError(f"{where}: stage number {n + 1} has no {key}: every stage needs an id and a kind")
-        if not re.fullmatch(r"[\w-]+", entry["id"]):  # it names a folder, and stands before the dot of --set
+        if not re.fullmatch(r"[\w-]+", entry["id"]):  # it names a folder, and comes before the dot in --set
             raise TropismError(
-                f"{where}: the stage id {shown(entry['id'])} must be of letters, digits, _ and -: rename it"
+                f"{where}: the stage id {shown(entry['id'])} may have only letters, digits, _ and -: rename it"
             )
         if len(entry["id"].encode()) > LONGEST_NAME:
-            raise TropismError(
-                f"{where}: the stage id {shown(entry['id'])} is too long for a folder's name: shorten it"
-            )
+            raise TropismError(f"{where}: the stage id {shown(entry['id'])} is too long for a folder name: shorten it")
         if entry["id"] in ids:
             raise TropismError(f"{where}: two stages have the id {entry['id']!r}: rename one")
         ids.append(entry["id"])
@@ -107,17 +104,17 @@ def parse(source: Mapping[str, Any], where: str, overrides: Sequence[str] = (), 
 
 
 def _name(value: Any, where: str) -> str:
-    """The recipe's name, which names the run folder in `runs`."""
+    """The recipe's name, which is also the name of the run folder in `runs`."""
     name = build(str, value, f"{where}: name")
     if not name.isprintable() or not name.strip() or name.startswith(".") or "/" in name or "\\" in name:
         raise TropismError(f"{where}: name = {shown(name)} cannot name a folder in runs: use letters, digits, _ and -")
     if len(name.encode()) > LONGEST_NAME:
-        raise TropismError(f"{where}: name = {shown(name)} is too long for a folder's name: shorten it")
+        raise TropismError(f"{where}: name = {shown(name)} is too long for a folder name: shorten it")
     return name
 
 
 def _reference_keys(entry: Mapping[str, Any], where: str) -> set[str]:
-    """Which keys of a stage's table name other stages: joined by dots, without the numbers of items."""
+    """The keys of a stage's table that name other stages, as dotted paths without list indices."""
     fields = {k: v for k, v in entry.items() if k not in ("id", "seeds")}
     found = refs(build(Stage, fields, f"{where}: {entry['id']}"))
     return {".".join(key for key in path.split(".") if not key.isdigit()) for path, _, _ in found}
@@ -131,4 +128,4 @@ def _check_ref(where: str, ref: Ref, value: str, done: Mapping[str, Stage], ever
     if "/" in value or os.path.exists(value):  # a folder or a hub id
         return
     hint = nearest(value, list(done)) if done else "no stage comes before it"
-    raise TropismError(f"{where} names {shown(value)}, which is no earlier stage, folder or hub id: {hint}")
+    raise TropismError(f"{where} names {shown(value)}, which is not an earlier stage, a folder or a hub id: {hint}")

@@ -1,4 +1,4 @@
-"""References: the fields of a stage that name earlier stages, and the same stage with paths in their place."""
+"""References: finds the fields of a stage that name earlier stages, and replaces these names by paths."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tropism.types import Ref
 
 
 def refs(value: Any, prefix: str = "") -> list[tuple[str, Ref, str]]:
-    """(field, Ref, text) of every field of a dataclass, nested ones included, that names an earlier stage."""
+    """(field, Ref, text) for every field that names an earlier stage, those of nested dataclasses included."""
     found: list[tuple[str, Ref, str]] = []
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         inside = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, tuple) else ()
@@ -59,7 +59,7 @@ def bind(value: Any, paths: Callable[[str], str]) -> Any:
 
 
 def _ref_of(hint: Any) -> Ref | None:
-    """The Ref in an annotation, looked for in its arguments too (`ModelRef | None`, `Mapping[str, ModelRef]`)."""
+    """The Ref in an annotation or in its arguments (`ModelRef | None`, `Mapping[str, ModelRef]`)."""
     for extra in getattr(hint, "__metadata__", ()):
         if isinstance(extra, Ref):
             return extra
@@ -81,7 +81,7 @@ _MADE = {
 
 
 def check_made(where: str, ref: Ref, value: str, makes: str) -> None:
-    """Refuses the stage `value`, which makes `makes` ("" if its code was not read), where something else is taken."""
+    """Raises unless the field takes what the stage `value` makes (`makes`, "" if its code was not loaded)."""
     if makes and makes not in ref.takes:
         made = _MADE.get(makes, makes)
         raise TropismError(f"{where} names {value!r}, which makes {made}, not {ref.what}: name another stage")

@@ -1,7 +1,7 @@
-"""The tables of a recipe: TOML read from a file, looked through, and changed by `--set`. Plain tables in, plain tables out.
+"""The tables of a recipe: reads TOML, checks it, and changes it by `--set`. Plain tables in, plain tables out.
 
-TOML's whole numbers have 64 bits, and Python's reader takes any; a recipe's tables are a few deep, and a reader that is
-asked for thousands runs out of stack. Both are refused here, so that nothing behind this file meets them.
+Python's reader accepts whole numbers of more than 64 bits, which TOML does not allow, and thousands of nested tables,
+which would overflow the stack. Both are refused here, so that no later code has to check for them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 from tropism.errors import TropismError
 
-DEEPEST = 30  # tables and lists within each other
+DEEPEST = 30  # tables and lists inside each other
 LONGEST = 80  # characters of a value in a message
 
 
 def read(file: Path) -> dict[str, Any]:
-    """The table of a TOML file. Raises FileNotFoundError, and TropismError for what is no TOML."""
+    """The table of a TOML file. Raises FileNotFoundError, or TropismError if the file is not TOML."""
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -27,11 +27,11 @@ def read(file: Path) -> dict[str, Any]:
     except RecursionError:
         raise TropismError(_too_deep(file.name)) from None
     except (ValueError, OSError) as error:  # ValueError: TOML, UTF-8, a number of thousands of digits
-        raise TropismError(f"{file} is not a readable TOML file ({error}): mend it there") from None
+        raise TropismError(f"{file} is not a valid TOML file ({error}): fix it there") from None
 
 
 def plain(value: Any, where: str, depth: int = 0) -> Any:
-    """A copy, with what a recipe cannot mean refused at its key."""
+    """A copy. Raises TropismError, naming the key, for values that no recipe can have."""
     if depth > DEEPEST:
         raise TropismError(_too_deep(where))
     if isinstance(value, Mapping):
@@ -44,12 +44,12 @@ def plain(value: Any, where: str, depth: int = 0) -> Any:
     if isinstance(value, int) and value.bit_length() > 63:
         raise TropismError(f"{where} is a whole number of more than 64 bits: write a smaller one")
     if isinstance(value, str) and "\0" in value:
-        raise TropismError(f"{where} = {shown(value)} has a character of the value 0: take it out")
+        raise TropismError(f"{where} = {shown(value)} contains a zero character: remove it")
     return value
 
 
 def override(table: dict[str, Any], entries: Mapping[str, dict[str, Any]], text: str) -> None:
-    """`stage.key=value` written into the stage's entry, `name=…` or `seed=…` into the table."""
+    """Writes `stage.key=value` into the stage's entry, `name=…` or `seed=…` into the table."""
     path, equals, raw = text.partition("=")
     keys = path.strip().split(".")
     where = f"--set {shown(text)}"
@@ -58,14 +58,12 @@ def override(table: dict[str, Any], entries: Mapping[str, dict[str, Any]], text:
     if len(keys) > DEEPEST:
         raise TropismError(_too_deep(where))
     if "\n" in text or "\r" in text:
-        raise TropismError(
-            f"{where} goes on behind a line break: give one value, with \\n for a line break in a string"
-        )
+        raise TropismError(f"{where} has a line break in it: give one value, with \\n for a line break in a string")
     try:
         value = plain(tomllib.loads(f"v = {raw}")["v"], where, len(keys))
     except RecursionError:
         raise TropismError(_too_deep(where)) from None
-    except ValueError:  # a bare word
+    except ValueError:  # a word without quotes
         value = plain(raw.strip(), where)
     if len(keys) == 1:
         refuse_unknown({keys[0]: 0}, ("name", "seed"), "--set")
@@ -75,7 +73,7 @@ def override(table: dict[str, Any], entries: Mapping[str, dict[str, Any]], text:
     if target is None:
         raise TropismError(f"{where}: there is no stage {shown(keys[0])}: {nearest(keys[0], list(entries))}")
     if keys[1] == "id":
-        raise TropismError(f"{where}: a stage is renamed in the recipe: change its id there")
+        raise TropismError(f"{where}: --set cannot rename a stage: change its id in the recipe")
     for key in keys[1:-1]:
         target = target.setdefault(key, {})
         if not isinstance(target, dict):
@@ -95,10 +93,10 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as it stands in a message: on one line, and not longer than a line."""
+    """A value as text for a message, cut to one line."""
     text = repr(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def _too_deep(where: str) -> str:
-    return f"{where} is more than {DEEPEST} tables and lists deep: no recipe needs that, mend it"
+    return f"{where} has more than {DEEPEST} tables and lists inside each other: make it simpler"

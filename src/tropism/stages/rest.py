@@ -97,7 +97,7 @@ class ReST(Weights):
         if not self.thresholds or not rising:
             raise TropismError(f"rest.thresholds = {list(self.thresholds)} must rise: give at least one")
         if self.by != "value" and not all(0 <= t < 1 for t in self.thresholds):
-            raise TropismError('rest.thresholds are shares from 0 to below 1 unless by = "value": mend them')
+            raise TropismError('rest.thresholds are shares from 0 to below 1 unless by = "value": fix them')
         if self.by == "value" and self.floor is not None:
             raise TropismError('rest.floor is for shares: with by = "value" the thresholds are scores, so leave it out')
         if self.sampling.temperature == 0:

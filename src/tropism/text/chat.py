@@ -199,7 +199,7 @@ def _opened(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], b
     asked = rendered(tokenizer, (*messages[:-1], Message("assistant", _ANSWER)), False)
     _, found, tail = asked.rpartition(_ANSWER)
     if not found:
-        raise TropismError(f"{spoken(tokenizer)} leaves out what the assistant says: mend it, or {REMEDY}")
+        raise TropismError(f"{spoken(tokenizer)} leaves out what the assistant says: fix it, or {REMEDY}")
     content = guarded(tokenizer, template_of(tokenizer), messages[-1])
     if before.rstrip().endswith(_OPEN):
         new_line = "\n" if before.endswith("\n") else ""

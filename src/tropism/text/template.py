@@ -106,7 +106,7 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, template: str, messages: tuple
         )
     except TemplateSyntaxError as error:
         raise TropismError(
-            f"{spoken(tokenizer)} is no whole Jinja template (line {error.lineno}: {error.message}): mend it, or {REMEDY}"
+            f"{spoken(tokenizer)} is no whole Jinja template (line {error.lineno}: {error.message}): fix it, or {REMEDY}"
         ) from None
     except Exception as error:  # whatever the template's own expressions raise
         roles = ", ".join(message.role for message in messages)

@@ -191,7 +191,7 @@ class NotFinite(TropismError):
 
     def with_checkpoint(self, path: str) -> TropismError:
         """With what to do: where the update was given what is not finite, a learning rate is not to blame."""
-        remedy = "lower the learning rate or mend those groups"
+        remedy = "lower the learning rate or fix those groups"
         if self.source:
             remedy = f"{self.source} were not finite before this update, so look there first"
         return TropismError(f"{self}; the last good checkpoint is {path}: {remedy}")
