@@ -208,7 +208,7 @@ def test_a_model_that_was_made_anew_since_it_was_measured_stays(run: Path, tmp_p
     files.seal(run / "ppo-2-01", {"seconds": 1.0, "facts": {}}, "DONE")
     assert latest(run)["ppo-2"].name == "ppo-2-01"
     said = tropism("promote", run, "ppo", "--out", tmp_path / "served")
-    assert said.code == 2 and "ppo was made anew since it was evaluated" in said.err
+    assert said.code == 2 and "ppo was made again since it was evaluated" in said.err
     assert left_nothing(tmp_path)
 
 

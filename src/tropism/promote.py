@@ -43,14 +43,14 @@ def promote(run: Path, model: str, out: Path, over: str, metric: str) -> str:
 
 
 def _source(run: Path, findings: Findings, model: str) -> Path:
-    """The folder of the model that was evaluated. Raises if it is not of this run, damaged, or made anew since."""
+    """The folder of the model that was evaluated. Raises if it is not of this run, damaged, or made again since."""
     ref, stages = findings.evaluate["models"][model], latest(run)
     if ref not in {stage.id for stage in findings.stages}:
         raise TropismError(f"{model} is {ref}, which is no finished and whole stage of {run}: run the recipe again")
     evaluation = [stages[s.id] for s in findings.stages if (stages[s.id] / "out" / EVALUATION).exists()][-1]
     measured, made = read_stage(evaluation) or {}, read_stage(stages[ref]) or {}  # whole, or they were not finished
     if measured["inputs"].get(ref) != made["fingerprint"]:
-        raise TropismError(f"{model} was made anew since it was evaluated in {run}: run the recipe again")
+        raise TropismError(f"{model} was made again since it was evaluated in {run}: run the recipe again")
     return stages[ref] / "out"
 
 

@@ -175,7 +175,7 @@ def test_a_search_that_breaks_its_protocol_is_named() -> None:
             yield Sample(group.prompt, params)
 
     judge = Verifier(lambda completion: 1.0)
-    with pytest.raises(TropismError, match="the search Odd asked for 'more': it may yield Sample or Rate"):
+    with pytest.raises(TropismError, match="the search Odd yielded 'more': it may only yield Sample or Rate"):
         drive(Odd(), GROUPS, Counting(), judge, PARAMS)
     with pytest.raises(TropismError, match="the search Empty returned None: it must return a Completion"):
         drive(Empty(), GROUPS, Counting(), judge, PARAMS)

@@ -71,7 +71,7 @@ def test_what_nobody_can_score_is_answered_by_the_first_sample() -> None:
 
 def test_greedy_samples_leave_no_choice() -> None:
     greedy = SamplingParams(temperature=0.0)
-    with pytest.raises(TropismError, match="best of 2 greedy completions is any of them: use a temperature above 0"):
+    with pytest.raises(TropismError, match="all 2 greedy completions are the same: use a temperature above 0"):
         next(BestOfN(2).search(asked("two"), greedy))
     assert next(BestOfN(1).search(asked("two"), greedy)) == Sample(asked("two").prompt, greedy)
 

@@ -111,7 +111,7 @@ def test_what_a_version_computes_differently() -> None:
 def test_seed_inputs_code_and_damage() -> None:
     before = stage_json(Step("base"), fingerprint="before", seed=2, inputs={"base": "aa", "words": "cc"})
     now = stage_json(Step("base"), inputs={"base": "bb", "words": "cc"})
-    assert why(now, before) == "the seed of the recipe is another; its input base was made anew"
+    assert why(now, before) == "the seed of the recipe has changed; its input base was made again"
     assert why(now, {**now, "fingerprint": "before"}) == REASON
     assert why(now, now) == "its files were changed or removed since it was done"
     judged = stage_json(Step(judges=(Verifier(short),)))
@@ -136,7 +136,7 @@ def test_a_run_says_why_a_stage_runs_again(tmp_path: Path) -> None:
     assert ran(tmp_path, base=Step(), sft=Step("base"), ppo=Step("sft")) == []
     assert ran(tmp_path, base=Step(), sft=slower, ppo=Step("sft")) == [
         "sft: runs again: optim.lr is 0.003 and was 0.004",
-        "ppo: runs again: its input sft was made anew",
+        "ppo: runs again: its input sft was made again",
     ]
     assert ran(tmp_path, base=Step(), sft=Step("base"), ppo=Step("sft")) == []  # those of the first time
     (latest(tmp_path)["sft"] / "out" / "x").write_text("y")

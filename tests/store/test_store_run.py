@@ -406,8 +406,8 @@ def test_what_judges_fail_on_is_counted_once_also_after_a_kill(tmp_path: Path, c
     whole = facts(tmp_path / "whole")
     assert whole == {"judge_errors": 6}
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == "chain: a completion is left without a score: [31mred"  # and no red
-    assert said[1] == "chain: 6 completions have no score, as the judge failed on them"
+    assert said[0] == "chain: a completion has no score: [31mred"  # and no red
+    assert said[1] == "chain: 6 completions have no score, because the judge failed on them"
     assert facts(tmp_path / "cut", 2, 5) == whole
 
 

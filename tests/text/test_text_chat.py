@@ -233,7 +233,7 @@ def test_a_template_that_ends_no_turn_is_sampled_from_and_ends_with_eos():
         conversation(endless, TWO_TURNS)
     without = byte_level(template)
     assert stop_tokens(without) == frozenset()
-    with pytest.raises(TropismError, match="ends an assistant turn with no special token and there is no eos token"):
+    with pytest.raises(TropismError, match="ends an assistant turn without a special token, and there is no eos token"):
         completion_tokens(without, "26", (ASK,))
 
 
@@ -295,10 +295,10 @@ def test_thinking_in_earlier_turns_is_trained_kept_or_dropped(ours):
 def test_a_template_that_leaves_answers_out_or_is_broken_is_refused():
     mute = byte_level(CHATML.replace("{{ message.content }}", ""), eos_token="<|im_end|>")
     mute.chat_template = mute.chat_template.replace("assistant\n{% endif", "assistant: {% endif")
-    with pytest.raises(TropismError, match="leaves out what the assistant says"):
+    with pytest.raises(TropismError, match="leaves out the assistant's messages"):
         completion_tokens(mute, "26", (ASK,))
     broken = byte_level("{% for m in messages %}", eos_token="</s>")
-    with pytest.raises(TropismError, match="is no whole Jinja template") as caught:
+    with pytest.raises(TropismError, match="is not valid Jinja") as caught:
         prompt_tokens(broken, (ASK,))
     assert not isinstance(caught.value, Refused)  # no record's fault
     wrong = byte_level("{{ 1 + 'a' }}", eos_token="</s>")

@@ -1,1 +1,1 @@
-"""Asking judges and driving searches on behalf of whoever needs an answer. No torch."""
+"""Calls judges and runs searches, for whatever needs their results. No torch."""

@@ -1,4 +1,4 @@
-"""A judge's answer, looked through before anybody relies on it."""
+"""Calls a judge and checks its judgments."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from tropism.types import Group, Judgment
 
 
 def asked(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
-    """What a judge says of the groups. Raises unless it is one judgment a group and one finite score a completion.
+    """The judge's judgments of the groups. Raises TropismError unless each group has one, with one finite score or None
+    for each completion.
 
-    What a judge from outside the package raises is said with its own lines of code.
+    If a judge from outside the package raises an error, the message shows the lines of its code.
     """
     try:
         said = judge.judge(groups)
@@ -31,7 +32,7 @@ def asked(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
     if not whole:
         raise TropismError(
             f"the judge {type(judge).__name__} did not give each of {len(groups)} groups a judgment with one score for "
-            "each completion: fix its `judge`"
+            "every completion: fix its `judge`"
         )
     for group, judgment in zip(groups, said):
         judgment.refuse_infinite(group.id)

@@ -1,8 +1,8 @@
-"""Runs many searches side by side: what all of them wait for goes to the engine in one call, and to the judge in one.
+"""Runs many searches at once: the requests of all of them go to the engine in one call, and to the judge in one call.
 
-Searches may be at different steps. Sampling requests with other parameters cannot share a call; there is one for each
-distinct set of parameters. Left out: answering early finishers while others still sample, which needs an engine that
-takes requests while it runs.
+Searches may be at different steps. Sampling requests with different parameters need separate calls, one for each set of
+parameters. Left out: continuing a search whose samples are ready while others still sample; the engine would have to
+take new requests while it runs.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Answer = tuple[Completion, ...] | Judgment
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Where a search ended.
+    """The result of a search.
 
-    `group` has the completion that was chosen, and what the judge said of it, if it was rated. `tokens` counts all that
-    were sampled on the way there: the price.
+    `group` has the chosen completion, and its judgment if the judge rated it. `tokens` counts all tokens that were
+    sampled during the search: its cost.
     """
 
     group: Group
@@ -33,11 +33,11 @@ class Found:
 
 
 class _Run:
-    """One search under way. `asks` is what it waits for; when it is through, `found` says where it ended."""
+    """One running search. `asks` is the request that it waits for; at the end `found` has the result."""
 
     def __init__(self, search: Search, group: Group, params: SamplingParams) -> None:
         self.group, self.tokens = group, 0
-        self.rated = dataclasses.replace(group, completions=(), judgments=())  # the newest, with what was said of it
+        self.rated = dataclasses.replace(group, completions=(), judgments=())  # the newest, with its judgment
         self.name = type(search).__name__
         self.steps: Generator[Sample | Rate, Any, Completion] = search.search(group, params)
         self.asks: Sample | Rate | None = None
@@ -60,7 +60,7 @@ class _Run:
             self.asks, self.found = None, Found(self._chosen(end.value), self.tokens)
             return
         if not isinstance(self.asks, (Sample, Rate)):
-            raise TropismError(f"the search {self.name} asked for {self.asks!r}: it may yield Sample or Rate")
+            raise TropismError(f"the search {self.name} yielded {self.asks!r}: it may only yield Sample or Rate")
 
     def _chosen(self, completion: Completion) -> Group:
         if not isinstance(completion, Completion):
@@ -71,7 +71,7 @@ class _Run:
 
 
 def drive(search: Search, groups: Sequence[Group], engine: Engine, judge: Judge, params: SamplingParams) -> list[Found]:
-    """For each group where its search ended, in order. Completions and judgments that a group has are not looked at."""
+    """The result of the search for each group, in order. Completions and judgments that a group has are ignored."""
     runs = [_Run(search, group, params) for group in groups]
     while any(run.asks for run in runs):
         answers = _sampled(runs, engine) | _rated(runs, judge)
@@ -81,7 +81,7 @@ def drive(search: Search, groups: Sequence[Group], engine: Engine, judge: Judge,
 
 
 def _sampled(runs: Sequence[_Run], engine: Engine) -> dict[int, Answer]:
-    """The completions that runs wait for, by the number of the run."""
+    """The completions that searches wait for, by the index of the search."""
     waiting: dict[SamplingParams, dict[int, Sample]] = {}
     for i, run in enumerate(runs):
         if isinstance(run.asks, Sample):
@@ -94,6 +94,6 @@ def _sampled(runs: Sequence[_Run], engine: Engine) -> dict[int, Answer]:
 
 
 def _rated(runs: Sequence[_Run], judge: Judge) -> dict[int, Answer]:
-    """The judgments that runs wait for, by the number of the run."""
+    """The judgments that searches wait for, by the index of the search."""
     waiting = {i: run.asks.group for i, run in enumerate(runs) if isinstance(run.asks, Rate)}
     return dict(zip(waiting, asked(judge, list(waiting.values())))) if waiting else {}

@@ -1,10 +1,11 @@
-"""Best of n: sample n completions, keep the one that the judge scores highest (arXiv 2009.01325, 2112.09332).
+"""Best of n: sample n completions and keep the one with the highest score (arXiv 2009.01325, 2112.09332).
 
     answer = argmax_k score(y_k),  y_1 … y_n sampled from the policy
 
-Equal scores: the first, which is a fair draw, since samples are exchangeable. Where the judge scored none of them, the
-first sample is the answer. How far this moves the policy, and what quality to expect of each n, is `tensors/best_of.py`.
-Left out: weighted and majority votes, which need answers that can be told to be the same.
+Of equal scores the first is taken, which is a fair draw, since the samples are exchangeable. If the judge scored none
+of them, the first sample is the answer. How far this moves the policy, and the quality to expect for each n, is
+computed in `tensors/best_of.py`. Left out: weighted and majority votes, which need a test whether two answers mean the
+same.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ __all__ = ["BestOfN"]
 
 @dataclass(frozen=True)
 class BestOfN:
-    """`n` completions are sampled; `n` of the sampling parameters is not looked at."""
+    """Samples `n` completions; the `n` of the sampling parameters is ignored."""
 
     n: Annotated[int, Ge(1)] = 16
 
     def search(self, group: Group, params: SamplingParams) -> Generator[Sample | Rate, Any, Completion]:
         if self.n > 1 and params.temperature == 0:
-            raise TropismError(f"the best of {self.n} greedy completions is any of them: use a temperature above 0")
+            raise TropismError(f"all {self.n} greedy completions are the same: use a temperature above 0")
         completions: tuple[Completion, ...] = yield Sample(group.prompt, dataclasses.replace(params, n=self.n))
         candidates = dataclasses.replace(group, completions=completions, judgments=())
         judgment: Judgment = yield Rate(candidates)

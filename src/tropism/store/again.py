@@ -1,10 +1,10 @@
-"""Why a stage runs although an earlier run of it in the same run folder was done: one line, from the two stage.json.
+"""Why a stage runs again although it was already done in this run folder: one line, from the old and new stage.json.
 
-    sft: runs again: optim.lr is 0.003 and was 0.004; its input base was made anew
+    sft: runs again: optim.lr is 0.003 and was 0.004; its input base was made again
 
-What a person has changed comes first, then what follows from that, then what this version of tropism computes differently;
-two differences at most. A changed file or model outside the run shows in the fingerprint alone, so it is what is left
-where nothing else differs. Left out: what changed in outside code, of which only a hash is kept.
+It shows at most two differences: first changes by the user, then what follows from those, then what this version of
+tropism computes differently. A changed file or model outside the run changes only the fingerprint, so it is named if
+nothing else differs. Left out: what has changed in code from outside, since only its hash is kept.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ LONGEST = 60  # characters of a value
 
 
 def again(folder: Path, now: Mapping[str, Any]) -> str | None:
-    """Why the stage of the stage.json `now` runs again in a run folder; None if it was never done there. It is compared
-    with its last finished run, or with this same one if that was done and is damaged."""
+    """Why the stage with the stage.json `now` runs again in a run folder; None if it was never done there. It is
+    compared with its last finished run, or with this same run if that was done and is now damaged."""
     found = []
     for path in folder.iterdir():
         stage = read_stage(path) if path.name.startswith(f"{now['id']}-") and (path / DONE).exists() else None
@@ -31,16 +31,16 @@ def again(folder: Path, now: Mapping[str, Any]) -> str | None:
 
 
 def why(now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
-    """The first two differences between two stage.json of one stage."""
+    """The first two differences between two stage.json of the same stage."""
     if now["fingerprint"] == before.get("fingerprint"):
         return "its files were changed or removed since it was done"
     differences = list(_differences(now["fields"], before["fields"]))
     changed = [text for mine, text in differences if mine]
     renewed = [text for mine, text in differences if not mine]
     if now["seed"] != before.get("seed"):
-        changed.append("the seed of the recipe is another")
+        changed.append("the seed of the recipe has changed")
     then = before.get("inputs", {})
-    changed += [f"its input {id} was made anew" for id, mark in now["inputs"].items() if then.get(id, mark) != mark]
+    changed += [f"its input {id} was made again" for id, mark in now["inputs"].items() if then.get(id, mark) != mark]
     if now["version"] != before.get("version"):
         renewed.insert(0, f"the stage's version is {now['version']} and was {before.get('version')}")
     if renewed:
@@ -49,7 +49,7 @@ def why(now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
 
 
 def _differences(now: Any, before: Any, at: str = "") -> Iterator[tuple[bool, str]]:
-    """(whether it is the recipe or outside code that differs, else this package; what) of two values of a description."""
+    """The differences of two described values: (True for the recipe or outside code, False for this package; what)."""
     if isinstance(now, Mapping) and isinstance(before, Mapping):
         one, other = now.get("kind"), before.get("kind")
         if one != other:
@@ -73,8 +73,8 @@ def _differences(now: Any, before: Any, at: str = "") -> Iterator[tuple[bool, st
 
 
 def _of_key(key: str, now: Mapping[str, Any], before: Mapping[str, Any], at: str) -> Iterator[tuple[bool, str]]:
-    """Of a table with a kind every field is described, except plugged-in code that says it changes no result. So a field
-    of one side alone is new in this version, or gone from it."""
+    """A table with a kind describes every field, except code that declares that it changes no result. So a field that
+    only one side has was added or removed by this version."""
     if key in now and key in before:
         if key == "source" and now[key] != before[key]:
             yield True, f"the code of {now['kind']} has changed"
@@ -87,7 +87,7 @@ def _of_key(key: str, now: Mapping[str, Any], before: Mapping[str, Any], at: str
 
 
 def _shown(value: Any) -> str:
-    """A value in a sentence: what is plugged in by its kind."""
+    """A value for a message; objects are shown by their kind."""
     if isinstance(value, Mapping) and "kind" in value:
         module, _, name = str(value["kind"]).partition(":")
         return module.rpartition(".")[2] if module.startswith("tropism.") else f"{module}:{name}"

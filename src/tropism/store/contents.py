@@ -1,9 +1,10 @@
-"""What a group asks or says, as one number: who must not stand on both sides of a split, and whether a prompt was met.
+"""The content of a group as one number, its mark: splits data by content, and finds prompts that were trained on.
 
-The mark of a prompt is a hash of its messages, roles included; of a document (a group without a prompt) a hash of what it
-is about, `meta["about"]`, where the format says so, or else of its text. Texts are compared in Unicode's form NFC with
-every run of white space as one blank, so a trailing blank makes no other prompt. All shares are thresholds on this one
-number: the same prompt is on the same side in every stage and data set, and a larger share only adds to what is held out.
+The mark of a prompt is a hash of its messages, roles included. The mark of a document (a group without a prompt) is a
+hash of its subject, `meta["about"]`, if the format gives one, or else of its text. Before hashing, texts get Unicode's
+form NFC and every run of white space becomes one blank, so a trailing blank makes no difference. Every split is a
+threshold on this number: the same prompt is on the same side in every stage and data set, and a larger share only adds
+to what is held out.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from tropism.types import Group
 
 
 def normal(text: str) -> str:
-    """The text as it is compared: NFC, runs of white space as one blank, none at the ends."""
+    """The text in the form that is compared: NFC, every run of white space one blank, none at the ends."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def mark(group: Group) -> int:
-    """64 bits of what the group asks or, if it has no prompt, says."""
+    """A 64-bit hash of the prompt or, if there is none, of the document."""
     said = [(m.role, m.content) for m in group.prompt]
     if not said:
         about = group.meta.get("about")
@@ -32,14 +33,14 @@ def mark(group: Group) -> int:
 
 
 def side(group: Group, share: float) -> Literal["train", "test"]:
-    """`test` for `share` of all there is to ask or say. A document about None (`meta["about"]`) is always in training."""
+    """`test` for a `share` of all possible contents. A document with `meta["about"]` None is always in training."""
     if not group.prompt and group.meta.get("about", "") is None:
         return "train"
     return "test" if (mark(group) >> 11) / 2**53 < share else "train"
 
 
 def learned(group: Group) -> Iterator[int]:
-    """The marks of all that training on a group may teach: each prompt that an answer follows, each line of a document."""
+    """The marks of all that a model can learn from a group: each prompt with an answer, each line of a document."""
     if not group.prompt:
         yield from (mark for c in group.completions for mark in lines(c.text))
         return

@@ -1,4 +1,5 @@
-"""Writing that survives a kill, a full disk and a torn file: a temporary name, synced, renamed; a manifest last."""
+"""Writes files so that a kill or a full disk leaves no half-written one: temporary name, sync, rename; manifest
+last."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def part(path: Path) -> Path:
-    """Beside `path`, where a file or folder is written before it is whole."""
+    """The temporary path beside `path`, where a file or folder is written until it is complete."""
     return path.with_name(f".{path.name}.part")
 
 
@@ -35,7 +36,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Gives a file to write, which becomes `path` once the block has ended well; else nothing is left of it."""
+    """Gives a file to write. It becomes `path` when the block ends without an error; otherwise it is removed."""
     temporary = part(path)
     try:
         with explained(path):
@@ -46,7 +47,7 @@ def whole(path: Path) -> Iterator[Path]:
             sync_folder(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
-            temporary.unlink()  # what a full disk needs most
+            temporary.unlink()  # frees the space, in case the disk is full
         raise
 
 
@@ -59,7 +60,7 @@ def write_folder(path: Path, fill: Callable[[Path], None], meta: dict[str, Any])
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Gives a folder to fill, which replaces `path` once the block has ended well; else nothing is left of it."""
+    """Gives a folder to fill. It replaces `path` when the block ends without an error; otherwise it is removed."""
     temporary = part(path)
     try:
         with explained(path):
@@ -70,18 +71,18 @@ def whole_folder(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
             sync_folder(path.parent)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)  # what a full disk needs most
+        shutil.rmtree(temporary, ignore_errors=True)  # frees the space, in case the disk is full
         raise
 
 
 def vacant(path: Path) -> None:
-    """Raises unless nothing stands at `path`, or an empty folder."""
+    """Raises TropismError unless `path` does not exist or is an empty folder."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise TropismError(f"{path} exists and is not empty: give another --out")
 
 
 def remove(path: Path) -> None:
-    """A file, a folder with all in it, or nothing at all."""
+    """Removes a file, or a folder with everything in it, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -89,8 +90,9 @@ def remove(path: Path) -> None:
 
 
 def seal(folder: Path, meta: dict[str, Any], name: str = MANIFEST, leave_out: str = "") -> None:
-    """Syncs every file below `folder`, the subfolder `leave_out` apart, and writes the manifest that makes it whole."""
-    unfinished = part(Path(name)).name  # of a writer that was killed
+    """Syncs every file below `folder`, except in the subfolder `leave_out`, and writes the manifest, which completes
+    it."""
+    unfinished = part(Path(name)).name  # left by a killed process
     files: dict[str, list[int]] = {}
     for path in sorted(folder.rglob("*")):
         if path.relative_to(folder).parts[0] in (leave_out, name, unfinished):
@@ -105,7 +107,7 @@ def seal(folder: Path, meta: dict[str, Any], name: str = MANIFEST, leave_out: st
 
 
 def sealed(folder: Path, name: str = MANIFEST) -> dict[str, Any] | None:
-    """The meta of a folder whose every file is as the manifest says; None if it is torn, changed or unfinished."""
+    """The meta of a folder if every file agrees with the manifest; None if one is damaged, changed or missing."""
     try:
         manifest = json.loads((folder / name).read_text(encoding="utf-8"))
         for relative, (size, checksum) in manifest["files"].items():
@@ -118,7 +120,7 @@ def sealed(folder: Path, name: str = MANIFEST) -> dict[str, Any] | None:
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file, or of the files of a folder, with their names in it."""
+    """SHA-256 of a file, or of the files of a folder and their names."""
     digest = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
         digest.update((file.name if file == path else str(file.relative_to(path))).encode())
@@ -129,7 +131,7 @@ def content_hash(path: Path) -> str:
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns a full disk or a forbidden folder into one sentence."""
+    """Turns the error of a full disk or a folder without permission into one sentence."""
     try:
         yield
     except TropismError:
@@ -158,7 +160,7 @@ _IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EN
 
 
 def _in_the_way(error: OSError, path: Path) -> bool:
-    """Whether a file stands where a folder should, or the other way round, or a folder has gone, at `path` or beside."""
+    """Whether, at `path` or beside it, a file is where a folder should be or the reverse, or a folder is missing."""
     if error.errno not in _IN_THE_WAY or not isinstance(error.filename, (str, Path)):
         return False
     named = Path(error.filename)
@@ -166,7 +168,8 @@ def _in_the_way(error: OSError, path: Path) -> bool:
 
 
 def _full(error: BaseException | None) -> bool:
-    """Whether the disk is full. Torch raises an error of its own over it; safetensors and tokenizers say it in words."""
+    """Whether the disk is full. Torch has its own error for that; safetensors and tokenizers only say it in the
+    text."""
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     while error is not None:
         if isinstance(error, OSError) and error.errno in codes:

@@ -1,4 +1,4 @@
-"""Reading a run folder: which stages are finished, what they were, what they measured. Nothing here writes or locks."""
+"""Reads a run folder: which stages are finished, their fields, their metrics. Nothing here writes or locks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RECIPE = "recipe.json"
 
 
 def latest(folder: Path) -> dict[str, Path]:
-    """The finished folder of each stage that last ran in a run folder, in the order they ran."""
+    """For each stage of the last run in a run folder its finished folder, in the order in which they ran."""
     folders = read_recipe(folder)["folders"]
     return {id: folder / name for id, name in folders.items() if (folder / name / DONE).exists()}
 
@@ -31,14 +31,14 @@ def read_recipe(folder: Path) -> dict[str, Any]:
         found = {}
     if not isinstance(found, dict) or not all(isinstance(found.get(k), dict) for k in ("stages", "folders")):
         raise TropismError(
-            f"{folder / RECIPE} is damaged: `tropism run` the recipe again with --out {folder}, it writes that file "
-            "anew and skips what is done"
+            f"{folder / RECIPE} is damaged: `tropism run` the recipe again with --out {folder}, which writes the file "
+            "again and skips what is done"
         )
     return found
 
 
 def read_stage(folder: Path) -> dict[str, Any] | None:
-    """stage.json of a stage's folder: {"id", "fingerprint", "fields", …}; None if it is torn."""
+    """stage.json of a stage's folder: {"id", "fingerprint", "fields", …}; None if it is damaged."""
     try:
         found = json.loads((folder / "stage.json").read_text("utf-8"))
         return found if isinstance(found["fields"], dict) else None
@@ -47,13 +47,13 @@ def read_stage(folder: Path) -> dict[str, Any] | None:
 
 
 def makes(stage: Mapping[str, Any]) -> str:
-    """What a stage made, by its stage.json; an older one does not say, so there its kind is asked."""
+    """What a stage made, by its stage.json. An older one does not say it; then the class of its kind does."""
     kind = stage["fields"]["kind"]
     return stage["makes"] if "makes" in stage else resolve("stages", kind).makes if kind.startswith("tropism.") else ""
 
 
 def ancestry(folder: Path) -> dict[Path, str]:
-    """The folder of a stage and of every stage that it depends on, with their ids; nothing if no stage has made it."""
+    """The folders of a stage and of all stages that it depends on, with their ids; empty if no stage made `folder`."""
     found: dict[Path, str] = {}
     waiting = [folder]
     while waiting:
@@ -66,13 +66,13 @@ def ancestry(folder: Path) -> dict[Path, str]:
 
 
 def done(folder: Path) -> dict[str, Any] | None:
-    """What DONE says, if the stage is finished and its files are whole; None otherwise."""
+    """The meta in DONE, if the stage is finished and its files are undamaged; None otherwise."""
     meta = files.sealed(folder, DONE)
     return meta if meta is not None and {"seconds", "facts"} <= set(meta) else None
 
 
 def read_metrics(folder: Path) -> list[Mapping[str, Any]]:
-    """The lines of a stage folder's metrics.jsonl, but for one that a kill has cut."""
+    """The lines of a stage folder's metrics.jsonl, without a last line that was cut by a kill."""
     path = folder / "metrics.jsonl"
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith(b"\n")]

@@ -1,4 +1,4 @@
-"""Groups as Parquet: anything that reads Parquet can read what people and judges said."""
+"""Groups as Parquet files: any program that reads Parquet can read the completions and judgments."""
 
 from __future__ import annotations
 
@@ -70,4 +70,4 @@ def read_groups(path: str | Path) -> Iterator[Group]:
     except (KeyError, TypeError):
         raise TropismError(f"{file} does not hold groups: name a stage that makes groups, or its folder") from None
     except (pa.ArrowException, OSError) as error:
-        raise TropismError(f"{file} is not a whole Parquet file ({error}): delete it and run again") from None
+        raise TropismError(f"{file} is damaged or not a Parquet file ({error}): delete it and run again") from None

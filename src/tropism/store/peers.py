@@ -1,4 +1,5 @@
-"""The processes that run one recipe together. This class is a process on its own; `train/parallel.py` knows the others."""
+"""The processes that run one recipe together. The class here is for a single process; `train/parallel.py` has the
+other."""
 
 from __future__ import annotations
 
@@ -9,13 +10,13 @@ T = TypeVar("T")
 
 
 class Peers:
-    """One of the processes leads: only it writes to the run folder, asks people and talks to them."""
+    """One process leads: only this one writes to the run folder and communicates with people."""
 
     leads: bool = True
 
     def once(self, make: Callable[[], T]) -> T:
-        """What `make` gives in the leading process, which alone calls it. All have come this far when it returns.
+        """The result of `make`, which only the leading process calls. It returns when all processes have called `once`.
 
-        What `make` does must not wait for the other processes: they are here.
+        `make` must not wait for the other processes: they are waiting here.
         """
         return make()

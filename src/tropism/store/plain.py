@@ -1,4 +1,4 @@
-"""The nouns as plain JSON values, and a Group back from them."""
+"""Converts the data types to plain JSON values, and such values back to a Group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress for people: a bar with rate and time left on a terminal, one line a stage elsewhere."""
+"""Shows progress: on a terminal a bar with rate and time left, elsewhere one line for each stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tropism.outside import plain
 
 
 class Whole:
-    """The bar of all stages of a recipe: `next` where one ends, `within` for the share that one has done."""
+    """The bar for all stages of a recipe: call `next` when a stage ends, `within` with the share of it that is done."""
 
     def __init__(self, bars: Bars | None, name: str, seconds: Sequence[float]) -> None:
         self._bars, self._name, self._seconds = bars, name, seconds
@@ -41,7 +41,7 @@ class Whole:
 
 
 class Progress:
-    """One bar. `advance` is cheap to call often; `show` puts a few numbers beside the bar."""
+    """One bar. `advance` may be called often; `show` puts a few numbers beside the bar."""
 
     def __init__(self, bars: Bars | None, what: str, total: float, unit: str, whole: Whole | None = None) -> None:
         self._bars, self._unit, self._whole = bars, unit, whole
@@ -50,7 +50,7 @@ class Progress:
         self._began, self._rated = time.monotonic(), 0.0
 
     def advance(self, amount: float = 1, rated: float | None = None) -> None:
-        """Moves the bar by `amount`; `rated` is what the rate counts (tokens), by default the same."""
+        """Moves the bar by `amount`; `rated` is the amount for the rate (such as tokens), by default the same."""
         if self._bars is None or self.task is None:
             return
         self._done += amount
@@ -68,7 +68,7 @@ class Progress:
 
 
 class Reporter:
-    """Where lines and bars go; `quiet` for nothing at all."""
+    """Prints lines and bars; with `quiet` nothing."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
@@ -80,7 +80,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def progress(self, what: str, total: float, unit: str) -> Iterator[Progress]:
-        """A bar; beside that of the recipe it goes when it is done."""
+        """A bar. If the recipe has a bar too, this one is removed when it is done."""
         with self._shown() as bars:
             bar = Progress(bars, what, total, unit, self._whole)
             yield bar
@@ -89,7 +89,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def whole(self, name: str, seconds: Sequence[float]) -> Iterator[Whole]:
-        """A bar of all stages, which are expected to take so many seconds each; other bars stand below it meanwhile."""
+        """A bar for all stages, with the `seconds` that each is expected to take; other bars are shown below it."""
         with self._shown() as bars:
             self._bars, self._whole = bars, Whole(bars, name, seconds)
             try:
@@ -99,7 +99,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def _shown(self) -> Iterator[Bars | None]:
-        """The bars on the screen, new ones if there are none; None where nobody looks."""
+        """The bars on the screen, new ones if there are none; None if the output is not a terminal."""
         if self._bars is not None or not self.console.is_terminal:
             yield self._bars
             return

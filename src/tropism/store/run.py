@@ -1,13 +1,14 @@
-"""A run folder: what is done is skipped, what was cut off continues, what changed runs again with all that depends on it.
+"""A run folder: finished stages are skipped, interrupted ones continue, changed ones run again with all that use them.
 
     runs/<recipe>/<stage>-<fingerprint>/   stage.json  metrics.jsonl  checkpoints/  out/  DONE
 
-A stage is a dataclass whose `run(work)` fills `work.out`. The marker DONE comes last and lists every file with its
-checksum; a checkpoint is a sealed folder, and a torn one is passed over for the one before it. A killed and continued
-stage ends in the same bits as an uninterrupted one, because a checkpoint holds everything the loop's next step reads.
+A stage is a dataclass whose `run(work)` fills `work.out`. The file DONE is written last and lists every file with its
+checksum. A checkpoint is a folder with such a list too; if one is damaged, the one before it is used. A killed and
+continued stage gives the same result, bit for bit, as an uninterrupted one, because a checkpoint holds everything that
+the next step reads.
 
-Where several processes run a recipe together, all read the folder and the leading one writes it: the others' results
-go to a folder that is thrown away.
+If several processes run a recipe together, all read the folder and only the leading one writes to it: the others write
+their results to a temporary folder.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Run:
         self.reporter = (reporter or Reporter()) if self.peers.leads else Reporter(quiet=True)
         self.artifacts: dict[str, Artifact] = {}
         self.seconds: dict[str, float] = {}
-        stages = recipe.stages if recipe else {}  # also those to come
+        stages = recipe.stages if recipe else {}  # also those that have not run yet
         self._recipe: dict[str, Any] = {
             "name": recipe.name if recipe else self.folder.name,
             "seed": seed,
@@ -92,7 +93,7 @@ class Run:
     def __call__(self, stage: Stage, id: str = "") -> Path:
         """Runs one stage (its id is its kind by default) and returns the folder of its result."""
         id = id or type(stage).__module__.rpartition(".")[2]
-        build(Stage, stage, id)  # also of a stage made in Python, the numbers are in their ranges
+        build(Stage, stage, id)  # checks the numbers of a stage that was made in Python
         for field, ref, value in refs(stage):
             if value in self.artifacts:
                 check_made(f"{id}.{field}", ref, value, self.artifacts[value].makes)
@@ -109,7 +110,8 @@ class Run:
         return folder / "out"
 
     def _record(self, id: str, stage: Stage, folder: Path) -> dict[str, Any] | None:
-        """recipe.json: the stages, and the folder of each that was reached. Returns what this stage's DONE says."""
+        """Writes recipe.json: all stages, and the folders of those reached so far. Returns the meta in this one's
+        DONE."""
         self._recipe["stages"][id] = describe(stage)
         self._recipe["folders"][id] = folder.name
         files.write_json(self.folder / RECIPE, self._recipe)
@@ -126,13 +128,13 @@ class Run:
                 try:
                     bound.run(work)
                 finally:
-                    work.count_unscored()  # also where it stops because of them
+                    work.count_unscored()  # also if it stops because of them
                 meta = self.peers.once(lambda: self._seal(work))
         self.reporter.line(f"{id}: done in {meta['seconds']:.0f} s")
         return meta
 
     def _begin(self, stage: Stage, id: str, mark: str, seed: int, folder: Path) -> None:
-        """The stage's folder with stage.json and an empty `out`; says why, if the stage was done before."""
+        """Makes the stage's folder with stage.json and an empty `out`; says why, if the stage was already done."""
         record = {
             "id": id,
             "fingerprint": mark,
@@ -155,7 +157,7 @@ class Run:
         files.write_json(folder / "stage.json", record)
 
     def _seal(self, work: Work) -> dict[str, Any]:
-        """Marks the stage as done; returns what DONE says."""
+        """Marks the stage as done; returns the meta in DONE."""
         meta = work.finish()
         files.seal(work.folder, meta, DONE, leave_out="checkpoints")
         shutil.rmtree(work.folder / "checkpoints", ignore_errors=True)
@@ -170,7 +172,7 @@ def run_recipe(
     peers: Peers | None = None,
     expected: Mapping[str, float] | None = None,
 ) -> Run:
-    """Runs every stage of a recipe in its order, in `folder`. `expected` has the seconds that stages may take."""
+    """Runs the stages of a recipe in order, in `folder`. `expected` has the seconds that each stage should take."""
     with Run(folder, recipe.seed, checkpoint_s, reporter, recipe, peers) as run:
         seconds = [expected.get(id, 0.0) if expected else 1.0 for id in recipe.stages]
         with run.reporter.whole(recipe.name, seconds) as whole:
@@ -193,17 +195,17 @@ def status(recipe: Recipe, folder: Path) -> dict[str, str]:
 
 
 def stage_seed(seed: int, id: str) -> int:
-    """Each stage draws from its own stream, so that adding a stage does not change the others."""
+    """The seed of one stage: each has its own random numbers, so that adding a stage does not change the others."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{id}".encode()).digest()[:4], "little")
 
 
 def _unscored(judges: Sequence[Judge]) -> list[str]:
-    """What judges have left without a score because of an error, and why."""
+    """The completions that judges left without a score because of an error, and why."""
     return [why for judge in judges for why in getattr(judge, "skipped", ())]
 
 
 def _judges(value: Any) -> list[Judge]:
-    """Every judge plugged in anywhere in a stage, those of a panel included."""
+    """Every judge anywhere in a stage, those of a panel included."""
     if isinstance(value, Mapping):
         return [judge for item in value.values() for judge in _judges(item)]
     if isinstance(value, tuple):
@@ -215,7 +217,7 @@ def _judges(value: Any) -> list[Judge]:
 
 
 def _lock(folder: Path) -> Any:
-    """An exclusive lock that the system drops when the process dies, however it dies."""
+    """An exclusive lock. The operating system releases it when the process ends, for whatever reason."""
     with files.explained(folder):
         handle = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115, it stays open
     try:

@@ -1,4 +1,4 @@
-"""What a running stage is given: its folder, seed, checkpoints, metrics and progress."""
+"""The object that a running stage is given: its folder, seed, checkpoints, metrics and progress."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ KEPT_CHECKPOINTS = 2
 
 
 class Work:
-    """What a running stage may touch: its folder, seed, checkpoints, metrics and progress. `out` is where its result
-    goes; what it writes elsewhere goes through `peers.once`."""
+    """Folder, seed, checkpoints, metrics and progress of a running stage. It writes its result into `out`; to write
+    anywhere else it uses `peers.once`."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Work:
         self.reporter, self.peers = reporter, peers
         self.facts: dict[str, Any] = {}  # numbers about the whole stage, kept in DONE
         self._unscored = (
-            unscored  # what the judges of this stage have left without a score because of an error, and why
+            unscored  # the completions that the stage's judges left without a score because of an error, and why
         )
         self._unscored_before = -len(self._unscored())
         self._checkpoint_s = checkpoint_s
@@ -47,7 +47,7 @@ class Work:
 
     @property
     def seconds(self) -> float:
-        """Working time so far, that of earlier, interrupted tries up to their checkpoint included."""
+        """Working time so far, with that of earlier, interrupted runs up to their last checkpoint."""
         return self._before_s + time.monotonic() - self._began
 
     def progress(self, what: str, total: float, unit: str = "tokens") -> contextlib.AbstractContextManager[Progress]:
@@ -71,7 +71,8 @@ class Work:
         return time.monotonic() - self._saved >= self._checkpoint_s
 
     def save(self, step: int, fill: Callable[[Path], None]) -> None:
-        """A checkpoint: `fill` writes everything the step after `step` reads. It may not wait for other processes."""
+        """Saves a checkpoint: `fill` writes everything that the next step reads. It must not wait for other
+        processes."""
         if not self.peers.leads:
             return
         size = 0
@@ -89,7 +90,8 @@ class Work:
         self._saved = time.monotonic()
 
     def restore(self) -> tuple[int, Path] | None:
-        """(step, folder) of the newest whole checkpoint, with the metrics cut back to it; None to begin afresh."""
+        """(step, folder) of the newest undamaged checkpoint; cuts the metrics back to it. None: start from the
+        beginning."""
         found = self.peers.once(self._newest)
         if found is None:
             return None
@@ -107,40 +109,40 @@ class Work:
             if meta is not None and set(meta) >= {"step", "metrics_bytes", "seconds", "facts"}:
                 self._cut_metrics(meta["metrics_bytes"])
                 return path, meta
-            self.note(f"the checkpoint {path.name} is damaged and passed over")
+            self.note(f"the checkpoint {path.name} is damaged and is not used")
             files.remove(path)
         self._cut_metrics(0)
         return None
 
     def finish(self) -> dict[str, Any]:
-        """What DONE says of the stage."""
+        """The meta of the stage for DONE."""
         if count := self.count_unscored():
-            self.note(f"{count} completions have no score, as the judge failed on them")
+            self.note(f"{count} completions have no score, because the judge failed on them")
         return {"seconds": round(self.seconds, 2), "facts": self.facts}
 
     def count_unscored(self) -> int:
-        """Counts what the judges failed on among the facts; the first of it is shown at once."""
+        """Counts, in the facts, the completions that the judges failed on; shows the first one at once."""
         found = self._unscored()
         count = self._unscored_before + len(found)
         if count:
             if "judge_errors" not in self.facts:
-                self.note(f"a completion is left without a score: {found[-1]}")
+                self.note(f"a completion has no score: {found[-1]}")
             self.facts["judge_errors"] = count
         return count
 
     def last_checkpoint(self) -> str:
-        """For messages: the newest checkpoint's path."""
+        """The path of the newest checkpoint, for messages."""
         paths = checkpoints(self.folder)
         return str(paths[0]) if paths else "none yet"
 
     def _cut_metrics(self, size: int) -> None:
-        """To `size` bytes, or to the last whole line of a file that is shorter."""
+        """Cuts the file to `size` bytes, or a shorter file to its last whole line."""
         if self._metrics.exists():
             whole = self._metrics.read_bytes()[:size].rfind(b"\n") + 1
             os.truncate(self._metrics, whole)
 
 
 def checkpoints(stage: Path) -> list[Path]:
-    """Newest first; what somebody else put there is left alone."""
+    """The checkpoints, newest first; other files in the folder are ignored."""
     found = (stage / "checkpoints").glob("[0-9]*")
     return sorted((p for p in found if p.name.isdecimal() and p.is_dir()), key=lambda p: int(p.name), reverse=True)

@@ -1,18 +1,18 @@
 """Messages to tokens and back: the only file that knows where an answer begins and ends.
 
-Contract: whatever a tokenizer's chat template says is what is trained and what is sampled from. A prompt is
-`apply_chat_template(messages, add_generation_prompt=True)`; a completion is what the template adds to that string when
-the assistant's turn is there, up to and including the token that ends the turn. The pieces are tokenised one by one, so
-that a trained completion is spelt as an engine, which starts from the prompt's tokens, would spell it. The loss mask
-comes from these differences of rendered strings, never from a search for content. What a message says is data: a
-control token that it spells is plain text (`text/content.py`).
+Contract: training and sampling both use the tokenizer's chat template. A prompt is `apply_chat_template(messages,
+add_generation_prompt=True)`. A completion is what the template adds to that string for the assistant's turn, up to and
+including the token that ends the turn. Prompt and completion are tokenised one by one, so that a trained completion has
+the tokens that an engine, which starts from the prompt's tokens, would sample. The loss mask comes from these
+differences of rendered strings, never from a search for content. The content of a message is data: a control token in
+it is plain text (`text/content.py`).
 
-Templates that reason write a prompt that opens `<think>`, and leave the thoughts out of the turns before the last one.
-After such a prompt the completion is what a model would say there: the thoughts, `</think>` and the answer. A turn that
-is written otherwise once others follow is trained only where it is the last one.
+Templates for reasoning end the prompt with `<think>`, and leave the thoughts out of all turns but the last one. After
+such a prompt the completion is the thoughts, `</think>` and the answer, as a model would write them. A turn that the
+template writes differently when other turns follow is trained only as the last turn.
 
-Raw text (an empty prompt, or one message of the role `text`) touches no template: a document-start token, the text, and
-a document-end token. There too a special token that the text happens to spell is plain text.
+Raw text (an empty prompt, or one message of the role `text`) uses no template: it is a document-start token, the text,
+and a document-end token. There, too, a special token inside the text is plain text.
 
 Left out: tool calls and message parts other than text (a message is a role and a string).
 """
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 Thinking = Literal["train", "keep", "drop"]
 _OPEN, _CLOSE = THINKING
-_ANSWER = "\ufdd1"  # stands where an answer would; a noncharacter, like the mark of text/content.py
+_ANSWER = "\ufdd1"  # placeholder for an answer; a noncharacter, like the mark of text/content.py
 
 
 class Rewritten(TropismError):
-    """A conversation that the template cannot be split into turns of: later ones change how an earlier one is written."""
+    """A conversation that cannot be split into turns, as the template writes a turn differently when others follow."""
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """The tokens an engine starts from: the chat with its generation prompt, or the start of a document."""
+    """The tokens that an engine starts from: the chat with the generation prompt, or the start of a document."""
     if _is_raw(messages):
         start, _ = document_ends(tokenizer)
         return [start, *encode_raw(tokenizer, messages[0].content if messages else "")]
@@ -56,8 +56,8 @@ def completion_tokens(tokenizer: PreTrainedTokenizerBase, text: str, messages: S
 def completion(
     tokenizer: PreTrainedTokenizerBase, text: str, messages: Sequence[Message], thinking: Thinking = "train"
 ) -> tuple[list[int], list[bool]]:
-    """The `completion_tokens`, and for each whether it is trained. "keep" leaves the thoughts there, untrained; "drop"
-    leaves them out."""
+    """The `completion_tokens`, and for each whether it is trained. "keep" keeps the thoughts but does not train them;
+    "drop" leaves them out."""
     if _is_raw(messages):
         _, end = document_ends(tokenizer)
         tokens = [*encode_raw(tokenizer, text, messages[0].content if messages else ""), end]
@@ -74,9 +74,9 @@ def completion(
 def conversation(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], thinking: Thinking = "train"
 ) -> tuple[list[int], list[bool]]:
-    """The tokens of a whole chat, and for each whether it is trained: an assistant wrote it (its stop token included).
+    """The tokens of a whole chat, and for each whether it is trained: assistant turns are, with their stop tokens.
 
-    Rewritten if the template writes an assistant's turn differently once later turns follow it.
+    Raises Rewritten if the template writes an assistant's turn differently when later turns follow it.
     """
     if _is_raw(messages):
         raise TropismError("raw text has no turns: encode it with prompt_tokens and completion_tokens")
@@ -90,11 +90,11 @@ def conversation(
         before, answer, end = _turn(tokenizer, turns[: i + 1])
         said = before + answer + end
         if i == len(turns) - 1 and whole.startswith(before + answer) and not whole.startswith(said):
-            whole = said  # the template leaves the end of the last turn out
+            whole = said  # this template does not end the last turn
         if not whole.startswith(said):
             raise Rewritten(
-                f"{spoken(tokenizer)} rewrites assistant turn {number} of {len(answers)} when later turns follow, so it is "
-                'not what the model would have said: set train_on = "last"'
+                f"{spoken(tokenizer)} rewrites assistant turn {number} of {len(answers)} when later turns follow, so it "
+                'is not what the model would have said: set train_on = "last"'
             )
         between = encode(tokenizer, before[done:], whole[:done])
         cut = _thoughts(tokenizer, answer, turns[i]) if thinking == "keep" else 0
@@ -126,29 +126,28 @@ def text_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
 def document_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     """The ids of the tokens that begin and end a raw document.
 
-    It begins with bos, or with eos where there is no bos. It ends with eos, but with bos where there is no
-    eos or where bos is `<|endoftext|>`, since eos may then be the end of a chat turn. TropismError if there
-    is neither.
+    It begins with bos, or with eos if there is no bos. It ends with eos, but with bos if there is no eos or if
+    bos is `<|endoftext|>`, since eos may then be the end of a chat turn. Raises TropismError if there is neither.
     """
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     start = eos if bos is None else bos
     end = bos if eos is None or tokenizer.bos_token == DOCUMENT else eos
     if not isinstance(start, int) or not isinstance(end, int):
         raise TropismError(
-            f"the tokenizer {tokenizer.name_or_path} has neither a bos nor an eos token, so a document has "
-            "no ends: name one in its tokenizer_config.json"
+            f"the tokenizer {tokenizer.name_or_path} has neither a bos nor an eos token to begin and end a "
+            "document: name one in its tokenizer_config.json"
         )
     return start, end
 
 
 def _is_raw(messages: Sequence[Message]) -> bool:
     if len(messages) > 1 and any(message.role == "text" for message in messages):
-        raise TropismError("a message of the role text stands among others: make it the only message of its prompt")
+        raise TropismError("a prompt has a message of the role text and others: make it the only message")
     return not messages or messages[0].role == "text"
 
 
 def _dropped(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The messages without what the assistant thought."""
+    """The messages without the assistant's thoughts."""
     return tuple(
         Message(m.role, m.content.partition(_CLOSE)[2].lstrip()) if m.role == "assistant" and _CLOSE in m.content else m
         for m in messages
@@ -156,33 +155,34 @@ def _dropped(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def _thoughts(tokenizer: PreTrainedTokenizerBase, said: str, message: Message) -> int:
-    """How many characters of what the assistant said, rendered, stand before its answer proper."""
+    """The number of characters in the rendered assistant turn `said` before the answer itself begins."""
     if _CLOSE in said:
         return said.rfind(_CLOSE) + len(_CLOSE)
     if _CLOSE not in message.content:
         return 0
-    content = guarded(tokenizer, template_of(tokenizer), message)  # the template has words of its own for <think>
+    content = guarded(tokenizer, template_of(tokenizer), message)  # the template writes something else for <think>
     return max(said.rfind(content.partition(_CLOSE)[2].strip()), 0)
 
 
 def _spelt(tokenizer: PreTrainedTokenizerBase, said: str, before: str, cut: int) -> tuple[list[int], list[bool]]:
-    """What the assistant said, rendered, as tokens, and which are trained: those after the first `cut` characters."""
+    """The tokens of the rendered assistant turn `said`; those after its first `cut` characters are trained."""
     thought = encode(tokenizer, said[:cut], before) if cut else []
     rest = encode(tokenizer, said[cut:], before + said[:cut])
     return thought + rest, [False] * len(thought) + [True] * len(rest)
 
 
 def _turn(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]) -> tuple[str, str, str]:
-    """The prompt of the last message, an assistant's; what the model says after it; the token that ends the turn."""
+    """Of the last message, an assistant's: its prompt, what the model writes after that, the token that ends the
+    turn."""
     if len(messages) == 1:
         raise TropismError(
-            "a conversation begins with an assistant turn, which answers nothing: begin with a user turn"
+            "a conversation begins with an assistant turn: begin with a user turn"
         )
     end = _turn_end(tokenizer, template_of(tokenizer))
     if not end:
         raise TropismError(
-            f"{spoken(tokenizer)} ends an assistant turn with no special token and there is no eos token, so a model could "
-            f"not learn to stop: name one in tokenizer_config.json, or {REMEDY}"
+            f"{spoken(tokenizer)} ends an assistant turn without a special token, and there is no eos token, so a "
+            f"model could not learn to stop: name one in tokenizer_config.json, or {REMEDY}"
         )
     before, after = rendered(tokenizer, messages[:-1], True), rendered(tokenizer, messages, False)
     if after.startswith(before):
@@ -194,26 +194,27 @@ def _turn(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]) -> 
 
 
 def _opened(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], before: str) -> str:
-    """The last message and what ends it, as said after a prompt that a finished turn is not written with: one that opens
-    `<think>`, mostly."""
+    """The last message and its end, as a model writes them after a prompt that a finished turn does not begin with.
+    Such a prompt mostly ends with `<think>`."""
     asked = rendered(tokenizer, (*messages[:-1], Message("assistant", _ANSWER)), False)
     _, found, tail = asked.rpartition(_ANSWER)
     if not found:
-        raise TropismError(f"{spoken(tokenizer)} leaves out what the assistant says: fix it, or {REMEDY}")
+        raise TropismError(f"{spoken(tokenizer)} leaves out the assistant's messages: fix it, or {REMEDY}")
     content = guarded(tokenizer, template_of(tokenizer), messages[-1])
     if before.rstrip().endswith(_OPEN):
         new_line = "\n" if before.endswith("\n") else ""
         if content.lstrip().startswith(_OPEN):
             content = content.lstrip()[len(_OPEN) :].removeprefix(new_line)
-        elif _CLOSE not in content:  # nothing was thought
+        elif _CLOSE not in content:  # there are no thoughts
             content = new_line + _CLOSE + new_line * 2 + content
     return content + tail
 
 
 @lru_cache(maxsize=16)
 def _turn_end(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
-    """The special token that ends an assistant turn: one that the template writes after an answer, at best eos; else what
-    begins the turn after it; else eos, which a model can learn though no template writes it. "" if there is none."""
+    """The special token that ends an assistant turn: the one that the template writes after an answer, preferably eos.
+    Without one, the token that begins the next turn; else eos, which a model can learn although the template does not
+    write it; "" if there is no eos."""
     eos = tokenizer.eos_token if isinstance(tokenizer.eos_token, str) else ""
     last, between = (_special_in(tokenizer, text) for text in _around(tokenizer))
     if eos in last and eos in between:
@@ -223,12 +224,12 @@ def _turn_end(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
 
 @lru_cache(maxsize=16)
 def _tail(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
-    """What a template that does not end turns writes after the last answer."""
+    """What a template that has no token to end turns writes after the last answer."""
     return _around(tokenizer)[0]
 
 
 def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """What the template writes after an answer that is the last turn, and between an answer and another question."""
+    """What the template writes after an answer in the last turn, and what between an answer and the next question."""
     first, answer, second = Message("user", "Question?"), Message("assistant", "Probe."), Message("user", "Another?")
     texts = []
     for messages in ((first, answer), (first, answer, second)):

@@ -1,13 +1,14 @@
-"""Content is data: the tokens of rendered text, in which only the template writes control tokens.
+"""Content is data: tokenises rendered text so that only the template, never the content of a message, can write control
+tokens.
 
-A control token is a special token, one spelt `<|…|>`, one that the chat template names, `<think>`. Where a message
-spells one (`<|assistant|>` in a question, a file, a tool's output), `guarded` puts a mark after its first character
-before the template sees it. `encode` cuts the rendered text at the marks and tokenises the pieces one by one, so the
-string is never whole, in any tokenizer; decoded, the tokens give the text back. Text that spells no control token has
-no mark, and its tokens are those of the tokenizer's own `apply_chat_template`.
+Control tokens are the special tokens, those of the form `<|…|>`, those that the chat template names, and `<think>`. If
+a message contains one (`<|assistant|>` in a question, a file, a tool's output), `guarded` puts a mark after its first
+character before the template sees it. `encode` cuts the rendered text at the marks and tokenises the pieces one by one.
+So no tokenizer sees the whole string, and decoding the tokens still gives the same text. Text without control tokens
+gets no mark, and its tokens are those of the tokenizer's own `apply_chat_template`.
 
-In an assistant's turn `<think>` is a token, and so is what is neither special nor spelt `<|…|>`: that is what a model
-says and what `text_of` shows. Left out: a control token of a single character.
+In an assistant's turn `<think>` is a token, and so is any added token that is neither special nor of the form `<|…|>`:
+models write these, and `text_of` shows them. Left out: control tokens of a single character.
 """
 
 from __future__ import annotations
@@ -22,30 +23,30 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 THINKING = ("<think>", "</think>")  # around the reasoning in an answer
-_MARK = "\ufdd0"  # a noncharacter, which no text is meant to contain; one that does has it doubled
+_MARK = "\ufdd0"  # a noncharacter, which texts should not contain; if one does, the mark is doubled there
 _SHAPE = re.compile(r"^[<\[][|｜]|[|｜][>\]]$")
 _ALONE = re.compile(f"(?<!{_MARK}){_MARK}(?!{_MARK})")
 
 
 class _Control(NamedTuple):
-    """Finds a control token; finds the first character of each, also of those that overlap."""
+    """`any` finds a control token; `first` finds the first character of each one, also of those that overlap."""
 
     any: re.Pattern[str]
     first: re.Pattern[str]
 
 
 def guarded(tokenizer: PreTrainedTokenizerBase, template: str, message: Message) -> str:
-    """The content of a message, with a mark in each control token that it spells."""
+    """The content of a message, with a mark in each control token that it contains."""
     return _marked(message.content, _control(tokenizer, len(tokenizer), template, message.role))
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str, before: str = "") -> list[int]:
-    """The tokens of rendered `text`, the content in it guarded, where `before` precedes it."""
+    """The tokens of rendered `text`, whose content is guarded, after the text `before`."""
     return _cut(tokenizer, text, before, raw=False)
 
 
 def encode_raw(tokenizer: PreTrainedTokenizerBase, text: str, before: str = "") -> list[int]:
-    """The tokens of `text` that no template writes to: a control token in it is plain text."""
+    """The tokens of `text` without a template: a control token in it is plain text."""
     return _cut(tokenizer, _marked(text, _control(tokenizer, len(tokenizer), "", "text")), before, raw=True)
 
 
@@ -75,7 +76,7 @@ def _cut(tokenizer: PreTrainedTokenizerBase, text: str, before: str, raw: bool) 
 
 @lru_cache(maxsize=64)
 def _control(tokenizer: PreTrainedTokenizerBase, size: int, template: str, role: str) -> _Control | None:
-    """The control tokens that content of this role may not write; `size` tells a tokenizer from itself grown."""
+    """The control tokens that content of this role may not write. A changed `size` renews the cache."""
     special = set(special_tokens(tokenizer))
     others = {token.content for token in tokenizer.added_tokens_decoder.values()} - special
     shaped = {token for token in others if _SHAPE.search(token)}
@@ -91,10 +92,10 @@ def _control(tokenizer: PreTrainedTokenizerBase, size: int, template: str, role:
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str, before: str, raw: bool = False) -> list[int]:
-    """What `text` is where `before` precedes it: some added tokens swallow the blanks after them. SentencePiece-like
-    tokenizers put a space before a text and some also after a special token. So that there is one only where the whole
-    would have one, `text` is encoded after an anchor, which is taken off again: the special token that ends `before`, or
-    else a line break."""
+    """The tokens that `text` has after `before`: some added tokens swallow the blanks after them. SentencePiece-like
+    tokenizers add a space before a text, and some also after a special token. To get the spaces of the whole text and
+    no more, `text` is encoded after an anchor, whose tokens are then removed. The anchor is the special token that ends
+    `before`, or else a line break."""
 
     def encode(piece: str) -> list[int]:
         return tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=raw)

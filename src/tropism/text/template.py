@@ -1,7 +1,7 @@
-"""Chat templates: tropism's own, the arguments that one is given for good, and messages as the text that it writes.
+"""Chat templates: tropism's own one, fixed arguments of a template, and rendering messages as text.
 
-A template is a tokenizer's and is saved with it. So are its arguments (`enable_thinking = false`): they are written into
-the template, and every stage, `chat`, and any other program that opens the folder then renders alike.
+A template belongs to a tokenizer and is saved with it. So are its arguments (`enable_thinking = false`): they are
+written into the template. Every stage, `chat`, and any other program that opens the folder then renders the same text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PAD = "<|pad|>"
 MARKERS = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")  # each begins a chat turn
 END = "<|end|>"  # ends a chat turn
 
-# One token a marker, and no line breaks, because a small vocabulary makes every token dear.
+# One token for each marker, and no line breaks: with a small vocabulary texts are long anyway.
 TEMPLATE = """\
 {%- for message in messages -%}
     {%- if message['role'] == 'assistant' -%}
@@ -42,15 +42,15 @@ REMEDY = 'set chat_template = "tropism" on the sft stage'
 
 
 class Refused(TropismError):
-    """A conversation that the chat template does not take."""
+    """A conversation that the chat template does not accept."""
 
 
 def adopt_template(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Gives `tokenizer` the template above; returns by how many tokens it grew (so must the embeddings).
+    """Gives `tokenizer` the template above; returns how many tokens were added (the embeddings must grow by as many).
 
-    Its own eos ends the turns, since the model and its configuration know that token as an end already; it
-    gets `<|end|>` if it has none. Padding becomes a token of its own. A bos that stands before every text
-    stands before the chat too.
+    Its own eos ends the turns, since the model and its configuration already use that token as an end; if it has
+    none, it gets `<|end|>`. Padding gets a token of its own. If the tokenizer puts a bos before every text, the
+    template puts one before the chat.
     """
     size = len(tokenizer)
     first = tokenizer.encode("a")[:1]
@@ -65,11 +65,11 @@ def adopt_template(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def give_arguments(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> None:
-    """Writes arguments into the chat template, so that whoever renders with it gives them."""
+    """Writes arguments into the chat template, so that every rendering uses them."""
     template = template_of(tokenizer)
     for name in arguments:
         if not re.fullmatch(r"[A-Za-z_]\w*", name) or not re.search(rf"\b{name}\b", template):
-            raise TropismError(f"{spoken(tokenizer)} has no argument {name!r}: take it out, or look in the template")
+            raise TropismError(f"{spoken(tokenizer)} has no argument {name!r}: remove it, or look in the template")
     lines = (f"{{%- set {name} = {json.dumps(value, ensure_ascii=False)} -%}}" for name, value in arguments.items())
     written = "\n".join((*lines, template))
     several = tokenizer.chat_template
@@ -79,7 +79,7 @@ def give_arguments(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, A
 def template_of(tokenizer: PreTrainedTokenizerBase) -> str:
     try:
         return tokenizer.get_chat_template()
-    except ValueError:  # none at all, or several and no default among them
+    except ValueError:  # none at all, or several without a default
         raise TropismError(f"the tokenizer {tokenizer.name_or_path} has no chat template: {REMEDY}") from None
 
 
@@ -88,9 +88,9 @@ def spoken(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], prompt: bool) -> str:
-    """The chat as the template writes it, with its generation prompt or without; what the messages say is `guarded`.
+    """The chat as the template writes it, with or without the generation prompt; the messages are `guarded`.
 
-    Refused if the template does not take these messages.
+    Raises Refused if the template does not accept these messages.
     """
     return _rendered(tokenizer, template_of(tokenizer), messages, prompt)
 
@@ -106,7 +106,7 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, template: str, messages: tuple
         )
     except TemplateSyntaxError as error:
         raise TropismError(
-            f"{spoken(tokenizer)} is no whole Jinja template (line {error.lineno}: {error.message}): fix it, or {REMEDY}"
+            f"{spoken(tokenizer)} is not valid Jinja (line {error.lineno}: {error.message}): fix it, or {REMEDY}"
         ) from None
     except Exception as error:  # whatever the template's own expressions raise
         roles = ", ".join(message.role for message in messages)
@@ -117,8 +117,8 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, template: str, messages: tuple
 
 
 def _fields(template: str, role: str, content: str) -> dict[str, str]:
-    """A message as a template takes it. Thoughts go into the field for them if it has one and does not look for
-    `</think>` in the content itself."""
+    """A message as a template expects it. Thoughts go into the template's field for them, if it has one and does not
+    search the content for `</think>`."""
     opening, closing = THINKING
     if role == "assistant" and closing in content and not re.search(rf"""['"]{closing}['"]\s*(in\b|\))""", template):
         field = next(

@@ -1,12 +1,11 @@
-"""Tokenizers: train a byte-level BPE, or load any Hugging Face one as it is.
+"""Tokenizers: train a byte-level BPE, or load any Hugging Face tokenizer unchanged.
 
-BPE: Sennrich et al. 2016 (arXiv 1508.07909), over bytes as in GPT-2. Any text comes back unchanged from its
-tokens. Digits are split one by one, so that a number is spelt the same way wherever it stands. A trained
-tokenizer carries the special tokens and the chat template of `text/chat.py`; its saved folder loads with
-`AutoTokenizer`.
+BPE: Sennrich et al. 2016 (arXiv 1508.07909), over bytes as in GPT-2. Decoding gives back every text unchanged.
+Each digit is a token of its own, so that a number has the same tokens everywhere. A trained tokenizer has the
+special tokens and the chat template of `text/template.py`; its saved folder loads with `AutoTokenizer`.
 
-Left out: normalisation (it would change the text), unigram models (one algorithm is enough for what is
-trained here), a token for the unknown (every byte is in the vocabulary).
+Left out: normalisation (it would change the text), unigram models (one algorithm is enough here), a token for
+unknown text (every byte is in the vocabulary).
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE of `vocab_size` tokens, special tokens and the 256 bytes included.
 
-    Fewer only where `texts` hold no more pairs to merge. The same texts give the same tokenizer. TropismError
-    if `vocab_size` has no room for the bytes and the special tokens.
+    It has fewer only if `texts` have no more pairs to merge. The same texts give the same tokenizer. Raises
+    TropismError if `vocab_size` has no room for the bytes and the special tokens.
     """
     special = (DOCUMENT, PAD, *MARKERS, END)
     smallest = 256 + len(special)
@@ -64,16 +63,16 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or of a hub id. TropismError if there is none or it cannot be read."""
+    """The tokenizer of a folder or hub id. Raises TropismError if there is none or it cannot be read."""
     folder = Path(path)
     hub_id = len(folder.parts) <= 2 and not str(path).startswith((".", "~", "/"))
     if not folder.is_dir() and (isinstance(path, Path) or not hub_id):
-        raise TropismError(f"there is no tokenizer folder {path}: give one that a stage left, or a hub id")
+        raise TropismError(f"there is no tokenizer folder {path}: give the folder of a stage's result, or a hub id")
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(path)
-    except Exception as error:  # the tokenizers library raises a bare Exception for a torn file
+    except Exception as error:  # the tokenizers library raises a plain Exception for a damaged file
         reason = str(error).strip().split("\n")[0].rstrip(".: ")
         raise TropismError(
             f"no tokenizer can be read from {path} ({reason}): give a folder with a whole tokenizer.json, or a hub id"
@@ -81,11 +80,11 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 
 
 def identity(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A name for the vocabulary: equal for two tokenizers if every id stands for the same piece of text in both."""
+    """A name for the vocabulary: equal for two tokenizers if every id means the same piece of text in both."""
     return _identity(tokenizer, len(tokenizer))
 
 
 @lru_cache(maxsize=32)
-def _identity(tokenizer: PreTrainedTokenizerBase, size: int) -> str:  # `size` tells a tokenizer from itself grown
+def _identity(tokenizer: PreTrainedTokenizerBase, size: int) -> str:  # a changed `size` renews the cache
     pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0]))
     return hashlib.blake2b(repr(pieces).encode(), digest_size=8).hexdigest()
