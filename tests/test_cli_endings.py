@@ -163,7 +163,5 @@ def test_a_reward_function_that_leaves_does_not_end_the_run_as_if_it_had_worked(
         said = tropism("run", tmp_path / "r.toml", "--out", tmp_path / "x")
         assert said.code == code
     lines = said.err.splitlines()
-    assert lines[1].startswith(
-        "l: a completion has no score: judge raised SystemExit (0) for the completion"
-    )
+    assert lines[1].startswith("l: a completion has no score: judge raised SystemExit (0) for the completion")
     assert lines[2] == "tropism: no judge scored any completion: name a judge that can, under `judges`"

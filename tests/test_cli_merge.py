@@ -68,7 +68,7 @@ def test_what_is_no_adapter_is_refused_in_one_sentence(base: str, words, tmp_pat
     for folder in (base, tmp_path / "nowhere"):
         said = tropism("merge", folder, "--out", tmp_path / "plain")
         assert said.code == 2
-        assert said.err.startswith(f"tropism: {folder} is no adapter") and said.err.count("\n") == 1
+        assert said.err.startswith(f"tropism: {folder} is not an adapter") and said.err.count("\n") == 1
     assert not (tmp_path / "plain").exists()
     save(LORA.train_lm(base, 0), words, tmp_path / "lora")
     said = tropism("merge", tmp_path / "lora", "--out", base)

@@ -138,7 +138,7 @@ def test_shapes_may_differ_from_record_to_record_and_nulls_are_absent(tmp_path: 
         ({"messages": [HI, YO, YO]}, "the prompt in field 'messages' has no turn to answer at its end"),
         ({"messages": [{"role": "user"}, YO]}, "field 'messages[0].content' is missing"),
         ({"messages": [{"content": "hi"}, YO]}, "field 'messages[0].role' is missing"),
-        ({"messages": [{"role": "usr", "content": "hi"}, YO]}, "field 'messages[0].role' = 'usr' is no known role"),
+        ({"messages": [{"role": "usr", "content": "hi"}, YO]}, "field 'messages[0].role' = 'usr' is not a known role"),
         ({"messages": [{"role": "user", "content": " "}, YO]}, "field 'messages[0].content' is empty"),
         (
             {"messages": [HI, {"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}, YO]},
@@ -154,7 +154,7 @@ def test_shapes_may_differ_from_record_to_record_and_nulls_are_absent(tmp_path: 
         ),
         ({"messages": [HI, {"role": "text", "content": "x"}, YO]}, "field 'messages' has a role 'text' beside other"),
         ({"conversations": [{"from": "human"}]}, "field 'conversations[0].value' is missing"),
-        ({"conversations": [{"from": "bot", "value": "x"}]}, "field 'conversations[0].from' = 'bot' is no known role"),
+        ({"conversations": [{"from": "bot", "value": "x"}]}, "field 'conversations[0].from' = 'bot' is not a known role"),
         ({"messages": [HI, YO], "tools": [{"name": "f"}]}, "field 'tools' has tool definitions"),
     ],
 )  # fmt: skip

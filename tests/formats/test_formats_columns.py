@@ -97,7 +97,9 @@ def test_a_column_that_is_not_there_is_a_broken_record(tmp_path: Path) -> None:
 
 def test_a_name_that_the_format_does_not_read_is_refused() -> None:
     entry = {"kind": "pairs", "path": "x", "columns": {"choosen": "good"}}
-    with pytest.raises(TropismError, match="data: columns.choosen is no field that this format reads: use one of mess"):
+    with pytest.raises(
+        TropismError, match="data: columns.choosen is not a field that this format reads: use one of mess"
+    ):
         build(Format, entry, "data")
     with pytest.raises(TropismError, match="none, as this format knows its shape"):
         Oasst("x", columns={"text": "body"})

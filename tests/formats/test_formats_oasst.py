@@ -83,7 +83,7 @@ def test_conversations(tmp_path: Path, records: list[dict[str, Any]]) -> None:
 def test_broken_messages_are_named_or_left_out(tmp_path: Path) -> None:
     for bad, says in (
         ({"message_id": "z", "parent_id": "nobody"}, "x.jsonl line 16: field 'parent_id' = 'nobody' is no message"),
-        ({"message_id": "z", "role": "user"}, "x.jsonl line 16: field 'role' = 'user' is no known role"),
+        ({"message_id": "z", "role": "user"}, "x.jsonl line 16: field 'role' = 'user' is not a known role"),
         ({"message_id": "z", "text": None}, "x.jsonl line 16: field 'text' is missing"),
         ({"message_id": "q"}, "x.jsonl line 16: field 'message_id' = 'q' was used before"),
         ({"message_id": "z", "rank": "first"}, "x.jsonl line 16: field 'rank' is a text, not a number"),

@@ -68,7 +68,7 @@ def test_files_of_different_length_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(TropismError) as caught:
         next(iter(source.groups()))
     assert str(caught.value) == (
-        f"{tmp_path}/x.en has 4 lines and {tmp_path}/x.fr has 3: give two files whose lines answer each other"
+        f"{tmp_path}/x.en has 4 lines and {tmp_path}/x.fr has 3: give two files whose lines belong together"
     )
 
 
@@ -94,7 +94,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         list(pair(tmp_path, b"", b"", part="prompts").groups())
     with pytest.raises(TropismError, match=r"there is no file .*y\.fr"):
         Parallel(str(tmp_path / "x.en"), str(tmp_path / "y.fr"), "prompts").files()
-    with pytest.raises(TropismError, match=r"x\.\* names 2 files, and lines are aligned between two: name one"):
+    with pytest.raises(TropismError, match=r"x\.\* names 2 files, but each side is one file: name one"):
         Parallel(str(tmp_path / "x.en"), str(tmp_path / "x.*"), "prompts").files()
     (tmp_path / "cut.fr.gz").write_bytes(gzip.compress(FR)[:-12])
     with pytest.raises(TropismError, match=r"cut\.fr\.gz is cut short or damaged"):

@@ -287,8 +287,8 @@ def test_not_utf8_names_the_line() -> None:
 
 def test_files_that_are_not_there() -> None:
     Path("folder").mkdir()
-    assert error(Text("no.jsonl")).startswith("there is no file no.jsonl (looked for it from ")
-    assert error(Text("no*.jsonl")).startswith("no file matches no*.jsonl (looked for it from ")
+    assert error(Text("no.jsonl")).startswith("there is no file no.jsonl (searched from ")
+    assert error(Text("no*.jsonl")).startswith("no file matches no*.jsonl (searched from ")
     assert error(Text("folder/")) == (
         "folder/ is a folder: name the files in it, such as folder/*.jsonl, or give the folder that save_to_disk has "
         "written as hub"

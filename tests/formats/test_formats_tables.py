@@ -68,7 +68,7 @@ def test_records_of_several_kinds() -> None:
         (b"text\ncaf\xe9\n", "x.csv line 2: is not UTF-8 (byte 0xe9)"),
         (b'text,id\na,1\n"b,2\nc,3\n', "x.csv line 3 is damaged or cut short (unexpected end of data): fix its"),
         (b'text\na\n"b"c\n', "x.csv line 3 is damaged or cut short ("),
-        (b"text,text\na,b\n", "x.csv line 1 must name each column, no two alike: fix it"),
+        (b"text,text\na,b\n", "x.csv line 1 must name each column, without repeats: fix it"),
         (b"text,\na,b\n", "x.csv line 1 must name each column"),
         (b"text,id\n", "x.csv is empty"),
         (b"", "x.csv is empty"),

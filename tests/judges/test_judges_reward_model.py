@@ -115,7 +115,7 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
 
 def test_a_causal_lm_has_not_learned_to_score(folder: str) -> None:
     """Its head is zero: every score would be 0, and whoever chooses by it would keep the first."""
-    with pytest.raises(TropismError, match=r"has not learned to score: name what a `reward` stage made"):
+    with pytest.raises(TropismError, match=r"has not learned to score: name the result of a `reward` stage"):
         RewardModel(str(Path(folder).parent / "lm")).judge([group(1)])
 
 

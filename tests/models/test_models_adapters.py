@@ -106,9 +106,7 @@ def test_what_peft_saves_we_load(llama_base: str, tmp_path: Path):
     for ours in (load_lm(tmp_path / "theirs"), frozen_lm(tmp_path / "theirs")):
         assert torch.allclose(ours(BATCH.tokens_BT[:, :6]).logits, expected, atol=1e-5)
     same = Weights(adapter=Adapter(2, 6, ("q_proj", "down_proj")))
-    with pytest.raises(
-        TropismError, match="is an adapter with use_rslora = True and the stage asks for use_rslora = F"
-    ):
+    with pytest.raises(TropismError, match="is an adapter with use_rslora = True, but the stage sets use_rslora = F"):
         same.train_lm(str(tmp_path / "theirs"), 0)  # its scale is another
 
 
@@ -222,9 +220,7 @@ def test_the_seed_draws_the_adapter_and_leaves_the_global_stream_alone(llama_bas
 def test_targets_are_the_layers_named(llama_base: str):
     some = Weights(adapter=Adapter(2, 4, ("q_proj", "v_proj"))).train_lm(llama_base, 0)
     assert {n.split(".")[-4] for n in trained_state(some)} == {"v_proj", "q_proj"}
-    with pytest.raises(
-        TropismError, match="adapter.targets has 'qproj', which the model has not: choose of down_proj,"
-    ):
+    with pytest.raises(TropismError, match="adapter.targets has 'qproj', which the model does not: use down_proj,"):
         Weights(adapter=Adapter(2, 4, ("qproj",))).train_lm(llama_base, 0)
 
 
@@ -244,7 +240,7 @@ def test_a_run_folder_may_be_moved(llama_base: str, words, tmp_path: Path):
 
 def test_another_adapter_is_not_gone_on_with(llama_base: str, words, tmp_path: Path):
     save(LORA.train_lm(llama_base, 0), words, tmp_path / "sft")
-    with pytest.raises(TropismError, match=r"with r = 4, lora_alpha = 8 and the stage asks for r = 2, lora_alpha = 4"):
+    with pytest.raises(TropismError, match=r"with r = 4, lora_alpha = 8, but the stage sets r = 2, lora_alpha = 4"):
         Weights(adapter=Adapter(2, 4)).train_lm(str(tmp_path / "sft"), 0)
 
 

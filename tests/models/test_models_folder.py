@@ -111,7 +111,7 @@ def test_a_trained_head_is_read_by_transformers_as_by_us(
 def test_a_classifier_of_many_labels_is_no_reward_model(llama: PreTrainedModel, words, tmp_path: Path):
     llama.config.num_labels = 3
     save(AutoModelForSequenceClassification.from_config(llama.config), words, tmp_path)
-    with pytest.raises(TropismError, match="classifies into 3 labels"):
+    with pytest.raises(TropismError, match="has 3 labels, but a reward model"):
         load_scalar(tmp_path)
 
 

@@ -1,4 +1,5 @@
-"""Opening a folder: all of its weights and no others, the ids that stand for a token, and what transformers reads back."""
+"""Opening a folder: all of its weights and no others, the ids that stand for a token, and what transformers reads
+back."""
 
 from __future__ import annotations
 
@@ -80,7 +81,7 @@ def test_what_is_tied_or_new_by_right_is_not_missed(folder: Path):
 def test_a_reward_model_is_no_language_model(folder: Path, words):
     save(load_scalar(folder), words, folder.parent / "rm")
     for opened in (load_lm, frozen_lm):
-        with pytest.raises(TropismError, match="is a reward model, which has a score in place of an LM head"):
+        with pytest.raises(TropismError, match="is a reward model, with a score head instead of an LM head"):
             opened(folder.parent / "rm")
 
 
@@ -94,7 +95,7 @@ def test_weights_that_are_not_numbers_are_named(folder: Path):
 def test_what_is_no_causal_language_model_is_one_sentence(tmp_path: Path):
     shape = {"d_model": 16, "d_ff": 16, "num_layers": 1, "num_heads": 2, "d_kv": 8, "vocab_size": 64}
     T5ForConditionalGeneration(T5Config(**shape)).save_pretrained(tmp_path)
-    with pytest.raises(TropismError, match=r"is an encoder-decoder model \(t5\): take a decoder-only one"):
+    with pytest.raises(TropismError, match=r"is an encoder-decoder model \(t5\): use a decoder-only model"):
         check_taken(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "of_tomorrow"}')
     with pytest.raises(TropismError, match="no model is at .*of_tomorrow") as error:
@@ -104,7 +105,8 @@ def test_what_is_no_causal_language_model_is_one_sentence(tmp_path: Path):
 
 @pytest.fixture
 def padded(llama: PreTrainedModel, words, tmp_path: Path) -> Path:
-    """Embeddings padded to 320 rows, as those of Qwen and Phi are, whose last ones are very likely; and a hole at 30."""
+    """Embeddings padded to 320 rows, as those of Qwen and Phi are, whose last ones are very likely; and a hole at
+    30."""
     llama.resize_token_embeddings(320)
     with torch.no_grad():
         llama.get_output_embeddings().weight[len(words) :] *= 9

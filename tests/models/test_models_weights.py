@@ -91,7 +91,7 @@ def test_recomputed_layers_sample_the_same(llama: PreTrainedModel, words, tmp_pa
 
 
 def test_a_model_without_such_layers_is_refused():
-    with pytest.raises(TropismError, match="has no layers to compute again: set checkpointing = false"):
+    with pytest.raises(TropismError, match="has no layers that can be computed again: set checkpointing = false"):
         recompute(torch.nn.Linear(2, 2))  # type: ignore[arg-type]
 
 

@@ -71,11 +71,11 @@ def test_what_is_missing_torn_or_other_is_refused(tmp_path: Path) -> None:
     write_groups([FULL] * 100, tmp_path / "g.parquet")
     whole = (tmp_path / "g.parquet").read_bytes()
     (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(TropismError, match=r"cut.parquet is not a whole Parquet file"):
+    with pytest.raises(TropismError, match=r"cut.parquet is damaged or not a Parquet file"):
         list(read_groups(tmp_path / "cut.parquet"))
     place = whole.index(b"\x28\xb5\x2f\xfd") + 8  # inside the first zstd frame
     (tmp_path / "bad.parquet").write_bytes(whole[:place] + b"\xff" * 8 + whole[place + 8 :])
-    with pytest.raises(TropismError, match=r"bad.parquet is not a whole Parquet file"):
+    with pytest.raises(TropismError, match=r"bad.parquet is damaged or not a Parquet file"):
         list(read_groups(tmp_path / "bad.parquet"))
     pq.write_table(pq.read_table(tmp_path / "g.parquet").select(["target"]), tmp_path / "other.parquet")
     with pytest.raises(TropismError, match=r"other.parquet does not hold groups: name a stage that makes groups"):

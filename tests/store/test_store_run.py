@@ -473,8 +473,8 @@ def test_a_damaged_recipe_json_is_said_and_mended_by_the_same_command(tmp_path: 
     with pytest.raises(TropismError) as caught:
         latest(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path / 'recipe.json'} is damaged: `tropism run` the recipe again with --out {tmp_path}, it writes that "
-        "file anew and skips what is done"
+        f"{tmp_path / 'recipe.json'} is damaged: `tropism run` the recipe again with --out {tmp_path}, which writes "
+        "the file again and skips what is done"
     )
     Chain.began.clear()
     run_recipe(recipe(), tmp_path, reporter=QUIET)

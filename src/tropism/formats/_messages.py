@@ -1,11 +1,11 @@
-"""The shapes in which published records hold a conversation → a tuple of Messages.
+"""Reads the conversation in a record, in any of the published shapes, as a tuple of Messages.
 
 OpenAI: `messages` of {role, content}. ShareGPT: `conversations` of {from, value}, `system`. Alpaca:
 `instruction`, `input` (joined to it by a newline), `output`, `system`, `history` of [question, answer]; Dolly calls the
 second `context` and the third `response`. TRL: `prompt` and `completion`, of texts or of messages. HH
 (arXiv 2204.05862): a string "\\n\\nHuman: … \\n\\nAssistant: …". Left out: tool calls, images and sound,
-which a Message cannot carry; a record with them is broken, because an answer learned without its question
-does harm.
+which a Message cannot hold. A record with them counts as broken, because learning an answer without its
+whole question does harm.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ROLES: dict[str, Role] = {
     "bing": "assistant",
     "bard": "assistant",
     "model": "assistant",
-    "function_call": "assistant",  # LLaMA-Factory's name for the assistant's turn that calls
+    "function_call": "assistant",  # LLaMA-Factory's name for an assistant turn that calls a tool
     "tool": "tool",
     "function": "tool",
     "observation": "tool",
@@ -55,12 +55,12 @@ _HH: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 
 
 def string(fields: Fields, key: str, where: str = "") -> str:
-    """The non-blank text of a field; `where` is the way to the field, such as "messages[2]." ."""
+    """The non-blank text of a field; `where` is the path to the field, such as "messages[2]." ."""
     return _filled(_string(fields, key, where), where + key)
 
 
 def shape(fields: Fields) -> str | None:
-    """The field that tells the shape of a conversation, or None."""
+    """The field that shows which shape the conversation has, or None."""
     return next((key for key in SHAPES if key in fields), None)
 
 
@@ -76,7 +76,7 @@ def conversation(fields: Fields) -> Messages:
 
 
 def prompt(fields: Fields) -> Messages:
-    """The field `prompt`: a text (a user turn, or HH) or messages; else the conversation; no answer last."""
+    """The field `prompt`: a text (a user turn, or HH) or messages; else the conversation without its last answer."""
     key = "prompt" if "prompt" in fields else shape(fields)
     if key is None:
         raise BrokenRecord("field 'prompt' is missing", "add it")
@@ -111,7 +111,9 @@ def turns(value: Any, key: str) -> Messages:
     messages = tuple(turn(item, f"{key}[{i}]") for i, item in enumerate(value))
     roles = [message.role for message in messages]
     if "text" in roles and roles not in (["text"], ["text", "assistant"]):
-        raise BrokenRecord(f"field '{key}' has a role 'text' beside other turns", "leave it alone before its answer")
+        raise BrokenRecord(
+            f"field '{key}' has a role 'text' beside other turns", "make it the only turn before the answer"
+        )
     return messages
 
 
@@ -126,7 +128,9 @@ def turn(item: Any, key: str) -> Message:
     word = string(item, name, f"{key}.")
     role = ROLES.get(word)
     if role is None:
-        raise BrokenRecord(f"field '{key}.{name}' = {word!r} is no known role", "use system, user, assistant or tool")
+        raise BrokenRecord(
+            f"field '{key}.{name}' = {word!r} is not a known role", "use system, user, assistant or tool"
+        )
     content = (
         _parts(item[body], f"{key}.{body}") if isinstance(item.get(body), list) else _string(item, body, f"{key}.")
     )
@@ -134,10 +138,10 @@ def turn(item: Any, key: str) -> Message:
 
 
 def dialogue(text: str, key: str) -> Messages:
-    """An HH string as Messages, without the empty "Assistant:" at its end that an answer is to follow."""
+    """An HH string as Messages, without an empty "Assistant:" at its end, where an answer would follow."""
     before, *pieces = _TURN.split("\n\n" + text.lstrip())
     if before.strip() or not pieces:
-        raise BrokenRecord(f"field '{key}' does not begin with 'Human:'", "begin it so, or add a field 'prompt'")
+        raise BrokenRecord(f"field '{key}' does not begin with 'Human:'", "begin it with that, or add a field 'prompt'")
     said: list[tuple[Role, str]] = [(_HH[name], content.strip()) for name, content in zip(pieces[::2], pieces[1::2])]
     if said[-1] == ("assistant", ""):
         said.pop()
@@ -147,7 +151,7 @@ def dialogue(text: str, key: str) -> Messages:
 
 
 def question(messages: Messages, key: str) -> Messages:
-    """The messages of a prompt, if an answer can follow them."""
+    """The messages of a prompt. Raises BrokenRecord if no answer can follow them."""
     if not messages or messages[-1].role == "assistant":
         raise BrokenRecord(f"the prompt in field '{key}' has no turn to answer at its end", "add the user's turn")
     return messages
@@ -189,7 +193,7 @@ def _string(fields: Fields, key: str, where: str = "") -> str:
         value.encode()
     except UnicodeEncodeError:
         raise BrokenRecord(
-            f"field '{where}{key}' has half of a surrogate pair, which is no character", "fix it"
+            f"field '{where}{key}' has half of a surrogate pair, which is not a character", "fix it"
         ) from None
     return value
 
@@ -201,7 +205,7 @@ def _filled(text: str, key: str) -> str:
 
 
 def _parts(parts: list[Any], key: str) -> str:
-    """OpenAI's list of content parts, if all of them are text."""
+    """The text of OpenAI's list of content parts. Raises BrokenRecord for parts that are not text."""
     texts = []
     for i, part in enumerate(parts):
         if not isinstance(part, Mapping) or part.get("type") != "text":

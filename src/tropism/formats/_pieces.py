@@ -1,9 +1,10 @@
-"""One file → its pieces, one at a time: lines of .jsonl, records of .json, rows of .parquet, .csv and .tsv, what a format
-cuts a .txt into; each also as .gz.
+"""Reads a file piece by piece: lines of .jsonl, records of .json, rows of .parquet, .csv and .tsv, parts of .txt as a
+format cuts them; each also as .gz.
 
-`.json` and `.jsonl` are told apart by content (an array, or one object a line), because published files mix
-the names. A .csv or .tsv has a first line of names; a cell is a text, an empty one is null, and a cell may be quoted
-(RFC 4180: '"' doubled inside), with whatever else quotes hold refused. Left out: other separators, zip and zstd archives.
+The content (an array, or one object a line) decides between `.json` and `.jsonl`, because published files mix the
+names. The first line of a .csv or .tsv names the columns. A cell is a text; an empty one is null. A cell may be quoted
+(RFC 4180: '"' is doubled inside); any other use of quotes is an error. Left out: other separators, zip and zstd
+archives.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ FETCH = "write or fetch it again"
 
 
 class BrokenRecord(TropismError):
-    """A record that can be left out. Says what is wrong and the remedy; the reader adds where."""
+    """A broken record, which can be skipped. It says what is wrong and what to do; the reader adds where."""
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(f"{problem}; {remedy}")
@@ -40,7 +41,7 @@ class BrokenRecord(TropismError):
 
 
 def pieces(path: Path, txt: Txt | None) -> Iterator[Piece]:
-    """What a file holds; `txt` cuts a .txt. Raises TropismError for a file that is damaged or cannot be read."""
+    """The pieces of a file; `txt` cuts a .txt. Raises TropismError if the file is damaged or cannot be read."""
     with intact(path):
         if suffix(path) == ".parquet":
             yield from _parquet(path)
@@ -69,7 +70,7 @@ def _json(lines: Lines, path: Path) -> Iterator[Piece]:
 
 
 def _json_line(raw: bytes, path: Path, number: int) -> Any:
-    cut = not raw.endswith(b"\n")  # true of the last line only, which a writer ends like the others
+    cut = not raw.endswith(b"\n")  # only the last line can lack its line end: then it may have been cut
     try:
         return json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -92,7 +93,7 @@ def _array(whole: bytes, path: Path) -> list[Any]:
 
 
 def _table(lines: Lines, path: Path) -> Iterator[Piece]:
-    csv.field_size_limit(2**31 - 1)  # of the whole process; 131,072 signs otherwise
+    csv.field_size_limit(2**31 - 1)  # for the whole process; the default is 131,072 characters
     rows = csv.reader(
         (raw.decode("utf-8", "surrogateescape") for _, raw in lines), delimiter=SEPARATORS[suffix(path)], strict=True
     )
@@ -110,7 +111,7 @@ def _table(lines: Lines, path: Path) -> Iterator[Piece]:
         elif row:
             header = [name.strip() for name in row]
             if len(set(header)) < len(header) or "" in header:
-                raise TropismError(f"{path} line {number} must name each column, no two alike: fix it")
+                raise TropismError(f"{path} line {number} must name each column, without repeats: fix it")
 
 
 def _cells(header: list[str], row: list[str]) -> Fields:
@@ -125,14 +126,14 @@ def _parquet(path: Path) -> Iterator[Piece]:
     from pyarrow.parquet import ParquetFile
 
     source: Path | io.BytesIO = path
-    if path.suffix.lower() == ".gz":  # parquet is read from its end, which a gzip stream cannot jump to
+    if path.suffix.lower() == ".gz":  # reading Parquet begins at the end, where a gzip stream cannot jump to
         with opened(path) as file:
             source = io.BytesIO(file.read())
     if not (source.getbuffer().nbytes if isinstance(source, io.BytesIO) else path.stat().st_size):
         return
     number = 0
     try:
-        # Without these pyarrow holds all row groups, or at least one, in memory at once.
+        # Without these options pyarrow keeps all row groups, or at least one, in memory at once.
         streamed = {"pre_buffer": False, "buffer_size": 2**20}
         with ParquetFile(source, page_checksum_verification=True, **streamed) as parquet:
             for batch in parquet.iter_batches(batch_size=1024):
@@ -159,7 +160,7 @@ def decode(raw: bytes) -> str:
 
 
 def documents(lines: Lines, separator: str) -> Iterator[tuple[int, str]]:
-    """The non-blank texts between separators, numbered from 1; without a separator everything is one text."""
+    """The non-blank texts between separators, numbered from 1; without a separator the whole file is one text."""
     buffer, number = "", 0
     for line, raw in lines:
         try:
@@ -180,10 +181,10 @@ def documents(lines: Lines, separator: str) -> Iterator[tuple[int, str]]:
 
 @contextmanager
 def intact(path: Path) -> Iterator[None]:
-    """Turns what a damaged, cut or unreadable file raises into one sentence."""
+    """Turns the errors of a damaged, cut or unreadable file into one sentence."""
     try:
         yield
-    except BrokenRecord as error:  # raised before there is a record: in a text that is one document
+    except BrokenRecord as error:  # raised before there is a record: in a file that is one document
         raise TropismError(f"{path} {error.problem}: {error.remedy}") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise TropismError(f"{path} is cut short or damaged ({sentence(error)}): {FETCH}") from None
@@ -205,12 +206,12 @@ def lines_of(file: IO[bytes]) -> Lines:
 
 
 def suffix(path: Path) -> str:
-    """In lower case, that of `x.jsonl.gz` being `.jsonl`."""
+    """The suffix in lower case, without .gz: `.jsonl` for `x.jsonl.gz`."""
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def sentence(error: Exception) -> str:
-    """What an error says, in one line."""
+    """The text of an error, in one line."""
     return " ".join(str(error).split()).rstrip(".")
 
 

@@ -1,10 +1,9 @@
 """Files and hub data sets → Records, one at a time: .txt, .jsonl, .json, .parquet, .csv and .tsv, each also as .gz.
 
-Contract: a jsonl or parquet file is never held in memory as a whole (a JSON array, a .parquet.gz and a .txt
-that is one document are). A record that can be left out raises BrokenRecord from its own `load`; a file that
-is empty, cut short or damaged raises TropismError and stops the reading in any case. Nothing is ever
-written, but for the cache of `datasets`.
-How a file is cut into pieces is in `_pieces.py`.
+Contract: a .jsonl or .parquet file is never in memory as a whole (a JSON array, a .parquet.gz and a .txt of
+one document are). For a broken record, which can be skipped, `load` raises BrokenRecord. A file that is empty,
+cut short or damaged raises TropismError and always stops the reading. Nothing is written, except the cache of
+`datasets`. `_pieces.py` cuts a file into pieces.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from tropism.formats._pieces import SEPARATORS, BrokenRecord, Fields, Txt, piece
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record, not parsed yet: `load()` gives its value or raises BrokenRecord."""
+    """One record, not parsed yet: `load()` returns its value or raises BrokenRecord."""
 
     id: str
     source: str  # file name, or hub id and split
@@ -31,7 +30,7 @@ class Record:
 
 
 def find(patterns: Sequence[str]) -> list[Path]:
-    """The files that paths and globs name, in order, each once. Naming none is an error."""
+    """The files that paths and globs name, in order, each once. Raises TropismError for one that names no file."""
     found: dict[Path, Path] = {}
     for pattern in patterns:
         path = Path(pattern).expanduser()
@@ -45,16 +44,17 @@ def find(patterns: Sequence[str]) -> list[Path]:
         elif any(sign in pattern for sign in "*?["):
             matches = sorted(match for match in map(Path, glob.glob(str(path), recursive=True)) if match.is_file())
             if not matches:
-                raise TropismError(f"no file matches {pattern} (looked for it from {Path.cwd()}): fix the pattern")
+                raise TropismError(f"no file matches {pattern} (searched from {Path.cwd()}): fix the pattern")
         else:
-            raise TropismError(f"there is no file {pattern} (looked for it from {Path.cwd()}): fix the path")
+            raise TropismError(f"there is no file {pattern} (searched from {Path.cwd()}): fix the path")
         for match in matches:
             found.setdefault(match.resolve(), match)
     return list(found.values())
 
 
 def read_files(paths: Sequence[Path], txt: Txt | None) -> Iterator[Record]:
-    """The records of the files, one after the other; suffixes are checked first, `txt` None refuses .txt."""
+    """The records of the files, one after another. All suffixes are checked first; with `txt` None a .txt is
+    refused."""
     known = (".jsonl", ".json", ".parquet", *SEPARATORS) + ((".txt",) if txt else ())
     for path in paths:
         if suffix(path) not in known:
@@ -69,7 +69,8 @@ def read_files(paths: Sequence[Path], txt: Txt | None) -> Iterator[Record]:
 
 
 def read_hub(hub: str, subset: str, split: str, streaming: bool) -> Iterator[Record]:
-    """The rows of a Hugging Face data set (or of a local folder of data files, or one that its `save_to_disk` wrote)."""
+    """The rows of a Hugging Face data set, of a local folder of data files, or of a folder written by
+    `save_to_disk`."""
     import datasets  # takes a second to import, and most runs read files
 
     name = "/".join(part for part in (Path(hub).name if Path(hub).is_dir() else hub, subset, split) if part)
@@ -83,7 +84,7 @@ def read_hub(hub: str, subset: str, split: str, streaming: bool) -> Iterator[Rec
         for row in rows:
             number += 1
             yield Record(f"{name}:{number}", name, f"{name} row {number}", lambda row=row: row)
-    except Exception as error:  # `datasets` raises whatever its readers and its network raise
+    except Exception as error:  # `datasets` passes on any error of its readers and of the network
         while isinstance(error.__cause__, Exception):
             error = error.__cause__
         reason = sentence(error) or type(error).__name__
@@ -95,7 +96,7 @@ def read_hub(hub: str, subset: str, split: str, streaming: bool) -> Iterator[Rec
 
 
 def fields_of(record: Record, columns: Mapping[str, str]) -> Fields:
-    """The fields of a record, those named in `columns` under the name there, nulls left out. Raises BrokenRecord."""
+    """The fields of a record without nulls, with columns renamed as `columns` says. Raises BrokenRecord."""
     value = record.load()
     if not isinstance(value, Mapping):
         raise BrokenRecord(f"is {kind_of(value)}, not an object with fields", "fix it")
@@ -110,13 +111,13 @@ def fields_of(record: Record, columns: Mapping[str, str]) -> Fields:
 
 
 def kind_of(value: Any) -> str:
-    """A JSON value's kind, for messages."""
+    """The kind of a JSON value, for messages."""
     kinds = {int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
     return "null" if value is None else kinds.get(type(value), f"of the type {type(value).__name__}")
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """File names; with the folders below the common one where two names are equal, so that ids are unique."""
+    """File names. If two are equal, with the folders below the common one, so that ids are unique."""
     if len({path.name for path in paths}) == len(paths):
         return [path.name for path in paths]
     full = [path.resolve() for path in paths]

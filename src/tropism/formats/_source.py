@@ -1,8 +1,8 @@
-"""What every format of files is: a frozen dataclass of recipe keys that say what to read, and `groups()`.
+"""The base of every format that reads files: a frozen dataclass whose recipe keys say what to read, and `groups()`.
 
-A format adds its own keys and `_group(fields) -> Group`, and `_txt` if it reads .txt files. The key is `path`
-because `files()` is a method of the Format protocol. `_fields` are the names that a format reads, which is
-what `columns` may fill. Left out: shuffling, because a stage shuffles with its own seed.
+A format adds its own keys and `_group(fields) -> Group`, and `_txt` if it reads .txt files. The key is called `path`
+because `files()` is a method of the Format protocol. `_fields` are the names that a format reads and that `columns`
+may map. Left out: shuffling, because a stage shuffles with its own seed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SKIP = 'set on_error = "skip"'
 
 
 class Groups:
-    """The groups of a source, read anew at every pass; `skipped` says what the newest pass left out."""
+    """The groups of a source, read again at every pass; `skipped` lists the records that the last pass skipped."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Groups:
         self._columns = columns
 
     def __iter__(self) -> Iterator[Group]:
-        """Raises TropismError at a broken record (unless skipped), a damaged file, or if nothing is left."""
+        """Raises TropismError for a broken record (unless it is skipped), a damaged file, or if no record is left."""
         self.skipped = skipped = []
         made, given = 0, set()
         for record in self._records():
@@ -67,13 +67,13 @@ class Groups:
 
 @dataclass(frozen=True)
 class Source:
-    """Where records come from.
+    """Where the records come from.
 
-    `path`: a path or glob, or a list of them, relative to the current directory. `hub`: instead of it a Hugging Face
-    data set id (or a folder of data files), with its `subset` (configuration) and `split`. `offset`: leave out the first
-    so many groups; `limit`: then at most so many, 0 for all. `on_error`: "stop" at a broken record, or "skip" it, count
-    it and go on. `columns`: for fields of the format the names that they have in these records, such as
-    { prompt = "question" }.
+    `path`: a path or glob, or a list of them, relative to the current directory. `hub`: instead of `path`, the id of a
+    Hugging Face data set (or a folder of data files), with `subset` (configuration) and `split`. `offset`: the number
+    of groups to leave out at the start. `limit`: the largest number of groups, 0 for all. `on_error`: "stop" at a
+    broken record, or "skip" and count it. `columns` maps fields of the format to the names that they have in these
+    records, such as { prompt = "question" }.
     """
 
     path: str | tuple[str, ...] = ()
@@ -91,29 +91,29 @@ class Source:
 
     def __post_init__(self) -> None:
         if sum(bool(getattr(self, key)) for key in self._where) != 1:
-            raise TropismError(f"give one of the keys {' and '.join(self._where)}: what is to be read")
+            raise TropismError(f"give one of the keys {' and '.join(self._where)} to say what to read")
         if not self.hub and (self.subset or self.split != "train"):
             raise TropismError("subset and split belong to hub: leave them out without it")
 
         if stray := next((key for key in self.columns if key not in self._fields), None):
             known = ", ".join(self._fields) or "none, as this format knows its shape"
-            raise TropismError(f"columns.{stray} is no field that this format reads: use one of {known}")
+            raise TropismError(f"columns.{stray} is not a field that this format reads: use one of {known}")
 
     def groups(self) -> Groups:
-        """The groups, read as they are iterated over."""
+        """The groups; they are read during the iteration."""
         return Groups(self._records, self._group, self.offset, self.limit, self.on_error == "skip", self.columns)
 
     def files(self) -> list[Path]:
-        """The local files it reads, in the order read. Raises TropismError if a path or glob names none."""
+        """The local files it reads, in order. Raises TropismError if a path or glob names none."""
         if self.hub:
             return sorted(file for file in Path(self.hub).rglob("*") if file.is_file())
         return find((self.path,) if isinstance(self.path, str) else tuple(self.path))
 
     def _records(self) -> Iterator[Record]:
-        if self.hub:  # with a limit, only what is read is downloaded, and not kept
+        if self.hub:  # with a limit, only the rows that are read are downloaded, and they are not kept
             return read_hub(self.hub, self.subset, self.split, streaming=self.limit > 0)
         return read_files(self.files(), self._txt)
 
     def _group(self, fields: Fields) -> Group:
-        """The group of one record, with an id only if the record has its own. Raises BrokenRecord."""
+        """The group of one record; it has an id only if the record has one. Raises BrokenRecord."""
         raise NotImplementedError

@@ -1,8 +1,8 @@
 """Conversations for supervised fine-tuning: OpenAI, ShareGPT, Alpaca, Dolly and TRL records.
 
-The keys of each record tell its shape: `messages`, `conversations`, `instruction`, or `prompt` with `completion`. The
-Group's prompt is every turn before the last answer; its one completion and its `target` are that answer. The sft stage
-trains the earlier answers in the prompt as well.
+The keys of each record show its shape: `messages`, `conversations`, `instruction`, or `prompt` with `completion`. The
+prompt of the Group is every turn before the last answer; that answer is its one completion and its `target`. The sft
+stage trains the earlier answers in the prompt as well.
 """
 
 from __future__ import annotations

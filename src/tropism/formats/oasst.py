@@ -1,13 +1,14 @@
-"""Message trees of OpenAssistant (oasst1, oasst2; arXiv 2304.07327): people asked, several answered, others ranked.
+"""Message trees of OpenAssistant (oasst1, oasst2; arXiv 2304.07327): people wrote prompts and answers and ranked them.
 
-A record is one message (`message_id`, `parent_id`, `role` prompter or assistant, `text`, `rank` 0 the best), in any order,
-or a whole tree (`prompt` with its `replies`), as published.
+A record is one message (`message_id`, `parent_id`, `role` prompter or assistant, `text`, `rank` 0 the best), in any
+order, or a whole tree (`prompt` with its `replies`), as published.
 
-    ranked          for each question with two ranked answers or more: what was said up to it, its answers in their order
+    ranked          for each question with two ranked answers or more: the turns up to it, and its answers with ranks
     conversations   from each root along the best-ranked answers, through every question that follows one
 
-Deleted messages and those that reviewers refused are left out with all that follows them. All messages are in memory at
-once, since a tree may lie anywhere in its files. Left out: labels of quality and toxicity, which are a judge's output.
+Deleted messages and those that reviewers rejected are left out with all replies to them. All messages are in memory at
+once, since the messages of a tree may be anywhere in the files. Left out: labels of quality and toxicity, which are a
+judge's output.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ ROLES = {"prompter": "user", "assistant": "assistant"}
 
 @dataclass
 class Node:
-    """One message and what was said to it."""
+    """One message and its replies."""
 
     record: Record
     fields: Fields
@@ -44,11 +45,11 @@ class Node:
 
     @property
     def rank(self) -> float:
-        """0 is the best; infinite without one."""
+        """0 is the best; infinite if it has no rank."""
         return float(self.fields.get("rank", math.inf))
 
     def live(self) -> list[Node]:
-        """The replies that count, the best first."""
+        """The replies that are not deleted or rejected, the best first."""
         other = "assistant" if self.fields["role"] == "prompter" else "prompter"
         kept = [
             n
@@ -69,7 +70,7 @@ class Oasst(Source):
         made = _ranked if self.part == "ranked" else _conversations
         for root in _roots(super()._records()):
             if isinstance(root, Record):
-                yield root  # a broken one
+                yield root  # a broken record
             elif self.lang in ("", root.fields.get("lang")):
                 yield from made(root)
 
@@ -78,7 +79,7 @@ class Oasst(Source):
 
 
 def _roots(records: Iterator[Record]) -> Iterator[Node | Record]:
-    """The trees in the order of their roots; for a message that is broken or has no parent a record that says so."""
+    """The trees in the order of their roots; for a broken message, or one without its parent, a broken record."""
     nodes: dict[str, Node] = {}
     for record in records:
         try:
@@ -112,14 +113,14 @@ def _roots(records: Iterator[Record]) -> Iterator[Node | Record]:
 
 
 def _node(record: Record, message: Any, parent: str | None) -> Node:
-    """A message with the fields that are read of it. Raises BrokenRecord."""
+    """A message with the fields that this format reads. Raises BrokenRecord."""
     if not isinstance(message, dict):
         raise BrokenRecord(f"has {kind_of(message)} for a message", "write {message_id, role, text, replies}")
     fields = {key: value for key, value in message.items() if value is not None and key != "replies"}
     for key in ("message_id", "role", "text"):
         string(fields, key)
     if fields["role"] not in ROLES:
-        raise BrokenRecord(f"field 'role' = {fields['role']!r} is no known role", "use prompter or assistant")
+        raise BrokenRecord(f"field 'role' = {fields['role']!r} is not a known role", "use prompter or assistant")
     if not isinstance(fields.get("rank", 0), (int, float)):
         raise BrokenRecord(f"field 'rank' is {kind_of(fields['rank'])}, not a number", "write a number, or null")
     return Node(record, fields | ({"parent_id": parent} if parent is not None else {}))
@@ -150,7 +151,7 @@ def _conversations(root: Node) -> Iterator[Record]:
 
 
 def _made(node: Node, fields: Fields) -> Record:
-    """A record of its own, under the id of the message it ends with."""
+    """A new record, with the id of the message that it ends with."""
     return Record(node.fields["message_id"], node.record.source, node.record.place, lambda: fields)
 
 

@@ -1,10 +1,10 @@
 """Preference pairs: a chosen and a rejected answer to one prompt.
 
-`chosen` and `rejected` are texts, one message each, or message lists. The prompt is the field `prompt`, a
+`chosen` and `rejected` are texts, single messages, or message lists. The prompt is the field `prompt`, or a
 conversation in a shape that `chat` reads (the ShareGPT and Alpaca preference shapes), or else the turns that
 both share: message lists that begin with the prompt, and Anthropic's HH strings (arXiv 2204.05862). The Group
-has two completions, chosen first, and a Judgment of scale ordinal. Left out: pairs that differ before their
-last turn, because there is no one prompt that both answer.
+has two completions, the chosen one first, and a Judgment of scale ordinal. Left out: pairs that differ before
+their last turn, because they do not answer the same prompt.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["Pairs"]
 
 @dataclass(frozen=True)
 class Pairs(Source):
-    """A pair whose chosen equals its rejected says nothing and is a broken record."""
+    """A pair with equal `chosen` and `rejected` compares nothing and is a broken record."""
 
     _fields: ClassVar[tuple[str, ...]] = (*FIELDS, "chosen", "rejected")
 
@@ -54,7 +54,7 @@ class Pairs(Source):
 
 
 def _answer(fields: Fields, key: str) -> tuple[Messages, str]:
-    """(the turns before the answer that the field itself holds, the answer)."""
+    """(the turns before the answer, if the field has them, the answer)."""
     value: Any = fields.get(key)
     if isinstance(value, dict):
         messages: Messages = (turn(value, key),)

@@ -1,14 +1,14 @@
-"""Sentences and their translations: two files whose lines answer each other, plain or .gz.
+"""Sentences and their translations: two files in which lines of the same number belong together, plain or .gz.
 
-    prompts          the source line as the user's words, the target line as the reference
+    prompts          the source line as the user's message, the target line as the reference
     demonstrations   the same, with the target line as the completion
-    documents        "source line \\n target line" as raw text: the words of the chat without its markers
+    documents        "source line \\n target line" as raw text: the text of the chat without its markers
 
-A document holds both sides because a model from scratch profits from it: one pass teaches two languages and which sentence
-belongs to which, where documents of one language would leave the second half to the demonstrations. A model that has read
-nothing else can be asked in raw text: it goes on behind the source line. Two files of different length are refused before a
-line is used, as all pairs behind the gap would be wrong. Left out: more than two languages, several references a line,
-alignment.
+A document has both sides because that helps a model that is trained from scratch: it learns both languages and which
+sentences belong together, while documents in one language would leave the second part to the demonstrations. A model
+trained only on documents can be evaluated with raw text: it continues after the source line. Two files of different
+length are refused before a line is used, as all pairs after a missing line would be wrong. Left out: more than two
+languages, several references a line, alignment.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ __all__ = ["Parallel"]
 
 @dataclass(frozen=True)
 class Parallel:
-    """`source` and `target` are paths, relative to the current directory. `instruction` stands before the source line as it
-    is written, a space or line break at its end included; a small model pays for each of its tokens at every prompt.
-    `offset` leaves out the first so many pairs; `limit`: then at most so many, 0 for all. `on_error`: "stop" at a pair with
-    an empty or unreadable side, or "skip" it and count it."""
+    """`source` and `target` are paths, relative to the current directory. `instruction` is put before the source line
+    unchanged, so end it with a space or line break; its tokens are added to every prompt. `offset`: the number of pairs
+    to leave out at the start. `limit`: the largest number of pairs, 0 for all. `on_error`: "stop" at a pair with an
+    empty or unreadable side, or "skip" and count it."""
 
     source: str
     target: str
@@ -47,7 +47,7 @@ class Parallel:
     on_error: Literal["stop", "skip"] = "stop"
 
     def groups(self) -> Groups:
-        """The groups, read as they are iterated over."""
+        """The groups; they are read during the iteration."""
         return Groups(self._records, self._group, self.offset, self.limit, self.on_error == "skip", {})
 
     def files(self) -> list[Path]:
@@ -59,11 +59,11 @@ class Parallel:
         counts = [sum(1 for _ in _read(file)) for file in (source, target)]
         if counts[0] != counts[1]:
             raise TropismError(
-                f"{source} has {counts[0]:,} lines and {target} has {counts[1]:,}: give two files whose lines answer "
-                "each other"
+                f"{source} has {counts[0]:,} lines and {target} has {counts[1]:,}: give two files whose lines belong "
+                "together"
             )
         if not counts[0]:
-            raise TropismError(f"{source} and {target} are empty: give files with a sentence a line")
+            raise TropismError(f"{source} and {target} are empty: give files with one sentence on each line")
         for (number, said), (_, answered) in zip(_read(source), _read(target)):
             place = f"{source} and {target} line {number}"
             load = partial(_pair, said, answered)
@@ -81,7 +81,7 @@ class Parallel:
 def _one(path: str) -> Path:
     found = find((path,))
     if len(found) > 1:
-        raise TropismError(f"{path} names {len(found)} files, and lines are aligned between two: name one")
+        raise TropismError(f"{path} names {len(found)} files, but each side is one file: name one")
     return found[0]
 
 

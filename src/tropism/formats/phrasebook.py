@@ -1,15 +1,15 @@
-"""The embedded default data set as a format: CLDR phrases, with simulated demonstrators; reads no file.
+"""The data set inside the package as a format: CLDR phrases, with simulated demonstrators; reads no file.
 
 | part           | a Group is                                                  | phrases                     |
 |----------------|-------------------------------------------------------------|-----------------------------|
-| documents      | a glossary entry as the completion of no prompt             | not held out, and all names |
+| documents      | a glossary entry as a completion without a prompt           | not held out, and all names |
 | demonstrations | a request, a simulated demonstrator's answer, the reference | not held out                |
-| prompts        | a request and the reference                                 | not held out, no two alike  |
-| held_out       | a request and the reference                                 | held out, no two alike      |
+| prompts        | a request and the reference                                 | not held out, all different |
+| held_out       | a request and the reference                                 | held out, all different     |
 | glossary       | raw text that ends before an answer, the reference          | held out, no names          |
 
-A document is about its phrase, which other documents say in another order of the languages: the pretrain stage holds out
-phrases. Names stay in training, as nothing else teaches them.
+The subject of a document is its phrase. Other documents have the same phrase with the languages in another order, so
+the pretrain stage holds out phrases. Names stay in training, as a model cannot learn them from anything else.
 """
 
 from __future__ import annotations
@@ -46,9 +46,8 @@ _COUNTS = {
 class Phrasebook:
     """One part of the phrasebook.
 
-    `count` is the number of groups, 0 for the part's own: 30,000 documents, 6,000 demonstrations, 1,200
-    prompts, 300 of held_out and of glossary. `seed` draws other phrases; which phrases are held out does not
-    depend on it.
+    `count` is the number of groups; 0 means 30,000 documents, 6,000 demonstrations, 1,200 prompts, 300 for
+    held_out and glossary. Another `seed` draws other phrases; which phrases are held out does not depend on it.
     """
 
     part: Literal["documents", "demonstrations", "prompts", "held_out", "glossary"]
@@ -57,10 +56,10 @@ class Phrasebook:
 
     def __post_init__(self) -> None:
         if self.part not in _COUNTS:
-            raise TropismError(f"part = {self.part!r} is no part of the phrasebook: use {', '.join(_COUNTS)}")
+            raise TropismError(f"part = {self.part!r} is not a part of the phrasebook: use {', '.join(_COUNTS)}")
 
     def groups(self) -> Iterator[Group]:
-        """The groups, the same ones at every call."""
+        """The groups, the same at every call."""
         rng = random.Random(f"phrasebook {self.part} {self.seed}")
         for n, group in enumerate(islice(self._endless(rng), self.count or _COUNTS[self.part])):
             yield Group(id=f"phrasebook/{self.part}/{self.seed}/{n}", **group)

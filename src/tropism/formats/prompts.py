@@ -1,7 +1,7 @@
-"""Prompts to sample completions from: a .txt with one prompt a line, records, or a list in the recipe.
+"""Prompts for sampling: a .txt with one prompt on each line, records, or a list in the recipe.
 
-A record has `prompt` (a text or messages) or a conversation in a shape that `chat` reads, whose last answer,
-if it has one, becomes the `target`; a field `target` goes before it, and a field `id` names the Group.
+A record has `prompt` (a text or messages) or a conversation in a shape that `chat` reads. The `target` is the field
+`target`, or else the last answer of the conversation, if there is one. A field `id` becomes the id of the Group.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Prompts"]
 
 @dataclass(frozen=True)
 class Prompts(Source):
-    """Groups without completions. `prompts` holds them inline, instead of `path` and `hub`."""
+    """Groups without completions. `prompts` lists them in the recipe, instead of `path` or `hub`."""
 
     prompts: tuple[str, ...] = ()
 
@@ -30,7 +30,7 @@ class Prompts(Source):
     _where: ClassVar[tuple[str, ...]] = ("path", "hub", "prompts")
 
     def files(self) -> list[Path]:
-        """The local files it reads; none for inline prompts."""
+        """The local files it reads; none for prompts in the recipe."""
         return [] if self.prompts else super().files()
 
     def _records(self) -> Iterator[Record]:
@@ -61,7 +61,7 @@ class Prompts(Source):
 
 
 def _asked(fields: Fields) -> tuple[Messages, str | None]:
-    """The prompt, and the answer that the record gives to it."""
+    """The prompt, and the answer to it in the record, if there is one."""
     key = shape(fields)
     if "prompt" in fields or key is None:
         return prompt(fields), None

@@ -1,9 +1,8 @@
-"""Ranked answers: K answers to one prompt, as Nectar has them (berkeley-nest/Nectar; OpenReview GqDntYTTbk).
+"""Ranked answers: K answers to one prompt, in the form of Nectar (berkeley-nest/Nectar; OpenReview GqDntYTTbk).
 
 A record has `prompt` (a text, an HH string or messages) or a conversation in a shape that `chat` reads, and
-`answers`, a list of {answer, rank, model}: rank 1 is the best, equal ranks are ties, no rank is "not judged".
-Scores are -rank, of scale ordinal. Left out: answers with ratings instead of ranks, which are a judge's
-output and not this shape.
+`answers`, a list of {answer, rank, model}: rank 1 is the best, equal ranks are ties, no rank means "not judged".
+Scores are -rank, of scale ordinal. Left out: answers with ratings instead of ranks.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ __all__ = ["Ranked"]
 
 @dataclass(frozen=True)
 class Ranked(Source):
-    """A record needs two different answers and two ranks, or it compares nothing."""
+    """A record needs two different answers and two ranks; otherwise it compares nothing."""
 
     _fields: ClassVar[tuple[str, ...]] = (*FIELDS, "answers")
 

@@ -1,7 +1,7 @@
 """Documents for pretraining: .txt, .jsonl, .json, .parquet, .csv or .tsv, each also .gz, or a hub data set.
 
 A document is a Group without a prompt and with one completion. A .txt file is one document unless `separator`
-cuts it. Left out: quality filters and deduplication, which are work on a corpus before it comes here.
+cuts it. Left out: quality filters and deduplication, which should be done to a corpus before it is read here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Text"]
 
 @dataclass(frozen=True)
 class Text(Source):
-    """`separator` stands between documents of a .txt ("\\n\\n"). The field of a record is `text`."""
+    """`separator` is the text between documents in a .txt ("\\n\\n"). Records have the field `text`."""
 
     separator: str = ""
 

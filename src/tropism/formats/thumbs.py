@@ -1,9 +1,9 @@
 """Thumbs up or down: one answer and whether it was liked, without an answer to compare it with (KTO, arXiv 2402.01306).
 
-A record has `label` (true: up, false: down) and either a conversation in a shape that `chat` reads, whose last turn is
-the answer, or `completion` (a text, or one assistant message, alone or in a list) beside its prompt: the unpaired
-preferences of TRL. The Group has that one completion and a Judgment of 1 or 0, of scale ordinal. Left out: labels
-written as numbers or as other words, because 0 may mean "bad" or "not rated".
+A record has `label` (true: up, false: down). It also has either a conversation in a shape that `chat` reads, whose last
+turn is the answer, or `prompt` and `completion` (a text, or one assistant message, alone or in a list), like the
+unpaired preferences of TRL. The Group has that one completion and a Judgment of 1 or 0, of scale ordinal. Left out:
+labels that are numbers or other words, because 0 may mean "bad" or "not rated".
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Thumbs"]
 
 @dataclass(frozen=True)
 class Thumbs(Chat):
-    """A label of a conversation is about its last turn, which must be the assistant's."""
+    """The label of a conversation is for its last turn, which must be the assistant's."""
 
     _fields: ClassVar[tuple[str, ...]] = (*Chat._fields, "label")
 

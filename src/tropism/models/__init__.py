@@ -1,1 +1,1 @@
-"""Models are Hugging Face folders: load, create, save; and what they say of a Batch."""
+"""Models are Hugging Face folders: load, create and save them, and compute their predictions for a Batch."""

@@ -1,12 +1,12 @@
 """LoRA adapters (arXiv 2106.09685) through `peft`: y = W x + (alpha / r) B A x, with W frozen and A, B trained.
 
-A role (policy, reference, critic, reward model) is a model object of its own whose frozen weights are the *same
-tensors* as every other role's: `twin` copies the module tree and none of the weights. So no role has to be switched on
-before it is called, and a layer that is recomputed in the backward pass meets the adapter it was first computed with.
-An adapted model stays a `PreTrainedModel`; its folder is `peft`'s, weights of the base not included.
+Each role (policy, reference, critic, reward model) is a model object of its own, and all roles share the *same tensors*
+of frozen weights: `twin` copies the module tree but not the weights. So no adapter has to be switched on before a call,
+and a layer that is recomputed in the backward pass uses the same adapter as before. An adapted model is still a
+`PreTrainedModel`; its folder has `peft`'s format, without the weights of the base.
 
-A = 0 at the start has no effect on y, so an adapter begins as its base. Adapter weights are float32 whatever the base
-is. Nothing here casts or writes to a base's weights, so one that is quantised is left as it is.
+One of the two matrices is 0 at the start, so a new adapter does not change y. Adapter weights are float32 whatever the
+dtype of the base. Nothing here casts or writes to the base's weights, so a quantised base stays as it is.
 
 Left out: adapters on embeddings and LM heads (they may be tied), and adapters on adapters (merge the first one).
 """
@@ -35,9 +35,9 @@ from tropism.errors import TropismError
 from tropism.models.halves import HEAD, backbone
 from tropism.models.scalar import scalar_class
 
-PLACE = "base.json"  # beside peft's files: what they have no key for
+PLACE = "base.json"  # beside peft's files: values for which these have no key
 NAME = "default"  # peft's name for the only adapter of a model
-PREFIX = "base_model.model."  # of a weight's name in a peft folder
+PREFIX = "base_model.model."  # of the names of weights in a peft folder
 SCORE = ("score_scale", "score_zero", "score_unit")  # of a reward model's config: log-odds of a unit; nats a token
 
 __all__ = ["Adapter"]
@@ -57,24 +57,24 @@ class Adapter:
 
 
 def is_adapter(path: str | Path) -> bool:
-    """Whether a folder holds an adapter and not a whole model."""
+    """Whether a folder has an adapter instead of a whole model."""
     return (Path(path) / CONFIG_NAME).is_file()
 
 
 def is_scalar(folder: str | Path) -> bool:
-    """Whether an adapter's folder is that of a reward model or critic."""
+    """Whether the adapter in a folder belongs to a reward model or critic."""
     return _read(Path(folder) / CONFIG_NAME).get("task_type") == "SEQ_CLS"
 
 
 def is_adapted(model: PreTrainedModel) -> bool:
-    """Whether a model in memory carries an adapter."""
+    """Whether a model in memory has an adapter."""
     return bool(getattr(model, "peft_config", None))
 
 
 def base_of(path: str | Path) -> str:
     """The base of an adapter's folder, or `path` itself if it is a whole model.
 
-    `peft` needs an absolute path. The way from the folder to its base is noted beside it and tried first, so that a
+    `peft` needs an absolute path. The relative path from the folder to its base is saved too and tried first, so that a
     run folder may be moved.
     """
     if not is_adapter(path):
@@ -90,9 +90,9 @@ def base_of(path: str | Path) -> str:
 
 
 def twin(model: nn.Module) -> Any:
-    """Another model object on the same weights: parameters and buffers are the same tensors, nothing else is shared.
+    """Another model object with the same weights: parameters and buffers are the same tensors, nothing else is shared.
 
-    It keeps `model` alive, past torch's own `__setattr__`, which would make it a part.
+    It keeps a reference to `model`, set without torch's own `__setattr__`, which would make it a submodule.
     """
     shared: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
     made = copy.deepcopy(model, shared)
@@ -101,9 +101,9 @@ def twin(model: nn.Module) -> Any:
 
 
 def scalar_on(model: PreTrainedModel) -> PreTrainedModel:
-    """A model with one number for every token, on the backbone of `model`, which it shares; its head is its own.
+    """A model that gives one number for each token. It shares the backbone of `model`; its head is its own.
 
-    The head is a copy of the model's head if it has one, else zero.
+    The head is a copy of the head of `model` if that has one, otherwise zero.
     """
     if hasattr(model, HEAD):
         made = twin(model)
@@ -121,14 +121,15 @@ def scalar_on(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def attach(model: PreTrainedModel, adapter: Adapter, seed: int) -> None:
-    """Puts a new adapter, drawn from `seed`, on a model in place. It and the head of a scalar model are trained.
+    """Adds a new adapter, drawn from `seed`, to a model in place. The adapter and the head of a scalar model are
+    trained.
 
-    Raises TropismError if a target is no linear layer of the backbone.
+    Raises TropismError if a target is not a linear layer of the backbone.
     """
     linear = {n: m for n, m in backbone(model).named_modules() if isinstance(m, (nn.Linear, Conv1D))}
     names = sorted({name.rpartition(".")[2] for name in linear})
     if unknown := [t for t in adapter.targets if t not in names]:
-        raise TropismError(f"adapter.targets has {unknown[0]!r}, which the model has not: choose of {', '.join(names)}")
+        raise TropismError(f"adapter.targets has {unknown[0]!r}, which the model does not: use {', '.join(names)}")
     config = LoraConfig(
         r=adapter.r,
         lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # peft only divides it
@@ -146,35 +147,35 @@ def attach(model: PreTrainedModel, adapter: Adapter, seed: int) -> None:
 def start_from(model: PreTrainedModel, folder: str | Path) -> None:
     """Gives an adapted model the weights of a folder's adapter, the score head included.
 
-    Raises TropismError unless rank, scale and targets are the same: these weights would mean something else.
+    Raises TropismError unless rank, scale and targets are the same: otherwise the weights would not fit.
     """
     mine, theirs = _meaning(model.peft_config[NAME]), _meaning(_config(folder))
     if differ := [key for key in mine if mine[key] != theirs[key]]:
         said = [", ".join(f"{key} = {of[key]}" for key in differ) for of in (theirs, mine)]
         raise TropismError(
-            f"{folder} is an adapter with {said[0]} and the stage asks for {said[1]}: ask for the same, or take the "
+            f"{folder} is an adapter with {said[0]}, but the stage sets {said[1]}: set the same, or use the "
             "folder that `tropism merge` makes of it"
         )
     _fill(model, folder)
 
 
 def put_on(model: PreTrainedModel, folder: str | Path) -> None:
-    """Puts the adapter of a folder on a model in place, for use and not for training."""
+    """Adds the adapter of a folder to a model in place, frozen."""
     config = _config(folder)
-    config.modules_to_save = None  # the head is ours to fill
+    config.modules_to_save = None  # the head is loaded here, not by peft
     model.add_adapter(config)
     _fill(model, folder)
     model.requires_grad_(False)
 
 
 def merged(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
-    """The model with the adapter of a folder added to its weights, in place; any kind of adapter that peft can merge."""
+    """Adds the adapter of a folder to the model's weights, in place; any kind of adapter that peft can merge."""
     config = _config(folder)
-    config.task_type = None  # an adapter of a causal LM may go on a scalar model
+    config.task_type = None  # an adapter of a causal LM may be used with a scalar model
     if not hasattr(model, HEAD):
         config.modules_to_save = None
     try:
-        with warnings.catch_warnings():  # of names that peft still calls in transformers
+        with warnings.catch_warnings():  # peft still uses old names of transformers
             warnings.simplefilter("ignore", FutureWarning)
             plain: Any = PeftModel.from_pretrained(model, str(folder), config=config).merge_and_unload()  # type: ignore
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -185,7 +186,8 @@ def merged(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
 
 
 def write(model: PreTrainedModel, folder: Path) -> None:
-    """A `peft` folder: adapter_config.json, adapter_model.safetensors with the score head, and the way to the base."""
+    """Writes a `peft` folder: adapter_config.json, adapter_model.safetensors with the score head, the path to the
+    base."""
     config: Any = copy.copy(model.peft_config[NAME])
     name, scalar = str(model.name_or_path), hasattr(model, HEAD)
     base, local = Path(name), Path(name).is_dir()
@@ -207,7 +209,7 @@ def write(model: PreTrainedModel, folder: Path) -> None:
 
 
 def trained_state(model: PreTrainedModel) -> dict[str, Tensor]:
-    """What a checkpoint holds of a model: its adapter and head if it has an adapter, else everything."""
+    """The weights for a checkpoint: adapter and head if the model has an adapter, otherwise all."""
     state = model.state_dict()
     if not is_adapted(model):
         return state
@@ -216,14 +218,14 @@ def trained_state(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def load_trained(model: PreTrainedModel, state: dict[str, Tensor]) -> None:
-    """The inverse of `trained_state`. Raises TropismError if another set of weights was saved."""
+    """The inverse of `trained_state`. Raises TropismError if the saved weights do not fit."""
     if state.keys() != trained_state(model).keys():
-        raise TropismError("the checkpoint is of a model with another adapter: remove it, or set the adapter back")
+        raise TropismError("the checkpoint is of a model with another adapter: remove it, or use that adapter again")
     model.load_state_dict(state, strict=not is_adapted(model))
 
 
 def _meaning(config: Any) -> dict[str, Any]:
-    """What the weights of an adapter depend on for what they do."""
+    """The settings that must be equal for an adapter's weights to fit."""
     keys = ("peft_type", "r", "lora_alpha", "target_modules", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
     found = {key: getattr(config, key, None) for key in keys}
     targets = found["target_modules"]
@@ -246,7 +248,7 @@ def _fill(model: PreTrainedModel, folder: str | Path) -> None:
 
 
 def _recall(model: PreTrainedModel, folder: str | Path) -> None:
-    """What the base's config cannot know of this adapter."""
+    """Restores the settings of this adapter that the base's config does not have."""
     note = Path(folder) / PLACE
     found = _read(note) if note.exists() else {}
     for key in SCORE:
@@ -270,4 +272,4 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _unreadable(folder: str | Path, error: Exception) -> TropismError:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return TropismError(f"no adapter can be read from {folder} ({first}): give a folder that peft has written")
+    return TropismError(f"no adapter can be read from {folder} ({first}): give a folder that peft wrote")

@@ -1,4 +1,4 @@
-"""A new causal LM: its shape in a recipe, its random weights, the device it stands on."""
+"""A new causal LM: its architecture in a recipe, its random weights, its device."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ class Architecture:
 
 
 def device() -> torch.device:
-    """The GPU if there is one. On a CPU, deterministic kernels only: a run repeats bit for bit."""
+    """The GPU if there is one, else the CPU with deterministic kernels only: there a run can be repeated bit for
+    bit."""
     torch.use_deterministic_algorithms(not torch.cuda.is_available())
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore  # a debugging aid that costs a pass over each tensor
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,7 +1,7 @@
-"""Load and save models. Whatever is saved here, `AutoModel…from_pretrained` loads, tokenizer included.
+"""Load and save models. `AutoModel…from_pretrained` loads every folder that is saved here, tokenizer included.
 
-A path may be the folder of an adapter (`models/adapters.py`). `load_*` give a plain model of the caller's own, with the
-adapter merged. `frozen_*` give a model that nobody trains, whose base stands in memory once for all who hold it.
+A path may be the folder of an adapter (`models/adapters.py`). `load_*` return a new plain model, with the adapter
+merged. `frozen_*` return a model that is not trained; its base is in memory only once, for all models that use it.
 
 Dropout stays off everywhere (models are in eval mode, training included): a ratio pi/pi_old under dropout is noise.
 """
@@ -43,28 +43,28 @@ def load_lm(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedM
 
 
 def load_scalar(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A model with one number for every token: a reward model or critic, as in `models/scalar.py`.
+    """A model that gives one number for each token: a reward model or critic, as in `models/scalar.py`.
 
-    From a causal LM's folder its backbone is taken and the head starts at zero, so that its first values are 0.
+    From the folder of a causal LM it takes the backbone; the head starts at zero, so the first values are 0.
     """
     return _load(path, dtype, scalar=True)
 
 
 def frozen_lm(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A causal LM that nobody trains."""
+    """A causal LM that is not trained."""
     check_taken(path)
     return _frozen(adapters.twin(frozen_base(adapters.base_of(path), dtype)), path)
 
 
 def frozen_scalar(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A reward model that nobody trains."""
+    """A reward model that is not trained."""
     return _frozen(adapters.scalar_on(frozen_base(adapters.base_of(path), dtype)), path)
 
 
 def frozen_scorer(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A reward model that nobody trains: a causal LM if its scores are likelihoods, else with a head.
+    """A reward model that is not trained: a causal LM if its scores are likelihoods, otherwise a model with a head.
 
-    Raises TropismError if the model has not learned to score.
+    Raises TropismError if the model was not trained to score.
     """
     headed = adapters.is_scalar(path) if adapters.is_adapter(path) else _is_scalar(config_of(path))
     model = (frozen_scalar if headed else frozen_lm)(path, dtype)
@@ -74,14 +74,14 @@ def frozen_scorer(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTr
         else hasattr(model.config, "score_unit")
     )
     if not learned:
-        raise TropismError(f"{path} has not learned to score: name what a `reward` stage made")
+        raise TropismError(f"{path} has not learned to score: name the result of a `reward` stage")
     return model
 
 
 def frozen_base(path: str, dtype: torch.dtype) -> PreTrainedModel:
-    """The whole model of a folder or hub id, in memory once: do not write to its weights, put adapters on a `twin`.
+    """The whole model of a folder or hub id, in memory once: do not write to its weights, add adapters to a `twin`.
 
-    It is kept for as long as a twin of it is, and read again if its files change.
+    It stays in memory as long as one of its twins does, and is read again if its files change.
     """
     files = sorted(Path(path).glob("*.safetensors"))
     key = (str(Path(path).resolve()) if files else path, dtype, tuple((f.name, f.stat().st_mtime_ns) for f in files))
@@ -94,8 +94,8 @@ _BASES: weakref.WeakValueDictionary[tuple[Any, ...], PreTrainedModel] = weakref.
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: str = "float32") -> None:
-    """A Hugging Face folder: safetensors in `dtype`, config, tokenizer with its chat template. Of an adapted model the
-    adapter, whose weights stay float32."""
+    """Writes a Hugging Face folder: safetensors in `dtype`, config, tokenizer with its chat template. Of an adapted
+    model only the adapter is written, always in float32."""
     with _quiet():
         if adapters.is_adapted(model):
             adapters.write(model, folder)
@@ -112,8 +112,8 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
 
 
 def _padded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """The tokenizer, with a padding token if a score head needs one: transformers finds the last token of a row by it,
-    so it must be no token that an answer ends with. The model's config gets its id."""
+    """The tokenizer, with a padding token if a score head needs one: transformers finds the last token of a row with
+    it, so no answer may end with that token. The model's config gets its id."""
     if hasattr(model, adapters.HEAD) and tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.add_special_tokens({"pad_token": PAD})
@@ -126,11 +126,9 @@ def _padded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTr
 
 
 def merge(adapter: Path, out: Path) -> None:
-    """Writes the plain model that a base and its adapter amount to, whole or not at all."""
+    """Writes a base with its adapter merged as a plain model, completely or not at all."""
     if not adapters.is_adapter(adapter):
-        raise TropismError(
-            f"{adapter} is no adapter, it has no adapter_config.json: give a folder that peft has written"
-        )
+        raise TropismError(f"{adapter} is not an adapter, it has no adapter_config.json: give a folder that peft wrote")
     files.vacant(out)
     model = (load_scalar if adapters.is_scalar(adapter) else load_lm)(adapter)
     tokenizer = load_tokenizer(adapter)
@@ -139,10 +137,10 @@ def merge(adapter: Path, out: Path) -> None:
 
 
 def context_of(model: PreTrainedModel) -> int:
-    """The longest sequence the model was made for, in tokens; a great number where it has no such limit."""
+    """The longest sequence that the model was made for, in tokens; a very large number if it has no limit."""
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
     found = [int(n) for name in names if (n := getattr(text_config(model), name, None))]
-    for name, part in model.named_modules():  # some tables of positions begin after the padding id
+    for name, part in model.named_modules():  # some position tables begin after the padding id
         if (
             name.endswith("position_embeddings")
             and isinstance(part, torch.nn.Embedding)
@@ -153,26 +151,26 @@ def context_of(model: PreTrainedModel) -> int:
 
 
 def config_of(path: str | Path) -> Any:
-    """The config of a model, of an adapter that of its base."""
+    """The config of a model; for an adapter the config of its base."""
     try:
         return AutoConfig.from_pretrained(adapters.base_of(path), trust_remote_code=False)
-    except (OSError, ValueError, StrictDataclassError) as error:  # the last: sizes that do not go together
+    except (OSError, ValueError, StrictDataclassError) as error:  # the last: sizes that do not fit together
         first = shortened(str(error), 300)
         raise TropismError(f"no model is at {path} ({first}): give a Hugging Face folder or id") from None
 
 
 def check_taken(path: str | Path, scalar: bool = False) -> Any:
-    """The config of a model that can be taken as a language model, or with `scalar` as a reward model or critic.
+    """The config of a model that can be used as a language model, or with `scalar` as a reward model or critic.
 
-    Raises TropismError for what cannot, as far as its config tells.
+    Raises TropismError if its config shows that it cannot.
     """
     config = config_of(path)
     language_class(config)
     headed = adapters.is_scalar(path) if adapters.is_adapter(path) else _is_scalar(config)
     if headed and not scalar:
-        raise TropismError(f"{path} is a reward model, which has a score in place of an LM head: name a language model")
+        raise TropismError(f"{path} is a reward model, with a score head instead of an LM head: name a language model")
     if _is_scalar(config) and config.num_labels != 1:
-        raise TropismError(f"{path} classifies into {config.num_labels} labels: a reward model or critic has one label")
+        raise TropismError(f"{path} has {config.num_labels} labels, but a reward model or critic has one: name another")
     return config
 
 
@@ -195,14 +193,14 @@ def _load(path: str | Path, dtype: torch.dtype, scalar: bool) -> PreTrainedModel
     model = placed(adapters.merged(model, path) if adapters.is_adapter(path) else model)
     if scalar:
         return model
-    backbone(model)  # refuses what cannot continue a text
+    backbone(model)  # raises if the model cannot continue a text
     if _has_tokenizer(path):
         know(model, load_tokenizer(path))
     return model
 
 
 def _has_tokenizer(path: str | Path) -> bool:
-    """A folder may be without one; of a hub id it is looked for."""
+    """A folder may have none; for a hub id this looks on the hub."""
     return not Path(path).is_dir() or any(Path(path).glob("*token*"))
 
 
@@ -218,7 +216,7 @@ def _is_scalar(config: Any) -> bool:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps transformers' bars and notes about new heads off the screen."""
+    """Hides transformers' progress bars and its notes about new heads."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

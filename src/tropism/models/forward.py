@@ -1,7 +1,8 @@
-"""What models say of a Batch: log-probabilities, values, scores. Works on unmodified Hugging Face models.
+"""Predictions of models for a Batch: log-probabilities, values, scores. Works with unmodified Hugging Face models.
 
-Only trained tokens go through the LM head, in chunks, so B x T x V logits never exist. A model that cannot take a tree
-mask (linear attention, for one) gets padded rows: `masks.takes_trees` says which, `collate(shared=…)` obeys.
+Only trained tokens go through the LM head, in chunks, so B x T x V logits are never in memory at once. A model that
+cannot use a tree mask (for example one with linear attention) gets padded rows: see `masks.takes_trees` and
+`collate(shared=…)`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tropism.tensors.index import mean_so_far, tree_mask
 from tropism.tensors.maths import chosen_logprobs, entropy
 from tropism.types import SamplingParams
 
-CHUNK = 1 << 24  # logits held at once: 64 MiB of float32
+CHUNK = 1 << 24  # logits in memory at once: 64 MiB of float32
 Compare = Callable[[Tensor, Tensor], Tensor]  # (M, V) logits of the policy, (M, V) of the teacher -> (M,)
 
 
@@ -31,14 +32,14 @@ def hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
     check_ids(model, int(batch.tokens_BT.max()))
     options: dict[str, Any] = {}
     if batch.shared:
-        if not takes_trees(model):  # another model of the stage chose the layout
+        if not takes_trees(model):  # the layout was chosen for another model of the stage
             raise TropismError(
-                f"{type(model).__name__} takes no rows that completions share, and another model of the "
-                "stage does: take both from one family"
+                f"{type(model).__name__} cannot use rows that completions share, but another model of the "
+                "stage does: use two models of the same family"
             )
         options["attention_mask"] = masks(model, tree_mask(batch), batch.position_BT, batch.position_BT)
         options["position_ids"] = batch.position_BT
-    else:  # one sequence a row: a plain padding mask, so that the model's own attention pattern applies
+    else:  # one sequence in each row: a plain padding mask, so that the model uses its own attention pattern
         real = (batch.position_BT > 0) | (torch.arange(batch.tokens_BT.shape[1], device=batch.tokens_BT.device) == 0)
         options["attention_mask"] = real.long()
     return states_of(model, batch.tokens_BT, **options).flatten(0, 1)
@@ -60,7 +61,7 @@ def predict_tokens(
 ) -> Prediction:
     """Log-probabilities (and entropies) of the trained tokens, under the distribution that `sampling` samples from.
 
-    Entropies are without gradient, which costs memory, unless there is a `bonus` on them.
+    Entropies have a gradient, which needs memory, only with `bonus`.
     """
     shape: dict[str, Any] = {}
     if sampling is not None and sampling.temperature > 0:
@@ -83,8 +84,8 @@ def predict_tokens(
 
 
 def predict_divergence(policy: PreTrainedModel, teacher: PreTrainedModel, batch: Batch, compare: Compare) -> Tensor:
-    """(B, T): `compare` of the policy's and the teacher's logits for each trained token, of which the teacher's have no
-    gradient. Logits are of the ids that both models have: each pads its embeddings past the tokenizer as it likes."""
+    """(B, T): `compare` of the policy's and the teacher's logits for each trained token; the teacher's have no
+    gradient. Only ids that both models have are compared, as models may pad their embeddings beyond the tokenizer."""
     flat_M, parent_M = parents(batch)
     policy_MD = hidden(policy, batch).index_select(0, parent_M)
     with torch.no_grad():
@@ -103,20 +104,20 @@ def predict_divergence(policy: PreTrainedModel, teacher: PreTrainedModel, batch:
 
 
 def predict_values(critic: PreTrainedModel, batch: Batch) -> Tensor:
-    """(B, T): the critic's value of the state each trained token was chosen in."""
+    """(B, T): the critic's value of the state in which each trained token was chosen."""
     flat_M, parent_M = parents(batch)
     return _spread(_score(critic, hidden(critic, batch).index_select(0, parent_M)), flat_M, batch)
 
 
 def predict_scores(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """(N,): the reward model's score, read at each completion's last token."""
+    """(N,): the reward model's score at the last token of each completion."""
     return predict_running_scores(model, batch).flatten()[batch.last_N]
 
 
 def predict_running_scores(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """(B, T): the reward model's score of everything up to and including each token.
+    """(B, T): the reward model's score of the text up to and including each token.
 
-    Of a causal LM that is the mean log-probability of the tokens so far, in its own zero and unit (`set_units`).
+    For a causal LM it is the mean log-probability of the tokens so far, with zero and unit as `set_units` stored them.
     """
     if hasattr(model, "score"):
         return _score(model, hidden(model, batch)).view_as(batch.tokens_BT)
@@ -126,24 +127,25 @@ def predict_running_scores(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def set_units(model: PreTrainedModel, mean: float, std: float) -> None:
-    """Makes the reward model's scores, which have this mean and standard deviation, have 0 and 1. A head's zero is
-    learned: of a causal LM only."""
+    """Rescales a reward model whose scores have this mean and standard deviation, so that they have mean 0 and standard
+    deviation 1. With a score head only the scale changes, as the head has learned its zero."""
     if hasattr(model, "score"):
         model.get_submodule("score").get_parameter("weight").div_(std)
         return
     unit = getattr(model.config, "score_unit", 1.0)
-    model.config.score_zero = getattr(model.config, "score_zero", 0.0) + mean * unit  # nats a token
+    model.config.score_zero = getattr(model.config, "score_zero", 0.0) + mean * unit  # nats per token
     model.config.score_unit = unit * std
 
 
 def _score(model: PreTrainedModel, states_MD: Tensor) -> Tensor:
-    """(M,): the score head may be float32 on a backbone of another dtype."""
+    """(M,) scores; the score head may be float32 while the backbone has another dtype."""
     head = model.get_submodule("score")
     return head(states_MD.to(head.get_parameter("weight").dtype)).float()[:, 0]
 
 
 def _in_chunks(score: Callable[..., tuple[Tensor, ...]], rows: tuple[Tensor, ...], at_once: int) -> list[Tensor]:
-    """`score` of all rows, so many at once. Where there are more, each chunk is computed again in the backward pass."""
+    """`score` of all rows, `at_once` at a time. If there are more, each chunk is computed again in the backward
+    pass."""
     count, step = len(rows[0]), max(1, at_once)
     whole = count <= step or not torch.is_grad_enabled()
     parts = []

@@ -1,9 +1,9 @@
 """The two halves of a model: from tokens to last hidden states, and from those to logits.
 
-The first half is a part of the model, its backbone. The second half is the model's own code (`forward`), run with the
-given states in the backbone's place: whatever a family does to its logits (a multiplier, a cap, a bias, a transform) is
-done here too, and only the states that are asked for go through the head. Which part is the backbone is found by trying,
-against one plain call of the model; a model that cannot be taken in halves is refused.
+The first half is a submodule of the model, its backbone. The second half is the model's own code (`forward`), run with
+given states instead of the backbone. So it includes whatever a family does to its logits (a multiplier, a cap, a bias,
+a transform), and only the states that are needed go through the head. The backbone is found by trying submodules and
+comparing with a plain call of the model; a model that cannot be split in this way is refused.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from tropism.errors import TropismError
 
-HEAD = "score"  # of a model with one number for every token
-FOUND = "_backbone"  # where a model keeps the name of its backbone
+HEAD = "score"  # of a model that gives one number for each token
+FOUND = "_backbone"  # the attribute of a model with the name of its backbone
 
 
 def text_config(model: PreTrainedModel) -> Any:
-    """The config of the language model: of a model of pictures and text it is nested."""
+    """The config of the language model; a model for images and text has it inside its own config."""
     return model.config.get_text_config(decoder=True)
 
 
 def vocabulary_of(model: PreTrainedModel) -> int:
-    """How many ids the model knows: the rows of its embeddings."""
+    """The number of ids that the model has: the rows of its embeddings."""
     return model.get_input_embeddings().get_parameter("weight").shape[0]
 
 
 def backbone(model: PreTrainedModel) -> Any:
-    """The part of a model that makes its last hidden states.
+    """The submodule that computes the model's last hidden states.
 
-    Raises TropismError if no part does, or if a token's logits change with tokens that come after it.
+    Raises TropismError if there is none, or if the logits of a token depend on later tokens.
     """
     if hasattr(model, HEAD):
         return model.base_model
@@ -49,8 +49,8 @@ def check_ids(model: PreTrainedModel, largest: int) -> None:
     """Raises TropismError if the model has no embedding for the largest id of some tokens."""
     if largest >= (rows := vocabulary_of(model)):
         raise TropismError(
-            f"the text has the token {largest} and {model.name_or_path or type(model).__name__} knows {rows} tokens: its "
-            "tokenizer is of another model, or the embeddings were not resized after tokens were added"
+            f"the text has the token {largest}, but {model.name_or_path or type(model).__name__} has {rows} tokens: "
+            "use the tokenizer that belongs to the model, or resize the embeddings after adding tokens"
         )
 
 
@@ -60,7 +60,7 @@ def states_of(model: PreTrainedModel, tokens_BT: Tensor, **options: Any) -> Tens
 
 
 def logits(model: PreTrainedModel, states_MD: Tensor) -> Tensor:
-    """(M, V) next-token logits, in float32, of last hidden states. Ids that no text has are never likely: -inf."""
+    """(M, V) next-token logits, in float32, of last hidden states; -inf for ids that no text can have."""
     scores_MV = _own_way(model, backbone(model), states_MD)
     absent_V = model.__dict__.get("absent_V")
     return scores_MV if absent_V is None else scores_MV.masked_fill(absent_V.to(scores_MV.device), float("-inf"))
@@ -73,7 +73,7 @@ def _own_way(model: PreTrainedModel, part: nn.Module, states_MD: Tensor) -> Tens
 
 
 class _Given(BaseModelOutputWithPast):
-    """Last hidden states, and None for whatever else a family's output has."""
+    """Last hidden states, and None for all other attributes that a family's output may have."""
 
     def __getattr__(self, name: str) -> None:
         if name.startswith("__"):
@@ -94,7 +94,7 @@ def _in_place_of(part: nn.Module, states: Tensor) -> Iterator[None]:
 
 @torch.no_grad()
 def _search(model: PreTrainedModel) -> str:
-    """The name of the part whose states give the logits of a plain call."""
+    """The name of the submodule whose states give the same logits as a plain call."""
     names = {id(part): name for name, part in model.named_modules()}
     parts = [_decoder(model), model.base_model, *(p for p in model.modules() if isinstance(p, PreTrainedModel))]
     parts = [p for p in parts if p is not model and id(p) in names]
@@ -104,18 +104,18 @@ def _search(model: PreTrainedModel) -> str:
         try:
             states = part(input_ids=tokens, use_cache=False).last_hidden_state[0]
             found = _own_way(model, part, states)
-        except Exception:  # any that a family's code may raise when it is used in a way it was not made for
+        except Exception:  # a family's code may raise any error when it is used in an unexpected way
             continue
         if alike(found, expected):
             break
     else:
         raise TropismError(
-            f"{type(model).__name__} does not make its logits of one part's last hidden states: take a decoder-only model"
+            f"{type(model).__name__} does not compute its logits from one submodule's states: use a decoder-only model"
         )
     if not alike(model(input_ids=tokens[:, :3], use_cache=False).logits[0].float(), expected[:3]):
         raise TropismError(
-            f"{type(model).__name__} looks at tokens that come later, so it cannot continue a text: take a causal "
-            "language model (of an encoder the config says is_decoder = true)"
+            f"{type(model).__name__} looks at tokens that come later, so it cannot continue a text: use a causal "
+            "language model (for an encoder set is_decoder = true in its config)"
         )
     return names[id(part)]
 
@@ -128,13 +128,13 @@ def _decoder(model: PreTrainedModel) -> Any:
 
 
 def probe_tokens(model: PreTrainedModel, count: int) -> Tensor:
-    """Different ids from the middle of the vocabulary, where plain text stands."""
+    """Different ids from the middle of the vocabulary, where the tokens of plain text are."""
     size = vocabulary_of(model)
     return (torch.arange(count, device=model.device) * 3 + size // 2) % size
 
 
 def alike(found: Tensor, expected: Tensor) -> bool:
-    """Whether two computations of the same are as near as rounding brings them."""
+    """Whether two results are equal except for rounding."""
     share = 1e-4 if expected.dtype == torch.float32 else 0.1
     spread = float(expected.float().std())
     return bool((found.float() - expected.float()).abs().max() <= share * spread + 1e-7)

@@ -1,8 +1,8 @@
-"""Which attention masks a model takes, and the mask that says what may be looked at.
+"""Which attention masks a model accepts, and masks in the form that it expects.
 
-A row that several completions share needs a mask of its own, as does an engine whose rows are of any age. A model takes
-one if its layers are attention over everything or over a sliding window and nothing else (what its config says), and if
-a small forest of tokens then gives the states of one plain row a sequence (what is tried, once a model).
+A row that several completions share needs its own mask, and so does an engine whose rows have different lengths. A
+model can use one if all its layers are full attention or attention over a sliding window (by its config), and if a
+small forest of tokens gives the same states as one plain row for each sequence (this is tried once for each model).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transformers.cache_utils import get_layer_types_and_kwargs
 from tropism.models.halves import alike, probe_tokens, states_of, text_config
 
 FULL, SLIDING = "full_attention", "sliding_attention"
-NARROW = (  # keys of a config that narrow what its layers look at without saying so in the words of transformers
+NARROW = (  # keys of configs that restrict attention without using the standard layer names of transformers
     "attention_chunk_size",
     "attention_window_size",
     "attn_layers",
@@ -28,24 +28,24 @@ NARROW = (  # keys of a config that narrow what its layers look at without sayin
     "sliding_window_size",
     "window_size",
 )
-TREES = "_takes_trees"  # where a model keeps what was found
+TREES = "_takes_trees"  # the attribute of a model with the result of the trial
 
 
 def layer_kinds(model: PreTrainedModel) -> set[str]:
-    """What the layers are, in the words of transformers; {"unknown"} where the config does not say."""
+    """The layer types, in transformers' terms; {"unknown"} if the config does not say."""
     config = text_config(model)
     if any(getattr(config, name, None) for name in NARROW) or getattr(config, "alibi", False):
         return {"unknown"}
     try:
         return set(getattr(config, "layer_types", None) or get_layer_types_and_kwargs(config)[0])
-    except Exception:  # a config that does not follow the words of transformers
+    except Exception:  # a config without the standard terms of transformers
         return {"unknown"}
 
 
 def masks(model: PreTrainedModel, sees: Tensor, query_BQ: Tensor, key_BK: Tensor) -> Any:
-    """The additive mask of a model, or one for each kind of its layers.
+    """The additive mask for a model, or one for each type of its layers.
 
-    `sees` (B, 1, queries, keys) is True where a query may look at a key; the others are the positions of both.
+    `sees` (B, 1, queries, keys) is True where a query may look at a key; the other two are their positions.
     """
     kinds = layer_kinds(model)
     made = {FULL: _additive(sees, model.dtype)}
@@ -56,7 +56,7 @@ def masks(model: PreTrainedModel, sees: Tensor, query_BQ: Tensor, key_BK: Tensor
 
 
 def takes_masks(model: PreTrainedModel) -> bool:
-    """Whether every layer is attention over everything or over one sliding window."""
+    """Whether every layer is full attention or attention over a sliding window, of one size."""
     kinds = layer_kinds(model)
     return kinds <= {FULL, SLIDING} and (kinds == {FULL} or bool(getattr(text_config(model), "sliding_window", 0)))
 
@@ -70,7 +70,8 @@ def takes_trees(model: PreTrainedModel) -> bool:
 
 @torch.no_grad()
 def _try_trees(model: PreTrainedModel) -> bool:
-    """Two groups in a row, the first of a prompt of three tokens and two answers of two, against a row a sequence."""
+    """Compares a row of two groups (the first: a prompt of 3 tokens, two answers of 2) with one row for each
+    sequence."""
     ids = probe_tokens(model, 10)
     position = torch.tensor([[0, 1, 2, 3, 4, 3, 4, 0, 1, 2]], device=ids.device)
     paths = [[0, 1, 2, 3, 4], [0, 1, 2, 5, 6], [7, 8, 9]]
@@ -81,7 +82,7 @@ def _try_trees(model: PreTrainedModel) -> bool:
     try:
         mask = masks(model, sees[None, None], position, position)
         found = states_of(model, ids[None], attention_mask=mask, position_ids=position)[0]
-    except Exception:  # any that a family's code may raise when it is used in a way it was not made for
+    except Exception:  # a family's code may raise any error when it is used in an unexpected way
         return False
     return all(alike(found[path], states_of(model, ids[path][None])[0]) for path in paths)
 

@@ -1,8 +1,9 @@
-"""The class of a model with one number for every token: transformers' `…ForSequenceClassification` where its head reads
-every token (`score`), else one like it, made from the family's causal LM: the same backbone under the same names.
+"""The class of a model that gives one number for each token. It is transformers' `…ForSequenceClassification` if that
+has a head for every token (`score`). Otherwise a class is made from the family's causal LM, with the same backbone and
+names.
 
-What such a class saves is a Hugging Face folder too, but `AutoModelForSequenceClassification` knows the class only where
-transformers has one.
+Such a class also saves a Hugging Face folder, but `AutoModelForSequenceClassification` can load it only if transformers
+has the class.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from tropism.models.halves import HEAD
 
 
 def language_class(config: Any) -> tuple[Any, Any]:
-    """The causal LM class of a config, and the config it takes: of some nested ones the part for text.
+    """The causal LM class for a config, and the config that the class takes: sometimes only the text part of it.
 
-    Raises TropismError if the architecture is no causal LM.
+    Raises TropismError if the architecture is not a causal LM.
     """
     families = AutoModelForCausalLM._model_mapping
     if type(config) not in families:
-        what = "an encoder-decoder model" if config.is_encoder_decoder else "no causal language model"
+        what = "an encoder-decoder model" if config.is_encoder_decoder else "not a causal language model"
         raise TropismError(
-            f"{config.name_or_path or 'the model'} is {what} ({config.model_type}): take a decoder-only one"
+            f"{config.name_or_path or 'the model'} is {what} ({config.model_type}): use a decoder-only model"
         )
     made = _get_model_class(config, families)
     inner = config.sub_configs.get("text_config")
@@ -36,7 +37,7 @@ def language_class(config: Any) -> tuple[Any, Any]:
 
 
 def scalar_class(config: Any) -> tuple[Any, Any]:
-    """The class with one number for every token of a config, and the config it takes, with one label."""
+    """The class that gives one number for each token, and the config that it takes, with one label."""
     language, config = language_class(config)
     config.num_labels = 1
     known = AutoModelForSequenceClassification._model_mapping
@@ -77,7 +78,7 @@ def _like(language: Any, config: Any) -> Any:
 
     parts = {
         "__init__": build,
-        "__module__": family.__module__,  # so that buffers are made anew as in a class of transformers
+        "__module__": family.__module__,  # so that buffers are made again as in a class of transformers
         "get_input_embeddings": embeddings,
         "base_model_prefix": prefix,
         "_keys_to_ignore_on_load_unexpected": getattr(language, "_keys_to_ignore_on_load_unexpected", None),

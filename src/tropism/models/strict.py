@@ -1,4 +1,4 @@
-"""Weights as they stand in the file, or an error: transformers makes up what is missing and drops what is too much."""
+"""Checks that a file has exactly the model's weights: transformers would invent missing ones and drop others."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tropism.models.halves import HEAD
 
 
 def check(model: Any, info: dict[str, Any], path: str | Path, new_head: bool) -> None:
-    """Raises TropismError, with names, if a file's weights are not those of the model.
+    """Raises TropismError, with names, if the weights in a file are not those of the model.
 
-    `info` is transformers' loading report. With `new_head` a language model is read as one with a score head: that head
-    is new, and what the file has outside the backbone is left out.
+    `info` is transformers' loading report. With `new_head` a language model is loaded as a model with a score head:
+    that head is new, and weights outside the backbone are ignored.
     """
     missing, unexpected = set(info["missing_keys"]), set(info["unexpected_keys"])
-    unexpected -= {name for name, _ in model.named_buffers()}  # of an older release, made anew
+    unexpected -= {name for name, _ in model.named_buffers()}  # saved by an older release; now computed
     if new_head:
         prefix = f"{model.base_model_prefix}."
         missing -= {f"{HEAD}.weight"}
@@ -34,8 +34,8 @@ def check(model: Any, info: dict[str, Any], path: str | Path, new_head: bool) ->
         said.append(f"{name} is {_shape(found)} and should be {_shape(asked)}")
     if said:
         raise TropismError(
-            f"{path} does not hold the weights its config.json speaks of ({'; '.join(said)}): give a whole folder, or "
-            "the config that belongs to the weights"
+            f"{path} does not have the weights that its config.json describes ({'; '.join(said)}): give a complete "
+            "folder, or the config that belongs to the weights"
         )
 
 

@@ -1,9 +1,9 @@
-"""How a training stage holds its weights in memory: all trained or an adapter, recomputed or kept, in which precision.
+"""How a training stage keeps its weights in memory: adapter or all weights, gradient checkpointing, precision.
 
-A stage inherits `Weights`, so its keys stand in its own table: `adapter = { r = 8, alpha = 16 }`.
+A stage inherits `Weights`, so these are keys of its own table: `adapter = { r = 8, alpha = 16 }`.
 
-What is trained is always float32, or small updates would round away: with `dtype = "bfloat16"` a frozen base is held in
-bfloat16, and a model without an adapter computes in it from float32 weights (autocast).
+Trained weights are always float32, because small updates would be lost to rounding. With `dtype = "bfloat16"` a frozen
+base is kept in bfloat16, and a model without an adapter computes in bfloat16 from float32 weights (autocast).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from tropism.tensors.batch import Layout
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """`adapter` trains low-rank matrices on a frozen base instead of the weights themselves; `checkpointing` computes
-    each layer again in the backward pass instead of keeping what is in it; `save_dtype` is what the stage leaves its
-    weights in, for those who load them (a later stage trains in float32 again). `layout` of what is trained
-    on: the cheaper one, batch by batch, or always completions that share a row ("shared") or have one each ("padded")."""
+    """`adapter` trains low-rank matrices on a frozen base instead of the weights themselves. `checkpointing` computes
+    each layer again in the backward pass instead of keeping its activations. `save_dtype` is the dtype of the saved
+    weights (a later stage trains in float32 again). `layout` of the batches: the cheaper one for each batch, always
+    completions that share a row ("shared"), or always one row for each completion ("padded")."""
 
     adapter: Adapter = Adapter()
     checkpointing: bool = False
@@ -40,26 +40,27 @@ class Weights:
     layout: Layout = "auto"
 
     def train_lm(self, path: str, seed: int) -> PreTrainedModel:
-        """The causal LM of a folder, to be trained. A new adapter is drawn from `seed`; an adapter's folder goes on."""
+        """The causal LM of a folder, for training. A new adapter is drawn from `seed`; the adapter of a folder is
+        trained on."""
         if not self.adapter.r:
             return self.ready(load_lm(path))
         check_taken(path)
         return self._adapted(twin(frozen_base(base_of(path), self._frozen_dtype())), path, seed)
 
     def train_scalar(self, path: str, seed: int) -> PreTrainedModel:
-        """The same with one number for every token: a reward model or critic, from a causal LM or another such model."""
+        """The same for a model that gives one number for each token: a reward model or critic."""
         if not self.adapter.r:
             return self.ready(load_scalar(path))
         return self._adapted(scalar_on(frozen_base(base_of(path), self._frozen_dtype())), path, seed)
 
     def freeze_lm(self, path: str) -> PreTrainedModel:
-        """The causal LM of a folder as a reference: it computes as the one in training began, and shares its base."""
+        """The causal LM of a folder as a reference: equal to the trained model at its start, and sharing its base."""
         if self.adapter.r:
             return frozen_lm(path, self._frozen_dtype())
         return self.ready(frozen_lm(path))
 
     def ready(self, model: PreTrainedModel) -> PreTrainedModel:
-        """A model in memory, made to compute as `checkpointing` and `dtype` say."""
+        """Sets a model in memory to compute as `checkpointing` and `dtype` say."""
         if self.checkpointing:
             recompute(model)
         if self._frozen_dtype() == torch.bfloat16 and not self.adapter.r:
@@ -75,28 +76,28 @@ class Weights:
 
     def _frozen_dtype(self) -> torch.dtype:
         if self.dtype == "bfloat16" and not has_bfloat16(device()):
-            raise TropismError(
-                f'dtype = "bfloat16" is slower, not smaller work, on this {device().type}: use "float32"'
-            )
+            raise TropismError(f'dtype = "bfloat16" would make this {device().type} slower, not faster: use "float32"')
         return getattr(torch, self.dtype)
 
 
 def has_bfloat16(place: torch.device) -> bool:
-    """Whether the hardware multiplies matrices in bfloat16, and does not emulate it."""
+    """Whether the hardware itself multiplies matrices in bfloat16, without emulation."""
     if place.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
 
 def recompute(model: PreTrainedModel) -> None:
-    """Gradient checkpointing (arXiv 1604.06174): a layer keeps its input and computes the rest again when asked.
+    """Gradient checkpointing (arXiv 1604.06174): a layer keeps only its input and computes the rest again when needed.
 
-    Not `gradient_checkpointing_enable`, which does nothing in eval mode, where models stay, and in train mode drops the
-    engine's cache.
+    `gradient_checkpointing_enable` is not used: it has no effect in eval mode, where models stay, and in train mode it
+    drops the engine's cache.
     """
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     if not layers:
-        raise TropismError(f"{type(model).__name__} has no layers to compute again: set checkpointing = false")
+        raise TropismError(
+            f"{type(model).__name__} has no layers that can be computed again: set checkpointing = false"
+        )
     for layer in layers:
         layer.forward = functools.partial(_recomputed, layer.forward)
 

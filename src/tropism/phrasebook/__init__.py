@@ -1,7 +1,7 @@
-"""The embedded default data set: phrases in four languages, simulated demonstrators, true quality.
+"""The data set inside the package: phrases in four languages, simulated demonstrators, true quality.
 
-The phrases are those of the Unicode CLDR (Unicode-3.0 licence), which the library Babel carries; nothing is
-downloaded. `phrases` says one thing in each language, `translations` asks for one language from another,
-`documents` writes the raw text, `demonstrations` answers as simulated people do, `quality` says how good an
-answer truly is.
+The phrases come from the Unicode CLDR (Unicode-3.0 licence), which is part of the library Babel; nothing is
+downloaded. `phrases` makes a phrase in each language, `translations` makes requests for a translation,
+`documents` writes raw text, `demonstrations` simulates people's answers, `quality` computes the true quality of
+an answer.
 """

@@ -1,8 +1,8 @@
-"""Simulated demonstrators: they answer a request for a translation mostly rightly and not always briefly.
+"""Simulated demonstrators: their translations are mostly right and sometimes wordy.
 
-Independently of each other, 15 % of the answers are mistyped (one digit, or one letter where there is no
-digit) and 35 % stand in chatter. No demonstrator answers something unrelated to the request: that was seen
-to ruin the model.
+Independently of each other, 15 % of the answers have a typing mistake (one digit, or one letter if there is no
+digit) and 35 % have chatter around the answer. No demonstrator answers something unrelated to the request: in
+experiments that ruined the model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ALPHABETS = ("0123456789", "abcdefghijklmnopqrstuvwxyz", "абвгдежзий�
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """What a simulated demonstrator wrote, and which of the two habits showed in it."""
+    """The answer of a simulated demonstrator, and which of the two habits it shows."""
 
     text: str
     mistyped: bool
@@ -33,7 +33,7 @@ class Demonstration:
 
 
 def demonstrate(answer: str, rng: random.Random) -> Demonstration:
-    """A simulated demonstrator's way to write `answer`."""
+    """`answer` as a simulated demonstrator writes it."""
     mistyped, chatter = rng.random() < MISTYPED, rng.random() < CHATTER
     text = mistype(answer, rng) if mistyped else answer
     return Demonstration(rng.choice(_CHATTER_FORMS).format(text) if chatter else text, mistyped, chatter)

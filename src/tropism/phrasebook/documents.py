@@ -5,7 +5,7 @@
     Malay: dalam 26 hari
     Russian: через 26 дней
 
-Held-out phrases stay out of it, except names: nobody can guess that "Perancis" is Malay for France.
+It has no held-out phrases, except names: nobody can guess that "Perancis" is Malay for France.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""One thing said in each language, from CLDR: dates, times, measures, money, countries, weekdays.
+"""Phrases in each language, from CLDR: dates, times, measures, money, countries, weekdays.
 
-A phrase is its kind and key ("measure", "length-meter 26"); its texts follow from these alone, so a phrase
-drawn twice is the same phrase. About one phrase in ten is held out, by a hash of kind and key that no seed
-changes. A held-out phrase of a combinatorial kind can be said by whoever learned its parts from other
-phrases; names (countries, weekdays) cannot be guessed.
+A phrase is a kind and a key ("measure", "length-meter 26"), which determine its texts, so a phrase that is drawn
+twice is the same phrase. About one phrase in ten is held out, by a hash of kind and key that no seed changes. A
+model that has learned the parts of a held-out phrase from other phrases can translate it; only names (countries,
+weekdays) cannot be guessed.
 
-Every text is unambiguous: whatever its language, it has one translation into each other language. Units are
-therefore always spelled out. Left out: lists, and every unit for which one of the locales has no pattern,
-where Babel would answer with the unit's id (Malay has none for days: "26 duration-day").
+Every text is unambiguous: it has exactly one translation into each other language. Units are therefore always
+spelled out. Left out: lists, and every unit for which one of the locales has no pattern, where Babel would return
+the unit's id (Malay has none for days: "26 duration-day").
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from babel.units import format_unit
 
 LANGUAGES: Mapping[str, str] = {"English": "en", "French": "fr", "Malay": "ms", "Russian": "ru"}
 
-# How often each kind is drawn. Names are learned by heart, so they get more than their number would ask for.
+# How often each kind is drawn. Names have to be memorised, so they are drawn more often than their number suggests.
 KINDS: Mapping[str, int] = {
     "date": 24,
     "time": 14,
@@ -79,7 +79,7 @@ _ONE_HELD_OUT_IN = 10
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """One thing said in each language; `texts` maps each name of `LANGUAGES` to a text."""
+    """One phrase in each language; `texts` maps each name in `LANGUAGES` to a text."""
 
     kind: str
     key: str
@@ -87,12 +87,12 @@ class Phrase:
 
     @property
     def held_out(self) -> bool:
-        """True for the tenth of all phrases that nothing but the evaluation may ask for."""
+        """True for the tenth of all phrases that only evaluations use."""
         return _is_held_out(self.kind, self.key)
 
 
 def phrase(rng: random.Random, kinds: Sequence[str] = tuple(KINDS), held_out: bool | None = None) -> Phrase:
-    """A phrase drawn at random from `kinds`; `held_out` True or False keeps only that part of them."""
+    """A phrase drawn at random from `kinds`; `held_out` True or False draws only from that part of them."""
     weights = [KINDS[kind] for kind in kinds]
     while True:
         kind = rng.choices(kinds, weights)[0]
@@ -137,7 +137,7 @@ def _is_held_out(kind: str, key: str) -> bool:
 
 
 def _plain_spaces(text: str) -> str:
-    """CLDR writes no-break spaces of several widths; a small vocabulary has room for one kind of space."""
+    """Replaces CLDR's no-break spaces of several widths: a small vocabulary has room for one kind of space."""
     return re.sub(r"\s+", " ", text).strip()
 
 

@@ -1,15 +1,14 @@
-"""The true quality of an answer, by its reference: correctness first, brevity second. No model ever sees it.
+"""The true quality of an answer, compared with its reference: correctness first, brevity second. No model sees it.
 
     1                              the answer, and nothing else
     0.5 + 0.3 exp(-extra / 40)     the answer in `extra` characters of chatter: below 0.8, never below 0.5
-    0, 0.1, 0.2 or 0.3             anything else: by the quarter that its likeness to the answer, chrF, falls into
+    0, 0.1, 0.2 or 0.3             anything else: by its similarity to the answer, chrF, in quarters of the scale
 
-So every right answer stands above every wrong one, and a mistyped digit is wrong. Likeness comes in quarters because
-nobody tells two wrong answers apart more finely. An answer stands in
-chatter if it is set off from it by an end of the text, by punctuation or by the word "is", and if no number
-stands there that is not in the answer: neither "in 3 weeks" nor "3 weeks, or 4 weeks" says "3 weeks". chrF:
-Popović 2015 (WMT), computed by sacrebleu. Left out: hedging among names ("Malaysia, Japan"), which only the
-length of the chatter punishes.
+So every right answer is above every wrong one, and a mistyped digit is wrong. The similarity has only four levels
+because people cannot order two wrong answers more finely. An answer may have chatter around it if each side of it is an
+end of the text, punctuation or the word "is", and if the chatter has no number that is not in the answer: neither "in 3
+weeks" nor "3 weeks, or 4 weeks" counts as "3 weeks". chrF: Popović 2015 (WMT), computed by sacrebleu. Left out: an
+answer with several names ("Malaysia, Japan"), which loses only for the length of the chatter.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sacrebleu.metrics.chrf import CHRF
 
-_WRONG = (0.0, 0.1, 0.2, 0.3)  # by the quarter of chrF; all of it is still wrong
+_WRONG = (0.0, 0.1, 0.2, 0.3)  # by the quarter of chrF; the highest chrF is still wrong
 _CHATTER_LEAST = 0.5
 _CHATTER_MOST = 0.8
 _CHATTER_DECAY = 40.0
@@ -34,7 +33,7 @@ _DIGIT_AFTER = re.compile(r"[\s.,:]*\d")
 
 
 def quality(completion: str, target: str) -> float:
-    """The true quality of `completion` in [0, 1] by its reference `target`; space at the ends is ignored."""
+    """The true quality of `completion`, from 0 to 1, given the reference `target`; space at the ends is ignored."""
     said, right = completion.strip(), target.strip()
     if said == right:
         return 1.0
@@ -51,7 +50,7 @@ def exact(completion: str, target: str) -> float:
 
 
 def _stands_in(said: str, right: str) -> bool:
-    """True if `said` gives the answer `right`, and no other, among its chatter."""
+    """True if `said` has the answer `right` in it, and no other."""
     if not right:
         return False
     for match in re.finditer(re.escape(right), said):
@@ -65,6 +64,6 @@ def _stands_in(said: str, right: str) -> bool:
 
 @functools.cache
 def _chrf() -> CHRF:
-    from sacrebleu.metrics.chrf import CHRF  # imported late: it takes longer than all else here
+    from sacrebleu.metrics.chrf import CHRF  # imported late, because it is slow
 
     return CHRF()

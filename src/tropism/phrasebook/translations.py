@@ -1,6 +1,6 @@
-"""What one can ask of a phrase: its text in one language, given its text in another.
+"""Requests to translate a phrase: its text in one language is given, its text in another is the answer.
 
-Pairs of languages that write the phrase alike ("15:05" in French and in Russian) are never asked: there a
+Pairs of languages in which the phrase is written the same ("15:05" in French and in Russian) are left out: there a
 copy of the request would count as a translation.
 """
 
@@ -18,7 +18,7 @@ _PAIRS = tuple(itertools.permutations(LANGUAGES, 2))
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """A phrase to be said in the language `target`, given in the language `source` (names of `LANGUAGES`)."""
+    """A phrase to translate from the language `source` into the language `target` (names in `LANGUAGES`)."""
 
     phrase: Phrase
     source: str
@@ -36,12 +36,12 @@ class Translation:
 
     @property
     def request(self) -> str:
-        """The translation asked for as a user does."""
+        """The request as a user writes it."""
         return f"Translate into {self.target}: {self.given}"
 
     @property
     def glossary(self) -> str:
-        """The translation asked for as in raw text: the answer is what follows up to the line's end."""
+        """The request as raw text: the answer is the rest of the last line."""
         return f"{self.source}: {self.given}\n{self.target}:"
 
 
@@ -50,9 +50,8 @@ def translations(
 ) -> Iterator[Translation]:
     """Endless random translations of phrases that are held out, or of phrases that are not.
 
-    `distinct` gives each phrase of a combinatorial kind only once, and each name only once for a text and a
-    target language, so that no request comes twice; such a stream of names alone would end in an endless
-    search.
+    With `distinct` each phrase of a combinatorial kind comes only once, and each name only once for a text and a
+    target language, so that no request comes twice. With names alone such a stream would end in an endless search.
     """
     seen: set[object] = set()
     while True:

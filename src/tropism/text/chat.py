@@ -175,9 +175,7 @@ def _turn(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]) -> 
     """Of the last message, an assistant's: its prompt, what the model writes after that, the token that ends the
     turn."""
     if len(messages) == 1:
-        raise TropismError(
-            "a conversation begins with an assistant turn: begin with a user turn"
-        )
+        raise TropismError("a conversation begins with an assistant turn: begin with a user turn")
     end = _turn_end(tokenizer, template_of(tokenizer))
     if not end:
         raise TropismError(
