@@ -148,7 +148,7 @@ def test_a_prompt_longer_than_the_context_when_sampling(place: Place) -> None:
     recipe = TOKENIZER + BASE + SFT + SAMPLES.replace('{ kind = "phrasebook", part = "prompts", count = 24 }', prompts)
     says = place.refused(recipe)
     assert says.startswith("the prompt of group asked.txt:2 has ") and "exceeds the model's context of 256" in says
-    assert "shorten the prompt, lower sampling.max_tokens" in says
+    assert "shorten the prompt or lower sampling.max_tokens" in says
     assert place.finished() == ["tokenizer", "base", "sft"]
     assert place.run(recipe, "--set", "samples.too_long=skip").code == 0
     assert place.finished() == ["tokenizer", "base", "sft", "samples"]

@@ -105,7 +105,7 @@ def test_a_prompt_that_leaves_no_room_is_named_or_left_out(run: Run, model_folde
     asked = Prompts(prompts=("short", "x" * 400, "short too"))
     says = (
         r"the prompt of group prompts:2 has \d+ tokens, and with sampling.max_tokens = 6 that exceeds the model's context "
-        r'of 128: shorten the prompt, lower sampling.max_tokens; or set too_long = "skip"'
+        r'of 128: shorten the prompt or lower sampling.max_tokens; or set too_long = "skip"'
     )
     with pytest.raises(TropismError, match=says):
         collected(run, policy=model_folder, prompts=asked)

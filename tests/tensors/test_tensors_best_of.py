@@ -19,7 +19,7 @@ def test_the_bound_by_hand() -> None:
     assert kl_bound(1) == 0.0
     assert kl_bound(2) == pytest.approx(0.6931471805599453 - 0.5, abs=1e-15)
     assert kl_bound(4) == pytest.approx(1.3862943611198906 - 0.75, abs=1e-15)
-    with pytest.raises(TropismError, match="n = 0 is no number of samples"):
+    with pytest.raises(TropismError, match="n = 0 is not a number of samples"):
         kl_bound(0)
 
 

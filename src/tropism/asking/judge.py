@@ -32,7 +32,7 @@ def asked(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
     if not whole:
         raise TropismError(
             f"the judge {type(judge).__name__} did not give each of {len(groups)} groups a judgment with one score for "
-            "every completion: fix its `judge`"
+            "each completion: fix its `judge`"
         )
     for group, judgment in zip(groups, said):
         judgment.refuse_infinite(group.id)

@@ -1,12 +1,12 @@
 """The batch is a forest of tokens: in each group the prompt stands once, followed by its K completions.
 
 Axes: B rows, T tokens of a row, N completions of the batch, G groups, K completions of a group. A tensor's name ends in
-its axes. Every token attends to its ancestors only and its position is its depth, so K completions of one prompt cost the
-prompt once. `parent_BT` is the column whose hidden state predicts the token.
+its axes. Every token attends only to its ancestors and its position is its depth, so the prompt of K completions is
+computed once. `parent_BT` is the column whose hidden state predicts the token.
 
-Rules the types carry: column t speaks about token t (its id, its log-probability, the value of the state it was chosen
-in, its advantage). True means keep, in every mask. Missing is None, and asking for it names the stage to run first.
-Totals and counts travel as `Ratio`: never average averages.
+Rules: column t has the values of token t (its id, its log-probability, the value of the state in which it was chosen,
+its advantage). True means keep, in every mask. Missing is None; `need` then raises an error that says what should have
+set it. Totals and counts stay together as a `Ratio`: never average averages.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from torch import Tensor
 
 from tropism.errors import TropismError
 
-Layout = Literal["auto", "shared", "padded"]  # of a batch: completions that share a row, or a row each
+Layout = Literal["auto", "shared", "padded"]  # of a batch: completions share a row, or each has its own
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B rows of whole groups (see the head of this file). Optional fields are None until someone fills them."""
+    """B rows of whole groups (see the top of this file). Optional fields are None until something sets them."""
 
-    tokens_BT: Tensor  # token ids; 0 where padding
-    position_BT: Tensor  # depth in the tree; each padding token is a root of its own
-    parent_BT: Tensor  # column that predicts this token; -1 = nothing does
+    tokens_BT: Tensor  # token ids; 0 for padding
+    position_BT: Tensor  # depth in the tree; each padding token is a tree of its own
+    parent_BT: Tensor  # column that predicts this token; -1 = none does
     completion_BT: Tensor  # index into N; -1 = prompt or padding
     loss_mask_BT: Tensor  # True = chosen by the policy and trained on
     group_N: Tensor  # index into G
     last_N: Tensor  # flat index (row * T + column) of each completion's last token
-    ended_N: Tensor  # True = stopped by itself, False = cut at the length limit
+    ended_N: Tensor  # True = ended with a stop token, False = cut at the length limit
     ids: tuple[str, ...]  # G group ids, for messages
-    shared: bool = True  # False = one completion a row
-    scored_N: Tensor | None = None  # True = reward_N holds a reward
+    shared: bool = True  # False = one completion in each row
+    scored_N: Tensor | None = None  # True = reward_N has a reward
     reward_N: Tensor | None = None  # judge's units
-    step_BT: Tensor | None = None  # True = a step of an answer ends here; steps that end at one token are one
+    step_BT: Tensor | None = None  # True = a step of an answer ends here; steps with the same last token count as one
     step_reward_BT: Tensor | None = None  # judge's units, 0 where no step ends
     rank_N: Tensor | None = None  # 1 best, ties share, 0 unranked
     old_logprobs_BT: Tensor | None = None  # nats, under the policy that sampled
     ref_logprobs_BT: Tensor | None = None  # nats, under the reference
-    values_BT: Tensor | None = None  # the critic before the update, reward units
-    baseline_N: Tensor | None = None  # what a completion is measured against; from the tree, or written by credit
+    values_BT: Tensor | None = None  # of the critic before the update, reward units
+    baseline_N: Tensor | None = None  # subtracted from the reward; from the tree, or set by credit
     advantages_BT: Tensor | None = None  # reward units; written only by credit
     returns_BT: Tensor | None = None  # reward units; written only by credit
 
@@ -53,10 +53,10 @@ class Batch:
         return dataclasses.replace(self, **fields)
 
     def need(self, name: str) -> Tensor:
-        """The optional field `name`, or an error that says who should have filled it."""
+        """The optional field `name`. Raises TropismError, with what should have set it, if it is None."""
         value = getattr(self, name)
         if value is None:
-            raise TropismError(f"batch.{name} is missing: {_FILLED_BY.get(name, 'collate')} fills it")
+            raise TropismError(f"batch.{name} is missing: {_FILLED_BY.get(name, 'collate')} sets it")
         return value
 
     @property
@@ -91,14 +91,14 @@ _FILLED_BY = {
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the models say of a batch. Columns without a trained token hold 0."""
+    """Predictions of the models for a batch. Columns without a trained token are 0."""
 
     logprobs_BT: Tensor | None = None  # nats
     entropy_BT: Tensor | None = None  # nats, without gradient
     values_BT: Tensor | None = None  # reward units
     scores_N: Tensor | None = None  # reward model's units, at each completion's last token
-    scores_BT: Tensor | None = None  # reward model's units, of everything up to and including this token
-    entropy_bonus_BT: Tensor | None = None  # the entropy again, with gradient, for an algorithm that rewards it
+    scores_BT: Tensor | None = None  # reward model's units, for the text up to and including this token
+    entropy_bonus_BT: Tensor | None = None  # the entropy with gradient, for an algorithm that rewards it
     divergence_BT: Tensor | None = None  # nats, between the policy's and the teacher's next-token distributions
 
     def need(self, name: str) -> Tensor:

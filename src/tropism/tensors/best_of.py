@@ -1,16 +1,17 @@
-"""Best of n, measured: how far it moves the policy, and what quality to expect of it, for all n from one sample set.
+"""How far best of n moves the policy, and what quality it should have, for all n from one set of samples.
 
-The distance, n ≥ 1, π_n the policy that answers with the best of n samples of π (arXiv 2009.01325; that it bounds the
-KL divergence from above, and is it where no two samples score alike: arXiv 2401.01879):
+The distance, for n ≥ 1, where π_n is the policy that answers with the best of n samples of π (arXiv 2009.01325). It is
+an upper bound of the KL divergence, and exact if no two samples have the same score (arXiv 2401.01879):
 
-    KL(π_n ‖ π) ≤ log n − (n−1)/n        nats a completion
+    KL(π_n ‖ π) ≤ log n − (n−1)/n        nats per completion
 
-The quality (arXiv 2112.09332, appendix): of N scored samples of one prompt, the mean over all subsets of n of the truth
-of the best by score. Sorted by score, sample i (from 1) is the best of C(i−1, n−1) of the C(N, n) subsets:
+The quality (arXiv 2112.09332, appendix): take the best by score of each subset of n of the N scored samples of a
+prompt; the quality is the mean of their true scores. Sorted by score, sample i (from 1) is the best of C(i−1, n−1) of
+the C(N, n) subsets:
 
     E_n = Σ_i C(i−1, n−1) / C(N, n) · truth_i
 
-It uses every sample for every n, and is unbiased; splitting N samples into N/n sets is unbiased too, and noisier.
+This uses every sample for every n and is unbiased. Splitting N samples into N/n sets is unbiased too, but noisier.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from tropism.errors import TropismError
 
 
 def kl_bound(n: int) -> float:
-    """Nats between the policy and the best of n of its samples, at most; exactly, if no two samples score alike."""
+    """Upper bound in nats of KL(best of n samples, policy); exact if no two samples have the same score."""
     if n < 1:
-        raise TropismError(f"n = {n} is no number of samples: use 1 or more")
+        raise TropismError(f"n = {n} is not a number of samples: use 1 or more")
     return math.log(n) - (n - 1) / n
 
 
 def expected_best(scores: Sequence[float | None], truth: Sequence[float | None]) -> list[float]:
-    """E_1 … E_N in units of `truth`: what the best of n by `scores` is expected to be worth, for one prompt.
+    """E_1 … E_N in units of `truth`: the expected truth of the best of n by `scores`, for one prompt.
 
-    Equal scores share: their truths are averaged, as a fair draw among them would. A score of None is below all others,
-    as the search takes such a sample only where it has no scored one. A sample whose truth is None is left out, so N is
-    the number of those known; nothing known gives [].
+    The truths of equal scores are averaged, as a fair draw among them would do. A score of None counts as below all
+    others, as the search takes such a sample only if no sample has a score. A sample whose truth is None is left out,
+    so N is the number of samples with a truth; without any the result is [].
     """
     known = [(-math.inf if s is None else s, t) for s, t in zip(scores, truth, strict=True) if t is not None]
     if not known:

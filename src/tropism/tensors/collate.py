@@ -1,4 +1,5 @@
-"""Trees → Batch: whole groups packed into rows of about one length, or a row for each completion."""
+"""Trees → Batch: packs whole groups into rows of similar length, balanced by token count, or makes a row for each
+completion."""
 
 from __future__ import annotations
 
@@ -18,10 +19,9 @@ PADDING = (0, 0, -1, -1, False, 0.0)  # of tokens, position, parent, completion,
 
 
 def pack(sizes: Sequence[int], row_tokens: int) -> list[list[int]]:
-    """Indices of `sizes` in rows of about `row_tokens` and of like length: largest first, into the emptiest row.
+    """Indices of `sizes` in rows of about `row_tokens` tokens and similar length: largest first, into the emptiest row.
 
-    Balanced rows waste next to nothing when they are padded to the longest. No row is asked to be shorter than the
-    largest size (`row_tokens` 0: as long as that).
+    Balanced rows need almost no padding. A row may always be as long as the largest size (`row_tokens` 0: as that).
     """
     rows = max(1, -(-sum(sizes) // max(row_tokens, *sizes, 1)))
     packed: list[list[int]] = [[] for _ in range(rows)]
@@ -34,12 +34,12 @@ def pack(sizes: Sequence[int], row_tokens: int) -> list[list[int]]:
 
 
 def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True, twins: bool = False) -> Batch:
-    """Lays trees out as a Batch. Rows hold about `row_tokens` tokens (0: as many as the largest tree needs).
+    """Arranges trees as a Batch. Rows have about `row_tokens` tokens (0: as many as the largest tree needs).
 
-    With `shared` False every completion gets a row of its own with a copy of its prompt: for models that cannot take a
-    tree mask, for long answers, and the yardstick the shared layout is tested against. With `twins` a completion that
-    reads like an earlier one of its group owns no tokens and ends where that one ends: for models that only score, the
-    same scores and gradients for less work.
+    With `shared` False every completion gets its own row with a copy of the prompt: for models that cannot use a tree
+    mask, for long answers, and for testing the shared layout. With `twins` a completion with the same tokens as an
+    earlier one of its group gets no tokens of its own and ends where that one ends: for models that only score, this
+    gives the same scores and gradients for less work.
     """
     if not trees:
         raise TropismError("an empty batch cannot be collated: give at least one group")
@@ -75,7 +75,7 @@ def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True, twi
 
 
 def _stepped(trees: Sequence[Tree], first: Sequence[int], completion_BT: Tensor) -> dict[str, Tensor]:
-    """Where steps end and what they are worth, if any tree has steps; rewards at one token are added up."""
+    """Where steps end and their rewards, if any tree has steps; rewards at the same token are added up."""
     if all(tree.steps is None for tree in trees):
         return {}
     owner = completion_BT.flatten()
@@ -92,7 +92,7 @@ def _stepped(trees: Sequence[Tree], first: Sequence[int], completion_BT: Tensor)
 def _row(
     trees: Sequence[Tree], row: Sequence[tuple[int, list[int]]], first: Sequence[int], have_old: bool
 ) -> tuple[tuple[list[Any], ...], dict[int, int]]:
-    """The columns of one row, in the order of PADDING, and for each completion in it the column where it ends."""
+    """The columns of one row, in the order of PADDING, and the last column of each completion in it."""
     tokens: list[int] = []
     position: list[int] = []
     parent: list[int] = []
@@ -123,7 +123,7 @@ def _row(
 
 
 def _judged(trees: Sequence[Tree]) -> dict[str, Tensor]:
-    """The fields that all trees have: rewards with which of them are there, ranks, baselines."""
+    """The fields that all trees have: rewards and which completions have one, ranks, baselines."""
     found: dict[str, Tensor] = {}
     if all(tree.reward is not None for tree in trees):
         flat = [x for tree in trees for x in tree.reward or ()]
@@ -137,7 +137,7 @@ def _judged(trees: Sequence[Tree]) -> dict[str, Tensor]:
 
 
 def shape(trees: Sequence[Tree], row_tokens: int, shared: bool, twins: bool) -> tuple[int, int]:
-    """(rows, tokens of a row) of the Batch that `collate` would make of the same."""
+    """(rows, tokens of a row) of the Batch that `collate` would make with the same arguments."""
     bins, width, _ = _arranged(trees, row_tokens, shared, twins)
     return len(bins), width
 
@@ -145,7 +145,7 @@ def shape(trees: Sequence[Tree], row_tokens: int, shared: bool, twins: bool) -> 
 def _arranged(
     trees: Sequence[Tree], row_tokens: int, shared: bool, twins: bool
 ) -> tuple[list[list[tuple[int, list[int]]]], int, list[list[int]]]:
-    """What stands in each row, as (tree, its completions there); how wide rows are; each tree's `_own`."""
+    """The contents of each row, as (tree, its completions in the row); the width of rows; `_own` of each tree."""
     own = [_own(tree, twins) for tree in trees]
     laid = [[k for k, o in enumerate(alike) if o == k] for alike in own]
     pieces = [(t, some) for t, ks in enumerate(laid) for some in ([ks] if shared else [[k] for k in ks])]
@@ -156,7 +156,7 @@ def _arranged(
 
 
 def _own(tree: Tree, twins: bool) -> list[int]:
-    """For each completion the first one that reads the same, or itself without `twins`."""
+    """For each completion the first one with the same tokens; without `twins` itself."""
     if not twins:
         return list(range(len(tree.completions)))
     seen: dict[tuple[int, ...], int] = {}

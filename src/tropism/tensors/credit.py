@@ -1,6 +1,6 @@
-"""From one score a completion to credit for its tokens, and to its rank: what the algorithms with rewards share.
+"""Turns the score of a completion into credit for its tokens, or into a rank: shared by all algorithms with rewards.
 
-Axes as in `tensors/batch.py`. A completion without a score is out of every baseline and out of the loss.
+Axes as in `tensors/batch.py`. A completion without a score is in no baseline and not in the loss.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ def scored_only(batch: Batch) -> Batch:
 
 
 def spread(x_N: Tensor, batch: Batch) -> Tensor:
-    """(B, T): each trained token holds its completion's number, every other column 0."""
+    """(B, T): each trained token gets the value of its completion, every other column 0."""
     return torch.where(batch.loss_mask_BT, x_N[batch.completion_BT.clamp(min=0)], 0.0)
 
 
 def kl_N(batch: Batch) -> Tensor:
-    """(N,) nats: log(pi_old / pi_ref) of each completion, exact and without bias under samples of pi_old."""
+    """(N,) nats: log(pi_old / pi_ref) of each completion; its mean over samples of pi_old is the KL divergence."""
     return sum_by_completion(k1(batch.need("old_logprobs_BT"), batch.need("ref_logprobs_BT")), batch)
 
 
 def group_mean(x_N: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(N,) mean over the scored completions of each completion's group, and (N,) how many those are.
+    """(N,) mean over the scored completions of each completion's group, and (N,) their number.
 
-    Summed in double precision, so that the mean of equal numbers is that number.
+    Summed in double precision, so that the mean of equal numbers is exactly that number.
     """
     scored_N = batch.need("scored_N")
     groups = int(batch.group_N.max()) + 1
@@ -43,13 +43,13 @@ def group_mean(x_N: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def expected_N(batch: Batch) -> Tensor:
-    """(N,) the mean reward of all samples of the prompt: `baseline_N` where the batch holds only some of them, else that
-    of the group's scored completions."""
+    """(N,) the mean reward of all samples of the prompt: `baseline_N` if the batch has only some of them, otherwise the
+    mean of the group's scored completions."""
     return group_mean(total_N(batch), batch)[0] if batch.baseline_N is None else batch.baseline_N
 
 
 def group_differs(x_N: Tensor, batch: Batch) -> Tensor:
-    """(G,), True where the scored completions of the group do not all have the same x."""
+    """(G,), True = the scored completions of the group do not all have the same x."""
     scored_N = batch.need("scored_N")
     zero_G = x_N.new_zeros(int(batch.group_N.max()) + 1)
     low_G, high_G = (
@@ -60,20 +60,21 @@ def group_differs(x_N: Tensor, batch: Batch) -> Tensor:
 
 
 def ranked(batch: Batch) -> Batch:
-    """The batch with ranks by reward: 1 is the best of its group, equal rewards share a rank, no score is 0 (unranked)."""
+    """The batch with ranks by reward: 1 is the best of its group, equal rewards share a rank, no score is 0
+    (unranked)."""
     reward_GK, mask_GK = by_group(total_N(batch), batch.group_N)
     scored_GK, _ = by_group(batch.need("scored_N"), batch.group_N)
     equal_GKK = (reward_GK[:, :, None] == reward_GK[:, None, :]) & scored_GK[:, None, :]
-    first_GK = scored_GK & ~equal_GKK.tril(-1).any(2)  # one completion for each reward there is
+    first_GK = scored_GK & ~equal_GKK.tril(-1).any(2)  # one completion for each distinct reward
     above_GKK = (reward_GK[:, None, :] > reward_GK[:, :, None]) & first_GK[:, None, :]
     return batch.replace(rank_N=((1 + above_GKK.sum(2)) * scored_GK)[mask_GK])
 
 
 def by_critic(batch: Batch, kl: float, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """(B, T) advantages and returns by generalised advantage estimation on the critic's values.
+    """(B, T) advantages and returns by generalised advantage estimation with the critic's values.
 
-    r_t = -kl * k1_t, plus the rewards of steps at their tokens and the completion's score at its last trained one. 0 where
-    nothing is trained.
+    r_t = -kl * k1_t, plus the rewards of steps at their tokens and the completion's score at its last trained token. 0
+    for tokens that are not trained.
     """
     index_NL, mask_NL = by_completion(batch)
 
@@ -92,9 +93,9 @@ def by_critic(batch: Batch, kl: float, gamma: float, lam: float) -> tuple[Tensor
 
 
 def steps_ahead(batch: Batch, std: bool = False) -> Tensor:
-    """(B, T): what the steps that end at a token or after it are worth against all steps of the group (DeepSeekMath, arXiv
-    2402.03300, 4.1.3): the sum of their rewards, each less the mean of the group's, and with `std` divided by the standard
-    deviation. 0 where there are no steps."""
+    """(B, T): the sum of the rewards of all steps that end at this token or later, where the mean reward of all steps
+    of the group is subtracted from each (DeepSeekMath, arXiv 2402.03300, 4.1.3). With `std` each is divided by the
+    standard deviation. 0 without steps."""
     if batch.step_BT is None or batch.step_reward_BT is None:
         return torch.zeros(batch.tokens_BT.shape, device=batch.tokens_BT.device)
     at_BT = batch.step_BT & batch.loss_mask_BT
@@ -102,7 +103,7 @@ def steps_ahead(batch: Batch, std: bool = False) -> Tensor:
     zero_G = torch.zeros(len(batch.ids), dtype=torch.float64, device=reward_M.device)
     count_G = torch.bincount(group_M, minlength=len(batch.ids))
     mean_G = zero_G.index_add(0, group_M, reward_M.double()) / count_G.clamp(min=1)
-    apart_M = reward_M - mean_G.to(reward_M.dtype)[group_M]  # of equal rewards exactly 0
+    apart_M = reward_M - mean_G.to(reward_M.dtype)[group_M]  # exactly 0 for equal rewards
     if std:
         square_G = zero_G.index_add(0, group_M, apart_M.double() ** 2) / (count_G - 1).clamp(min=1)
         apart_M = apart_M / (square_G.sqrt() + 1e-4).to(reward_M.dtype)[group_M]
@@ -113,13 +114,13 @@ def steps_ahead(batch: Batch, std: bool = False) -> Tensor:
 
 
 def total_N(batch: Batch) -> Tensor:
-    """(N,): a completion's score and the rewards of its steps, for who takes the whole of it as one action."""
+    """(N,): a completion's score plus the rewards of its steps, for algorithms that treat it as one action."""
     steps = batch.step_reward_BT
     return batch.need("reward_N") if steps is None else batch.need("reward_N") + sum_by_completion(steps, batch)
 
 
 def _columns(x_NL: Tensor, index_NL: Tensor, mask_NL: Tensor, batch: Batch) -> Tensor:
-    """(B, T) of numbers of each completion's trained tokens; 0 elsewhere."""
+    """(B, T) from the values of each completion's trained tokens; 0 elsewhere."""
     flat = torch.zeros(batch.tokens_BT.numel(), dtype=x_NL.dtype, device=x_NL.device)
     flat[index_NL[mask_NL]] = x_NL[mask_NL]
     return flat.view_as(batch.tokens_BT)

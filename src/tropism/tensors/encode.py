@@ -1,4 +1,4 @@
-"""Group → Tree: the bridge from text to tokens, and what judgments mean to a trainer."""
+"""Group → Tree: turns texts into tokens, and judgments into ranks and rewards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tropism.text.template import Refused
 from tropism.text.tokenizer import identity
 from tropism.types import Completion, Group, Judgment, Message
 
-WORTH_A_LOOK = 1_000_000  # characters; a second's encoding
+WORTH_A_LOOK = 1_000_000  # characters; encoding them takes about a second
 
 
 class TooLong(TropismError):
@@ -25,7 +25,8 @@ class TooLong(TropismError):
 
 
 def bounded(group: Group, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
-    """Raises TooLong for a text so long that no tokens of the vocabulary could make it fit, before it is encoded."""
+    """Raises TooLong, before encoding, for a text that would be too long even in the longest tokens of the
+    vocabulary."""
     signs = sum(len(m.content) for m in group.prompt) + max((len(c.text) for c in group.completions), default=0)
     if signs > WORTH_A_LOOK and signs > context * max(map(len, tokenizer.get_vocab())):
         raise TooLong(
@@ -36,7 +37,7 @@ def bounded(group: Group, tokenizer: PreTrainedTokenizerBase, context: int) -> N
 
 @contextmanager
 def named(group: Group) -> Iterator[None]:
-    """A template's refusal says which group it is about."""
+    """Adds the group to the message when a template refuses it."""
     try:
         yield
     except Refused as error:
@@ -46,8 +47,8 @@ def named(group: Group) -> Iterator[None]:
 def tree(group: Group, tokenizer: PreTrainedTokenizerBase, context: int) -> Tree:
     """A group with its completions as tokens.
 
-    Those that were sampled with this tokenizer keep their own tokens and log-probabilities; others are read as text.
-    Raises if the prompt and a completion do not fit into `context` tokens.
+    Completions that were sampled with this tokenizer keep their tokens and log-probabilities; the text of others is
+    encoded. Raises TropismError if the prompt and a completion do not fit into `context` tokens.
     """
     bounded(group, tokenizer, context)
     completions = [
@@ -73,8 +74,8 @@ def tree(group: Group, tokenizer: PreTrainedTokenizerBase, context: int) -> Tree
 
 
 def _own(completion: Completion, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the completion's tokens are this tokenizer's. Where nobody wrote down whose they are, they must spell its
-    text from first to last, and an answer that stopped must end with a stop token."""
+    """Whether the completion's tokens are from this tokenizer. If the completion does not say, the tokens must decode
+    to its whole text, and a completion that stopped must end with a stop token."""
     if completion.tokenizer:
         return completion.tokenizer == identity(tokenizer)
     tokens = completion.tokens or ()
@@ -85,14 +86,14 @@ def _own(completion: Completion, tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def question(group: Group, tokenizer: PreTrainedTokenizerBase, context: int, max_tokens: int) -> Tree:
-    """The prompt of a group as a Tree without completions. Raises TooLong if an answer would not fit behind it."""
+    """The prompt of a group as a Tree without completions. Raises TooLong if an answer would not fit after it."""
     bounded(group, tokenizer, context)
     with named(group):
         prompt = prompt_tokens(tokenizer, group.prompt)
     if len(prompt) + max_tokens > context:
         raise TooLong(
             f"the prompt of group {group.id} has {len(prompt)} tokens, and with sampling.max_tokens = {max_tokens} that "
-            f"exceeds the model's context of {context}: shorten the prompt, lower sampling.max_tokens"
+            f"exceeds the model's context of {context}: shorten the prompt or lower sampling.max_tokens"
         )
     return Tree(group.id, tuple(prompt), (), (), ())
 
@@ -104,8 +105,8 @@ def demonstration(
     train_on: Literal["all", "last"] = "all",
     thinking: Thinking = "train",
 ) -> Tree:
-    """A conversation as a Tree of one completion: every assistant turn is trained, or the last one only, stop tokens
-    included. Rewritten if the template cannot be split into turns and all are asked for."""
+    """A conversation as a Tree with one completion. Every assistant turn is trained, or only the last one, with stop
+    tokens. Raises Rewritten if all are to be trained and the template cannot be split into turns."""
     if len(group.completions) != 1:
         raise TropismError(f"group {group.id} has {len(group.completions)} completions: a demonstration has one")
     answer = group.completions[0]
@@ -127,7 +128,7 @@ def demonstration(
 def chunks(group: Group, tokenizer: PreTrainedTokenizerBase, length: int) -> list[Tree]:
     """A document as trees of at most `length` tokens, each token trained exactly once.
 
-    The first chunk's prompt is the document-start token; each later chunk's is the last token before it.
+    The prompt of the first chunk is the document-start token; that of a later chunk is the last token before it.
     """
     whole = tree(group, tokenizer, 10**12)
     tokens = whole.prompt + whole.completions[0]
@@ -147,10 +148,10 @@ def ranks(judgment: Judgment) -> tuple[int, ...]:
 
 
 def stepped(found: Tree, group: Group, tokenizer: PreTrainedTokenizerBase) -> Tree:
-    """The tree with the rewards that the group's newest judgment gives to steps, on the tokens that complete them.
+    """The tree with the rewards of steps in the group's newest judgment, placed on the tokens where the steps end.
 
-    A step ends with the first token whose text, with that of all before it, holds the step; where a token was forced on
-    the policy, with the last one before it that the policy chose, or the first one if there is none."""
+    A step ends at the first token with which the text so far contains the whole step. If the policy did not choose that
+    token, the step ends at the last token before it that the policy chose, or else at the first one that it chose."""
     said = group.judgments[-1].steps
     if said is None:
         return found
@@ -164,14 +165,15 @@ def stepped(found: Tree, group: Group, tokenizer: PreTrainedTokenizerBase) -> Tr
 
 
 def _completes(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], text: str) -> int:
-    """The number of the first token at which the tokens so far say `text`, or of the last token if they never do."""
+    """The index of the first token with which the text so far begins with `text`; of the last token if it never
+    does."""
     at = bisect_left(range(len(tokens)), True, key=lambda i: text_of(tokenizer, tokens[: i + 1])[: len(text)] == text)
     return min(at, len(tokens) - 1)
 
 
 def beaten(judgment: Judgment) -> tuple[float | None, ...]:
-    """For each scored completion the share of the others that it beats, ties counting half: 1 is best, 0 worst, above
-    0.5 is above the median. None where there is nothing to beat."""
+    """For each scored completion the share of the others that it beats, ties counting half: 1 is best, 0 worst, more
+    than 0.5 is above the median. None if there are no others."""
     present = [s for s in judgment.scores if s is not None]
     others = len(present) - 1
 
@@ -184,7 +186,7 @@ def beaten(judgment: Judgment) -> tuple[float | None, ...]:
 
 
 def pick(found: Tree, keep: Sequence[int]) -> Tree:
-    """The tree with these of its completions only."""
+    """The tree with only the completions `keep`."""
     of_each = ("completions", "trained", "ended", "logprobs", "reward", "rank", "steps")
     picked: dict[str, Any] = {
         name: tuple(values[k] for k in keep) for name in of_each if (values := getattr(found, name)) is not None
@@ -192,7 +194,7 @@ def pick(found: Tree, keep: Sequence[int]) -> Tree:
     return dataclasses.replace(found, **picked)
 
 
-PASS_TOKENS = 16_384  # of trees in one pass, where nothing else is asked for
+PASS_TOKENS = 16_384  # of trees in one pass, by default
 
 
 def spans(trees: Sequence[Tree], tokens: int) -> Iterator[list[Tree]]:

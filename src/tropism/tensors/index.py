@@ -1,4 +1,4 @@
-"""From columns to completions and groups: sums, lengths, running means, and which column may look at which.
+"""From columns to completions and groups: sums, lengths, running means, and the mask of a tree.
 
 Axes as in `tensors/batch.py`; L is the longest completion's number of trained tokens.
 """
@@ -51,9 +51,9 @@ def by_completion(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def running(x_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(L, N) values at each completion's 1st, 2nd … trained token, a shorter one standing by its last; (N,) lengths.
+    """(L, N) values at each completion's 1st, 2nd … trained token (a shorter one repeats its last value); (N,) lengths.
 
-    Completions that were laid out once share their columns.
+    Twins, which have their tokens only once in the batch, share these columns.
     """
     index_NL, mask_NL = by_completion(batch)
     own_N = batch.completion_BT.flatten()[batch.last_N]
@@ -66,9 +66,9 @@ def running(x_BT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def mean_so_far(x_BT: Tensor, batch: Batch) -> Tensor:
-    """(B, T): at each of a completion's columns the mean of x over its trained tokens up to and including this one.
+    """(B, T): at each column of a completion the mean of x over its trained tokens up to and including this one.
 
-    0 where there are none yet, and in every other column.
+    0 before the first trained token, and in every other column.
     """
     flat = torch.arange(x_BT.numel(), device=x_BT.device)
     completion = batch.completion_BT.flatten()
@@ -76,7 +76,7 @@ def mean_so_far(x_BT: Tensor, batch: Batch) -> Tensor:
     first_N = flat.new_zeros(batch.n).scatter_reduce(0, completion[inside], flat[inside], "amin", include_self=False)
     start_BT = first_N[batch.completion_BT.clamp(min=0)]
 
-    def since_start(y_BT: Tensor) -> Tensor:  # a completion's columns stand side by side in one row
+    def since_start(y_BT: Tensor) -> Tensor:  # the columns of a completion are next to each other in one row
         sum_BT = y_BT.cumsum(1)
         return sum_BT - (sum_BT - y_BT).flatten()[start_BT]
 
@@ -86,7 +86,7 @@ def mean_so_far(x_BT: Tensor, batch: Batch) -> Tensor:
 
 
 def by_group(x_N: Tensor, group_N: Tensor) -> tuple[Tensor, Tensor]:
-    """(G, K) values of each group's completions, 0 beyond its last, and the (G, K) mask of the real ones."""
+    """(G, K) values of each group's completions, 0 after the last one, and the (G, K) mask of the real ones."""
     groups = int(group_N.max()) + 1
     counts = torch.bincount(group_N, minlength=groups)
     start = counts.cumsum(0) - counts

@@ -1,8 +1,9 @@
-"""Looks at a policy in training, and the verdict that it is optimised too far (arXiv 2210.10760).
+"""Looks: evaluations on held-out prompts during training; and the test for over-optimisation (arXiv 2210.10760).
 
-A look is the learned reward, the true quality and the KL of one moment, prompt by prompt. A policy is optimised too far
-where the true quality fell, from its best look to its last, by more than three standard errors of the difference paired
-by prompt, while the learned reward did not fall. Three and not two, because the best look is chosen by looking.
+A look has the learned reward, the true quality and the KL for each held-out prompt, at one moment of training. A policy
+is over-optimised if the true quality fell from its best look to its last by more than three standard errors of the
+difference, paired by prompt, while the learned reward did not fall. It is three and not two because the best look is
+chosen after seeing all of them.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-ERRORS = 3.0  # standard errors: the best look is chosen by looking
-PROMPTS = 10  # with fewer, a standard error is itself too uncertain
+ERRORS = 3.0  # standard errors
+PROMPTS = 10  # with fewer, the standard error itself is too uncertain
 KEYS = ("reward", "truth")
 
 
 @dataclass(frozen=True)
 class Look:
-    """One moment of one policy; arrays hold a number for each prompt, NaN where nothing was scored."""
+    """One evaluation of one policy; arrays have a number for each prompt, NaN without a score."""
 
     spent: float
     kl: float
@@ -30,7 +31,7 @@ class Look:
 
 
 def read_look(line: Mapping[str, Any]) -> Look | None:
-    """The look that a line of metrics holds; one without KL, or at which nothing was scored, is none."""
+    """The look in a line of metrics; None without KL or without any score."""
     if not set(KEYS) <= line.get("by_prompt", {}).keys():
         return None
     scored = [np.array([math.nan if x is None else x for x in line["by_prompt"][key]], float) for key in KEYS]
@@ -40,9 +41,9 @@ def read_look(line: Mapping[str, Any]) -> Look | None:
 
 
 def fall(moments: Sequence[Sequence[Look]], errors: float = ERRORS) -> dict[str, float] | None:
-    """The fall of the true quality from its best moment to the last, if it is of more than `errors`; None if it is not.
+    """The fall of the true quality from its best moment to the last, if it exceeds `errors` standard errors; else None.
 
-    A moment has a look of each seed, of which the mean counts."""
+    A moment has one look for each seed; their mean is used."""
     mean = {key: np.array([np.mean([getattr(x, key) for x in looks], axis=0) for looks in moments]) for key in KEYS}
     quality = [float(row[np.isfinite(row)].mean()) if np.isfinite(row).any() else -math.inf for row in mean["truth"]]
     best = int(np.argmax(quality))
@@ -60,7 +61,7 @@ def fall(moments: Sequence[Sequence[Look]], errors: float = ERRORS) -> dict[str,
 
 
 def _errors(difference: np.ndarray) -> float:
-    """The mean of a paired difference in its own standard errors; 0 if there are too few prompts to tell."""
+    """The mean of a paired difference divided by its standard error; 0 if there are too few prompts."""
     kept = difference[np.isfinite(difference)]
     if len(kept) < PROMPTS or not kept.any():
         return 0.0

@@ -1,4 +1,4 @@
-"""Totals and counts travel together and are divided once: never average averages."""
+"""Keeps totals and counts together and divides them once: never average averages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A sum and what it is to be divided by, once, after everything has been added up (micro-batches, ranks)."""
+    """A sum and its divisor; they are divided once, after everything (micro-batches, processes) has been added up."""
 
     total: Tensor
     count: Tensor

@@ -1,4 +1,4 @@
-"""Some rows of a Batch, as a Batch of their own: micro-batches, minibatches and the shares of ranks."""
+"""Some rows of a Batch as a new Batch: micro-batches, minibatches and the shares of processes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tropism.tensors.batch import Batch
 
 
 def take_rows(batch: Batch, rows: Sequence[int]) -> Batch:
-    """The Batch of only these rows; completions and groups are numbered anew."""
+    """The Batch of only these rows; completions and groups get new numbers."""
     width = batch.tokens_BT.shape[1]
     index = torch.as_tensor(list(rows), device=batch.tokens_BT.device)
     owner_B = batch.completion_BT[index]
     keep_N = torch.zeros(batch.n, dtype=torch.bool, device=index.device)
     keep_N[owner_B[owner_B >= 0]] = True
-    empty = torch.isin(batch.last_N // width, index)  # completions without a token, which own no column
+    empty = torch.isin(batch.last_N // width, index)  # completions without a token, which have no column
     keep_N |= empty & (torch.bincount(batch.completion_BT[batch.completion_BT >= 0], minlength=batch.n) == 0)
     number_N = keep_N.cumsum(0) - 1
     row_of = torch.full((batch.tokens_BT.shape[0],), -1, dtype=torch.long, device=index.device)
@@ -41,7 +41,7 @@ def take_rows(batch: Batch, rows: Sequence[int]) -> Batch:
 def passes(batch: Batch, tokens: int) -> list[list[int]]:
     """Row numbers in runs of at most `tokens` tokens (0 = everything in one pass).
 
-    A run holds at least one group, and all rows of each of its groups: a group may be one term of a loss.
+    A run has at least one group, and all rows of its groups: a group may be one term of a loss.
     """
     rows, width = batch.tokens_BT.shape
     if not tokens:
@@ -58,7 +58,7 @@ def passes(batch: Batch, tokens: int) -> list[list[int]]:
 
 
 def _goes_on(batch: Batch) -> Tensor:
-    """The rows that hold more completions of the group of the row before."""
+    """The rows with more completions of the same group as the row before."""
     row_N = batch.last_N // batch.tokens_BT.shape[1]
     first_G = torch.full((len(batch.ids),), len(batch.tokens_BT), device=row_N.device)
     first_G = first_G.scatter_reduce(0, batch.group_N, row_N, "amin")

@@ -1,4 +1,4 @@
-"""One group as tokens: what `tensors/encode.py` makes of text and `tensors/collate.py` lays out as rows."""
+"""One group as tokens: `tensors/encode.py` makes it from text, and `tensors/collate.py` arranges it in rows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Tree:
     """One group as tokens: the prompt once, its K completions, and what is known of each.
 
-    `trained[k][i]` is True where token i of completion k was chosen by the policy (and is trained on). `ended[k]` is
-    False for an answer cut at the length limit. A `reward` of None could not be computed; a `rank` of 0 is unranked.
+    `trained[k][i]` is True if the policy chose token i of completion k (and is trained on it). `ended[k]` is False for
+    an answer cut at the length limit. A `reward` of None could not be computed; a `rank` of 0 is unranked.
     """
 
     id: str
@@ -24,7 +24,7 @@ class Tree:
     steps: tuple[tuple[tuple[int, float], ...], ...] | None = (
         None  # (number of the token, reward) inside each completion
     )
-    baseline: float | None = None  # mean reward of all samples of the prompt, of which these are some
+    baseline: float | None = None  # mean reward of all samples of the prompt, also of those that are not here
 
     @property
     def size(self) -> int:
