@@ -117,7 +117,7 @@ def test_margins_equal_the_loop_over_pairs(margin: float):
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"margin": 0.1}, "margin = 0.1 is asked of pairs"),
+        ({"margin": 0.1}, "margin = 0.1 works on pairs"),
         ({"likelihood": "all_pairs", "margin": 0.1, "unranked": "below"}, 'set unranked = "out"'),
     ],
 )

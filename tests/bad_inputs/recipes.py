@@ -192,7 +192,7 @@ SHAPES: list[Case] = [
         plus(JUDGED + PPO, "stop_when_over_optimised = true"),
         "rl.stop_when_over_optimised needs a probe with a truth",
     ),
-    ("a margin of no pairs", plus(JUDGED, 'algorithm = { kind = "kwise", margin = 0.1 }'), "is asked of pairs"),
+    ("a margin of no pairs", plus(JUDGED, 'algorithm = { kind = "kwise", margin = 0.1 }'), "works on pairs"),
 ]
 
 ODD = [  # (recipe that ends with the stage, its line, the place named): one key each, of another field each

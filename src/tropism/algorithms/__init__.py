@@ -1,1 +1,1 @@
-"""One file = one paper: `credit` says who gets how much, `loss` what is minimised; both are pure functions of a Batch."""
+"""One file = one paper: `credit` computes advantages, `loss` what is minimised; both are pure functions of a Batch."""

@@ -1,5 +1,5 @@
-"""What the losses on rankings of K completions share: each group's ranks and log-probabilities side by side, its pairs, and
-what to log of them.
+"""Shared by the losses on rankings of K completions: the ranks, log-probabilities and pairs of each group, and their
+metrics.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class Ranked:
     logprob_GK: Tensor  # mean of a completion's trained tokens, nats; 0 where it has none
     pair_GKK: Tensor  # True = the first is ranked above the second
     best_GK: Tensor
-    speaks_G: Tensor  # True = the group ranks anything
+    speaks_G: Tensor  # True = the group ranks something
 
     def best_logprob_G(self) -> Tensor:
-        """(G,): the mean over the best completions; 0 where none is."""
+        """(G,): the mean over the best completions; 0 if there are none."""
         return (self.logprob_GK * self.best_GK).sum(1) / self.best_GK.sum(1).clamp(min=1)
 
     def mean(self, loss_G: Tensor, score_GK: Tensor) -> tuple[Ratio, dict[str, Ratio]]:
-        """The loss over the groups that rank anything, and what to log of the scores it was made of."""
+        """The loss over the groups that rank something, and metrics of the scores in it."""
         return Ratio(torch.where(self.speaks_G, loss_G, 0.0).sum(), self.speaks_G.sum()), self._metrics(score_GK)
 
     def _metrics(self, score_GK: Tensor) -> dict[str, Ratio]:
@@ -50,5 +50,5 @@ def ranked(rank_N: Tensor, logprobs_BT: Tensor, batch: Batch) -> Ranked:
 
 
 def without_empty(batch: Batch) -> Tensor:
-    """(N,) the ranks, 0 for a completion without a trained token: its mean log-probability is not known, and not 0."""
+    """(N,) the ranks, with 0 for a completion without a trained token, which has no mean log-probability."""
     return batch.need("rank_N").masked_fill(length_N(batch) == 0, 0)

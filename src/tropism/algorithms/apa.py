@@ -3,14 +3,14 @@
     A = GAE(score at the last token; V), centred over the trained tokens of the round, then A/kl clipped to ± `limit`
     loss = (log pi - log pi_init - A/kl)²  +  value_weight * ½ (V - R)²            mean over trained tokens
 
-The target is pi* ∝ pi_init exp(A/kl) with its normaliser taken as 1, which the centring makes true on average; there is
-no KL in the reward and no ratio to clip, because the target itself stays near pi_init. It is a target for each token: A
-does not pay for the KL of what a token leads to, so over several tokens it is not the pi* of whole answers. On fresh
-samples the gradient at pi = pi_init is that of the policy gradient times 2/kl, so a learning rate belongs to a kl.
-`anchor` says what pi_init is: `initial`, the policy before the first round, is the paper's; `round` re-anchors at the
-policy that sampled the round, which makes each round a trust-region step that forgets where training began: kl then
-bounds the pace, not the distance. The released code whitens A, padding included, so that its kl depends on the batch;
-here A keeps the reward's units. Left out: AWR, the paper's other baseline (`algorithms/awr.py`).
+The target is pi* ∝ pi_init exp(A/kl) with its normaliser taken as 1; centring makes this true on average. There is no
+KL in the reward and no ratio to clip, because the target itself stays near pi_init. It is a target for each token: A
+does not include the KL of later tokens, so over several tokens the target is not the pi* of whole answers. On fresh
+samples the gradient at pi = pi_init is the policy gradient times 2/kl, so the right learning rate depends on kl.
+`anchor` chooses pi_init. `initial`, as in the paper, is the policy before the first round. `round` is the policy that
+sampled the round: then each round is a trust-region step, and kl limits the change in a round, not the distance from
+the start. The released code whitens A, padding included, so that its kl depends on the batch; here A keeps the reward's
+units. Left out: AWR, the paper's other baseline (`algorithms/awr.py`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["APA"]
 class APA:
     kl: Annotated[float, Gt(0)] = 0.1  # reward units per nat: lambda in the paper
     anchor: Literal["initial", "round"] = "initial"
-    limit: Annotated[float, Gt(0)] = 10.0  # nats: a target log-ratio beyond it is cut
+    limit: Annotated[float, Gt(0)] = 10.0  # nats: target log-ratios are clipped to this
     gamma: Annotated[float, Interval(ge=0, le=1)] = 1.0
     lam: Annotated[float, Interval(ge=0, le=1)] = 0.95
     value_weight: Annotated[float, Ge(0)] = 0.5

@@ -1,10 +1,11 @@
-"""Advantage-weighted regression (arXiv 1910.00177): imitate every completion, the better ones more.
+"""Advantage-weighted regression (arXiv 1910.00177): imitate every completion, better ones more.
 
     A_i = R_i - mean of the scored R of the group              (in ReST: of all samples of the prompt, the dropped included)
     loss = - sum_i min(exp(A_i / temperature), limit) * sum_t log pi_t  /  trained tokens
 
-For exact weights its optimum is pi_samples exp(A/temperature) / Z: the KL-regularised optimum around whoever sampled. Among
-the survivors of a threshold alone a group's mean would weigh a lone survivor as 1 whatever its reward: plain cloning.
+With exact weights its optimum is pi_samples exp(A/temperature) / Z: the KL-regularised optimum around the policy that
+sampled. If the mean were taken only over the survivors of a threshold, a single survivor would always have the weight
+1, whatever its reward: that would be plain imitation.
 """
 
 from __future__ import annotations

@@ -5,10 +5,11 @@
     sigmoid        mean over ranked pairs of -(1-e) log sigmoid(s_w - s_l) - e log sigmoid(s_l - s_w)
     ipo            mean over ranked pairs of (h_w - h_l - 1/(2 beta))²               (arXiv 2310.12036)
 
-e is `label_smoothing`: the share of labels taken to be wrong. For ipo, h is the *mean* log-ratio of a completion's tokens
-(as its authors say and TRL does), not the sum, so a beta that suits one loss does not suit the other. All divide by the
-groups that rank anything. `sft` adds the negative log-likelihood a token of the best completions, because both sides'
-log-probabilities may fall together: `best_logprob` shows that. Ties as in `algorithms/kwise.py`.
+e is `label_smoothing`: the share of labels that are assumed to be wrong. For ipo, h is the *mean* log-ratio of a
+completion's tokens (as its authors say and TRL does), not the sum, so the two losses need different values of beta. All
+divide by the number of groups that rank something. `sft` adds the negative log-likelihood per token of the best
+completions, because the log-probabilities of good and bad ones may fall together (metric `best_logprob`). Ties as in
+`algorithms/kwise.py`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class DPO:
 
     def __post_init__(self) -> None:
         if self.label_smoothing and self.likelihood != "sigmoid":
-            raise TropismError('dpo.label_smoothing is about pairs: set likelihood = "sigmoid" with it')
+            raise TropismError('dpo.label_smoothing works on pairs: set likelihood = "sigmoid" with it')
 
     def credit(self, batch: Batch) -> Batch:
         return batch
@@ -58,7 +59,7 @@ class DPO:
         return field.mean(loss_G, score_GK)
 
     def _likelihood(self, score_GK: Tensor, field: Ranked) -> Tensor:
-        """(G,) the loss of each group; 0 for one that ranks nothing."""
+        """(G,) the loss of each group; 0 for a group that ranks nothing."""
         if self.likelihood == "plackett_luce":
             return plackett_luce(score_GK, field.rank_GK, field.mask_GK)
         margin_GKK, pair_GKK = score_GK[:, :, None] - score_GK[:, None, :], field.pair_GKK

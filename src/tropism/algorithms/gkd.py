@@ -1,17 +1,16 @@
-"""Generalised knowledge distillation (arXiv 2306.13649): the policy's next-token distributions near those of a teacher.
+"""Generalised knowledge distillation (arXiv 2306.13649): brings the policy's next-token distributions near a teacher's.
 
     loss   = sum over trained tokens of D(teacher, policy)  /  trained tokens
     D      = beta * KL(teacher, mix) + (1 - beta) * KL(policy, mix)        mix = beta * teacher + (1 - beta) * policy
-    beta 0 : D = KL(teacher, policy)    forward: the policy covers all that the teacher does
-    beta 1 : D = KL(policy, teacher)    reverse: the policy keeps to what the teacher is sure of
+    beta 0 : D = KL(teacher, policy)    forward: the policy covers everything that the teacher may say
+    beta 1 : D = KL(policy, teacher)    reverse: the policy says only what the teacher finds likely
 
-Both distributions are the whole ones, over all tokens that can come next, at `temperature`. D between the ends is the
-paper's; at the ends that would be 0, and what stands here is the limit of D / beta and of D / (1 - beta), which the paper
-names and TRL computes. So D is small near the ends (about beta or 1 - beta of a KL), and a learning rate for one beta does
-not do for another.
+Both distributions are complete, over all next tokens, at `temperature`. For 0 < beta < 1, D is the paper's. At 0 and 1
+that D would be 0; here it is the limit of D / beta or of D / (1 - beta), as the paper says and TRL computes. So D is
+small near these ends (about beta or 1 - beta times a KL), and different values of beta need different learning rates.
 
-Left out: the gradient through which answers the policy samples (the paper leaves it out too), and a reward beside the
-divergence. Whose answers they are is the stage's matter (`stages/distill.py`).
+Left out: the gradient through the sampling of the answers (the paper leaves it out too), and a reward in addition to
+the divergence. Where the answers come from is decided by the stage (`stages/distill.py`).
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""GOLD (arXiv 2009.07839): learning from given text by off-policy policy gradient.
+"""GOLD (arXiv 2009.07839): learning from given text with an off-policy policy gradient.
 
     loss = - sum_t max(pi(token_t), floor) * log pi(token_t)  /  trained tokens         the factor without gradient
 
-The factor is the importance weight of a token against demonstrators taken as uniform over what they show: tokens the policy
-finds unlikely are learned less, so that a mode is sharpened rather than every demonstration covered. This is the paper's
-delta reward: each given completion is worth 1, which suits completions that were kept by a threshold.
+The factor is the importance weight of a token, where the demonstrators are assumed to be uniform over their
+completions. The policy learns less from tokens that it finds unlikely: it concentrates on a part of the demonstrations
+and does not try to cover all. This is the paper's delta reward: each given completion has the reward 1, which fits
+completions that were filtered by a threshold.
 """
 
 from __future__ import annotations

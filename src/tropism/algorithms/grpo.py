@@ -4,29 +4,34 @@
     A_i = R_i - mean(R),  over the scored completions of the group;  divided by their standard deviation if scale = "std"
     loss_t = max(-A rho, -A clip(rho, 1 - clip, 1 + clip_high))  [ +  kl * rho_t * KL_t,  kl_in = "loss" ]  - entropy * H_t
 
-Rewards of steps inside the answers (section 4.1.3) add to A of each token what the steps that end at it or later are worth
-against all steps of the group (`tensors/credit.py:steps_ahead`); with ratio = "completion" they add to the score.
+Rewards of steps inside the answers (section 4.1.3) are added to A of each token: the rewards of all steps that end at
+it or later, relative to all steps of the group (`tensors/credit.py:steps_ahead`). With ratio = "completion" they are
+added to the score.
 
-The published variants are fields: `scale` "none" (Dr.GRPO, arXiv 2503.20783: "std" gives easy and hard prompts more
-weight), `weight` of a completion in the sum: "token" (DAPO, 2503.14476: every token of the update counts the same),
-"completion" (the first paper: the mean of each completion's mean, so long answers are cheap), "length" (Dr.GRPO: the
-sum divided by a fixed `length`); `clip_high` above `clip` (DAPO); `drop_equal`: groups of equal reward, which say
-nothing, leave the loss and its count, and the rl stage samples others in their place; `dual_clip`: for A < 0 the loss is
-dual_clip * |A| at most (1912.09729); `entropy`: a bonus for the entropy H of each trained token's distribution; `ratio`:
-rho is rho_t = pi/pi_old of the "token", or exp(mean over the "completion"'s tokens of log rho_t) for all of them (GSPO,
-2507.18071, with weight = "completion", clip = 3e-4, clip_high = 4e-4); `surrogate` "cispo": -A min(rho, 1 + clip_high)
-log pi, rho without gradient, cuts no token off (2506.13585; as in its runs without a lower bound: `clip` has no effect).
+The published variants are fields:
+- `scale` "none" (Dr.GRPO, arXiv 2503.20783): "std" gives easy and hard prompts more weight;
+- `weight` in the sum: "token" (DAPO, 2503.14476: every token of the update counts the same), "completion" (the first
+  paper: the mean of each completion's mean, so tokens of long answers count less), "length" (Dr.GRPO: the sum divided
+  by a fixed `length`);
+- `clip_high` above `clip` (DAPO); `dual_clip`: for A < 0 the loss is dual_clip * |A| at most (1912.09729);
+- `drop_equal`: groups with equal rewards, from which nothing is learned, are left out of the loss and its count,
+  and the rl stage samples others instead;
+- `entropy`: a bonus for the entropy H of each trained token's distribution;
+- `ratio`: rho is rho_t = pi/pi_old of the "token", or exp(mean over the "completion"'s tokens of log rho_t) for all of
+  them (GSPO, 2507.18071, with weight = "completion", clip = 3e-4, clip_high = 4e-4);
+- `surrogate` "cispo": -A min(rho, 1 + clip_high) log pi, rho without gradient, so that every token has a gradient
+  (2506.13585; as in its experiments there is no lower bound: `clip` has no effect).
 
-The defaults are not the first paper's, which are scale = "std" and kl_in = "loss". With `scale` "none" and `kl_in`
-"reward" the policy comes to rest at pi_ref exp(score/kl), for every K, as PPO's and RLOO's does at the same kl. With
-"std" the reward's size does not matter: for two answers and many samples the fixed point is logit(p) - logit(p_ref) =
-1/(kl sqrt(p(1-p))), and for p_ref = ½ there is none below kl = 1.51: the policy goes on until its groups agree, past
-what a learned reward can bear. Who takes "std" should take a kl above that, or few rounds.
+The defaults are not the first paper's scale = "std" and kl_in = "loss". With `scale` "none" and `kl_in` "reward" the
+policy converges to pi_ref exp(score/kl), for every K, as with PPO and RLOO at the same kl. With "std" the size of the
+reward does not matter. For two answers and many samples the fixed point is then
+logit(p) - logit(p_ref) = 1/(kl sqrt(p(1-p))), and for p_ref = ½ there is none below kl = 1.51: the policy changes until
+all samples of a prompt are equal, which over-optimises a learned reward. With "std" use a kl above that, or few rounds.
 
-KL in the loss has the value of k3 and the gradient of k2 (½ log² has the gradient of the reverse KL under samples of pi;
-k3's own gradient is that of another divergence), times rho, since the samples are those of pi_old. It holds each token by
-itself, so the fixed point is not pi_ref exp(R/kl) of whole answers but pi(a|s) ∝ pi_ref(a|s) exp(E[R|s,a]/kl), and with
-scale = "none" it counts K/(K-1) times, because the mean holds the completion itself.
+KL in the loss has the value of k3 and the gradient of k2 (½ log² has the gradient of the reverse KL under samples of
+pi; the gradient of k3 belongs to another divergence), times rho, since pi_old sampled. It acts on each token
+separately, so the fixed point is not pi_ref exp(R/kl) of whole answers but pi(a|s) ∝ pi_ref(a|s) exp(E[R|s,a]/kl). With
+scale = "none" it counts K/(K-1) times, because the mean includes the completion itself.
 """
 
 from __future__ import annotations
@@ -69,12 +74,12 @@ class GRPO:
 
     def __post_init__(self) -> None:
         if (self.weight == "length") != (self.length > 0):
-            raise TropismError(f'grpo.length = {self.length} goes with weight = "length" and is then above 0: set both')
+            raise TropismError(f'grpo.length = {self.length} belongs to weight = "length", and is above 0: set both')
         if self.dual_clip is not None and self.surrogate == "cispo":
             raise TropismError('grpo.dual_clip bounds the loss of surrogate = "ppo": leave one of the two out')
 
     def teaches(self, batch: Batch) -> Tensor:
-        """(G,) True = the group's rewards can change the policy: the rl stage samples another for one that cannot."""
+        """(G,) True = the group's rewards can change the policy; the rl stage replaces the other groups."""
         differs_G = group_differs(self._score_N(batch), batch)
         if self._by_step(batch):
             batch = scored_only(batch)
@@ -83,7 +88,7 @@ class GRPO:
         return differs_G if self.drop_equal else torch.ones_like(differs_G)
 
     def _by_step(self, batch: Batch) -> bool:
-        """Whether tokens of a completion differ in credit: not where it is one action, with one ratio."""
+        """Whether the tokens of a completion may differ in credit: not if it is one action, with one ratio."""
         return batch.step_BT is not None and self.ratio == "token"
 
     def _score_N(self, batch: Batch) -> Tensor:

@@ -1,14 +1,15 @@
-"""Kahneman-Tversky optimisation (arXiv 2402.01306): one completion and a thumb, no pairs needed.
+"""Kahneman-Tversky optimisation (arXiv 2402.01306): learns from single completions with thumbs up or down, not pairs.
 
     h = sum_t (log pi - log pi_ref)_t
     z = max(0, mean over mismatched completions of h)               KL(pi || pi_ref), without gradient
     loss = good * (1 - sigmoid(beta (h - z)))  for a score above `threshold`,  bad * (1 - sigmoid(beta (z - h)))  otherwise
 
-A mismatched completion is another prompt's answer, put into each group by the offline stage (`needs` asks for it)
-without a score: it enters z and nothing else. z is taken over the whole update from the policy before it
-(`old_logprobs_BT`), so the update does not depend on how it was cut into passes. The paper's weights: good * n_good
-about 1 to 4/3 of bad * n_bad. Of a judge that only orders, the offline stage makes rewards from 0 to 1, the share of
-the prompt's other completions that one beats: then a thumb is up for what is above the median of its prompt.
+A mismatched completion is the answer to another prompt. The offline stage adds one to each group (`needs` names it),
+without a score: it is used for z and nothing else. z is computed over the whole update, with the policy before the
+update (`old_logprobs_BT`), so the result does not depend on how the update is split into passes. The paper recommends
+weights with good * n_good about 1 to 4/3 of bad * n_bad. If a judge gives only an order, the offline stage makes
+rewards from 0 to 1: the share of the prompt's other completions that one beats. A thumb is then up if the completion is
+above the median of its prompt.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ __all__ = ["KTO"]
 @dataclass(frozen=True)
 class KTO:
     beta: Annotated[float, Gt(0)] = 0.1  # reward units per nat
-    threshold: Annotated[float, Interval()] = 0.5  # a thumb up is a reward above it: judge's units, or a share beaten
+    threshold: Annotated[float, Interval()] = 0.5  # a higher reward is a thumb up: judge's units, or a share
     good: Annotated[float, Ge(0)] = 1.0
     bad: Annotated[float, Ge(0)] = 1.0
 

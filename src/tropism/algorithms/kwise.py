@@ -4,19 +4,20 @@
     all_pairs      - mean over ranked pairs of log sigmoid(s_w - s_l)        (InstructGPT, arXiv 2203.02155)
     top_1          - [ s_best - logsumexp_{all} s ]                          (only the best of K is known)
 
-All divide by the number of groups that rank anything: one prompt, one vote. Ties share a rank: under Plackett-Luce they
-stay in each other's denominator (Breslow), under all_pairs they make no pair. Scores are free up to a constant per
-prompt; `centre` pulls each group's mean to 0, which no likelihood feels, so that 0 means "as the sampled policy answers".
+All divide by the number of groups that rank something, so each prompt has the same weight. Ties share a rank: with
+Plackett-Luce they are in each other's denominator (Breslow), with all_pairs they make no pair. A constant may be added
+to all scores of a prompt without changing the likelihood; `centre` pulls each group's mean to 0, so that 0 means "as
+good as the sampled policy's answers".
 
-`margin` (all_pairs only) asks for more where the judge sees a larger difference (Llama 2, arXiv 2307.09288):
-- log sigmoid(s_w - s_l - margin (y_w - y_l)), with y the judge's scores from an interval judge and minus its ranks from
-an ordinal one, as the reward stage lays them down in `reward_N`. Under a margin a difference of scores is no longer the
-log-odds of a preference, so calibration shows the model surer than it is right.
+`margin` (all_pairs only) wants a larger difference of scores where the judge sees a larger difference (Llama 2, arXiv
+2307.09288): - log sigmoid(s_w - s_l - margin (y_w - y_l)). y is the score of an interval judge, or minus the rank of an
+ordinal one; the reward stage stores it in `reward_N`. With a margin, differences of scores are no longer the log-odds
+of a preference, so calibration shows the model as overconfident.
 
-`running` mixes in the same likelihood after 1, 2 … tokens, averaged, a shorter completion standing by its last score (the
-K-wise form of what DeepSpeed-Chat does with pairs, from the first token in which they differ to the end). Where two
-answers have read alike they score alike and nothing is learned; at the token that parts them the difference is asked for
-at once, so that a small model finds a single wrong digit. The score that counts is still that of the last token.
+`running` mixes in the same likelihood after 1, 2 … tokens, averaged; a shorter completion keeps its last score (the
+K-wise form of DeepSpeed-Chat's loss for pairs, which begins at the first token that differs). As long as two answers
+are equal, their scores are equal and nothing is learned; from the first different token on, the scores have to differ,
+so that a small model finds a single wrong digit. The final score is still the score at the last token.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ __all__ = ["KWise"]
 @dataclass(frozen=True)
 class KWise:
     likelihood: Literal["plackett_luce", "all_pairs", "top_1"] = "plackett_luce"
-    unranked: Literal["out", "below"] = "out"  # a completion without a rank: says nothing, or is worse than all ranked
+    unranked: Literal["out", "below"] = "out"  # a completion without a rank: left out, or worse than all ranked ones
     margin: Annotated[float, Ge(0)] = 0.0  # log-odds per unit of the judge's score, or per rank
-    running: Annotated[float, Interval(ge=0, le=1)] = 0.0  # share of the loss that is taken along the way
+    running: Annotated[float, Interval(ge=0, le=1)] = 0.0  # share of the loss from scores before the last token
     centre: Annotated[float, Ge(0)] = 0.01
 
     needs: ClassVar[tuple[str, ...]] = ("rank_N",)
@@ -50,11 +51,9 @@ class KWise:
 
     def __post_init__(self) -> None:
         if self.margin and self.likelihood != "all_pairs":
-            raise TropismError(
-                f'margin = {self.margin} is asked of pairs: set likelihood = "all_pairs", or leave it out'
-            )
+            raise TropismError(f'margin = {self.margin} works on pairs: set likelihood = "all_pairs", or leave it out')
         if self.margin and self.unranked == "below":
-            raise TropismError(f'margin = {self.margin} has no score of the unranked to go by: set unranked = "out"')
+            raise TropismError(f'margin = {self.margin} needs a score for each completion: set unranked = "out"')
 
     def credit(self, batch: Batch) -> Batch:
         return batch
@@ -75,13 +74,13 @@ class KWise:
         return Ratio(total, speaks_G.sum()), {"pair_accuracy": Ratio(right.sum(), pair_GKK.sum())}
 
     def _ahead(self, batch: Batch) -> Tensor | float:
-        """(G, K): how far each score has to be ahead. A pair's margin is the difference of its two."""
+        """(G, K): the margin of a pair is the difference of its two values here."""
         return self.margin * by_group(batch.need("reward_N"), batch.group_N)[0] if self.margin else 0.0
 
     def _likelihood(self, scores_GK: Tensor, rank_GK: Tensor, mask_GK: Tensor) -> Tensor:
         below = self.unranked == "below"
         if self.likelihood == "all_pairs":
-            last = torch.iinfo(rank_GK.dtype).max  # the unranked share it, and so make no pair with each other
+            last = torch.iinfo(rank_GK.dtype).max  # all unranked ones share this rank, so they make no pairs
             return bradley_terry(scores_GK, rank_GK.masked_fill(rank_GK == 0, last) if below else rank_GK, mask_GK)
         likelihood = plackett_luce if self.likelihood == "plackett_luce" else top_1
         return likelihood(scores_GK, rank_GK, mask_GK, below)
@@ -89,7 +88,7 @@ class KWise:
     def _along(
         self, batch: Batch, prediction: Prediction, ahead_GK: Tensor | float, rank_GK: Tensor, mask_GK: Tensor
     ) -> Tensor:
-        """(G,): the mean over t of the likelihood after t tokens, t up to the group's longest completion."""
+        """(G,): the mean over t of the likelihood after t tokens, for t up to the group's longest completion."""
         scores_LN, length_N = running(prediction.need("scores_BT"), batch)
         index_GK, _ = by_group(torch.arange(batch.n, device=length_N.device), batch.group_N)
         scores_LGK, steps = scores_LN[:, index_GK] - ahead_GK, len(scores_LN)

@@ -2,7 +2,7 @@
 
     loss = - sum_t log pi(token_t | its ancestors) / number of trained tokens
 
-Divided once by the tokens of the whole update, so a long example weighs as much as its tokens, however it was packed.
+Divided once by the tokens of the whole update: every token has the same weight, however the examples were packed.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""ORPO (arXiv 2403.07691): fine-tuning on the best completions, and their odds against the others', without a reference.
+"""ORPO (arXiv 2403.07691): fine-tunes on the best completions and raises their odds over the others; no reference
+model.
 
     l_k  = 1 / T_k * sum_t log pi_t                                                        T = trained tokens
     s_k  = log odds = l_k - log(1 - exp l_k)
     loss = - mean over the best of l  +  odds * plackett_luce(s)                           K = 2: - log sigmoid(s_w - s_l)
 
-Mean over the groups that rank anything; ties as in `algorithms/kwise.py`. `odds` is the paper's lambda. The first term
-keeps the best answers likely, and lets a base model learn from preferences without an sft stage before. A completion
-without a trained token has no mean and counts as unranked; a mean probability within 1e-6 of 1 has no gradient through its
-odds, which are infinite at 1. TRL trains the prompt too in the first term and pools the tokens of all examples; the paper
-does neither.
+Mean over the groups that rank something; ties as in `algorithms/kwise.py`. `odds` is the paper's lambda. The first term
+keeps the best answers likely, so that a base model can learn from preferences without an sft stage before. A completion
+without a trained token has no mean and counts as unranked. A mean probability within 1e-6 of 1 gets no gradient through
+its odds, which are infinite at 1. In the first term TRL also trains the prompt and pools the tokens of all examples;
+the paper does neither.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = ["ORPO"]
 
 @dataclass(frozen=True)
 class ORPO:
-    odds: Annotated[float, Ge(0)] = 0.1  # nats a token per log-odds: lambda in the paper
+    odds: Annotated[float, Ge(0)] = 0.1  # nats per token and log-odds: lambda in the paper
 
     needs: ClassVar[tuple[str, ...]] = ("rank_N",)
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT",)

@@ -5,13 +5,13 @@
     loss = max(-A rho, -A clip(rho, 1 ± clip))  +  value_weight * ½ max((V - R)², (clip(V, V_old ± value_clip) - R)²)
            -  entropy * H(pi)_t
 
-rho = pi / pi_old. The score stands on the stop token, which is trained like any other. The KL estimate in the reward is k1
-without gradient: summed over a completion it is the exact log-ratio. `kl_target` turns on the controller of 1909.08593 on
-the KL per completion; its state is the field `kl` itself, so it is checkpointed with the algorithm. A completion without a
-score leaves the batch. For A < 0 the clipped loss has no bound: `dual_clip` stops it at dual_clip * |A| (arXiv 1912.09729).
-`entropy` pays for the entropy of each trained token's distribution, with its gradient. As A is whitened, both it and the
-clips are in standard deviations of A. Left out: bootstrapping at the length limit (a cut answer is terminal and pays the
-stage's `shaping.missing_stop`).
+rho = pi / pi_old. The score is the reward of the stop token, which is trained like any other. The KL estimate in the
+reward is k1 without gradient: its sum over a completion is the exact log-ratio. `kl_target` turns on the controller of
+1909.08593 for the KL per completion; its state is the field `kl` itself, so checkpoints of the algorithm have it. A
+completion without a score is left out. For A < 0 the clipped loss has no bound; `dual_clip` limits it to dual_clip *
+|A| (arXiv 1912.09729). `entropy` rewards the entropy of each trained token's distribution, with its gradient. As A is
+whitened, `entropy` is in standard deviations of A. Left out: bootstrapping at the length limit (a cut
+answer is terminal and gets the stage's penalty `shaping.missing_stop`).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class PPO:
         }
 
     def adapt(self, kl: float, completions: int) -> PPO:
-        """The algorithm of the next round after `completions` completions measured `kl` nats each to the reference."""
+        """The algorithm for the next round, after `completions` completions with a mean KL of `kl` nats each."""
         if not self.kl_target:
             return self
         error = min(max(kl / self.kl_target - 1, -0.2), 0.2)

@@ -5,10 +5,10 @@
     loss = max(-A rho, -A clip(rho, 1 ± clip)) - entropy * sum_t H(pi)_t,   rho = pi/pi_old of the completion
            mean over completions
 
-On fresh samples rho = 1 and the gradient is that of -A log pi. The clip, which is not in the paper, only bounds later
-minibatches of a round; `dual_clip` (arXiv 1912.09729) bounds by dual_clip * |A| what it leaves without bound, the loss of a
-worse completion that has become likelier. `entropy` pays for the entropy of each trained token's distribution. A group with
-one scored completion has no baseline: it leaves the loss.
+On fresh samples rho = 1 and the gradient is the gradient of -A log pi. The clip, which is not in the paper, only
+affects later minibatches of a round. It does not bound the loss of a completion with A < 0 that has become more likely;
+`dual_clip` (arXiv 1912.09729) limits this loss to dual_clip * |A|. `entropy` rewards the entropy of each trained
+token's distribution. A group with only one scored completion has no baseline and is left out.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
     s_k  = beta / T_k * sum_t log pi_t                                                     T = trained tokens
     loss = - sum_i [ s_i - log( sum_{j as good as i} exp s_j + sum_{j worse than i} exp(s_j + margin) ) ]
 
-Summed over the ranked completions of a group, mean over the groups that rank anything. For K = 2 it is the paper's
-- log sigmoid(s_w - s_l - margin), its gamma being `margin`; ties as in `algorithms/kwise.py`. The score is what the policy
-samples by, so that a long answer is not ahead by its length. A completion without a trained token has no mean: it counts as
-unranked. Nothing holds the policy near where it began: the paper uses few updates at a small rate and looks at gamma / beta
-(about 0.5); `best_logprob` shows whether the best answers become less likely. Left out: the NLL term of CPO (`orpo` has
-one).
+Summed over the ranked completions of a group, mean over the groups that rank something. For K = 2 it is the paper's
+- log sigmoid(s_w - s_l - margin), where `margin` is its gamma; ties as in `algorithms/kwise.py`. The score is the mean
+log-probability, so a long answer has no advantage by its length. A completion without a trained token has no mean and
+counts as unranked. Nothing keeps the policy near its start: the paper uses few updates with a small learning rate and
+tunes gamma / beta (about 0.5). `best_logprob` shows whether the best answers become less likely. Left out: the NLL term
+of CPO (`orpo` has one).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["SimPO"]
 
 @dataclass(frozen=True)
 class SimPO:
-    beta: Annotated[float, Gt(0)] = 2.0  # log-odds per nat a token
+    beta: Annotated[float, Gt(0)] = 2.0  # log-odds per nat per token
     margin: Annotated[float, Ge(0)] = 1.0  # log-odds: gamma in the paper
 
     needs: ClassVar[tuple[str, ...]] = ("rank_N",)

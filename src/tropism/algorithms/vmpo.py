@@ -1,13 +1,13 @@
-"""V-MPO's weighted likelihood (arXiv 1909.12238), for completions with a score: imitate the better half, softly.
+"""V-MPO's weighted likelihood (arXiv 1909.12238), for completions with a score: imitates the better half, with weights.
 
     A_i = R_i - mean of the scored R of the group              (in ReST: of all samples of the prompt, the dropped included)
     H = all completions with an A at or above the median
     psi_i = softmax over H of A_i / eta,   eta = argmin_eta  eta * epsilon + eta * log mean_H exp(A / eta)
     loss = - sum_{i in H} psi_i |H| * sum_t log pi_t  /  trained tokens of H
 
-eta makes the weighted samples epsilon nats away from the unweighted ones; it is solved for each update (a convex function
-of one number) where the paper follows its gradient. Left out: the paper's bound on the policy's own step, and the behaviour
-prior of BVMPO: the number of updates of an Improve step bounds it.
+With this eta the weighted samples are epsilon nats from the unweighted ones. It is computed exactly for each update (a
+convex function of one number); the paper follows its gradient. Left out: the paper's bound on the change of the policy,
+and the behaviour prior of BVMPO; here the number of updates of an Improve step limits the change.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class VMPO:
 def temperature(advantage: Tensor, epsilon: float) -> float:
     """The eta > 0 that minimises the dual, by golden section on its logarithm in units of the largest advantage.
 
-    Where no eta is so greedy that the weights are epsilon away (too many are best) it is the smallest tried, which lets
-    the best share the weight and is still too large to tell rounding errors apart.
+    If no eta makes the weights differ by epsilon (because too many completions are the best), it is the smallest eta
+    that is tried: then the best ones share the weight, and rounding errors in the advantages have no effect.
     """
     top = advantage.double() - advantage.max()
     unit = float(advantage.abs().max()) or 1.0
