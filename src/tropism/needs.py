@@ -1,8 +1,9 @@
-"""What a stage says of itself before it runs, for `tropism plan`: what it takes, and what it leaves for later stages.
+"""What a stage will need and make, before it runs, for `tropism plan`.
 
-A stage has a method `needs(earlier) -> Needs` (`protocols.py:Planned`). `training` and `sampling` estimate the two common
-kinds of work. Parameters are exact; tokens of a data set are counted on a sample; memory is that of float32 weights,
-gradients, the two moments of Adam and the activations of one pass. Left out: what an adapter or recomputed layers save.
+A stage has a method `needs(earlier) -> Needs` (`protocols.py:Planned`). `training` and `sampling` estimate the two
+common kinds of work. Parameters are exact; tokens of a data set are estimated from a sample; memory is for float32
+weights, gradients, the two moments of Adam and the activations of one pass. Left out: what adapters or checkpointing
+save.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from tropism.text.tokenizer import load_tokenizer
 from tropism.types import Group
 
 BYTES_PER_TOKEN = 2.5  # before a tokenizer has been trained
-GROUP_TOKENS = 128  # of a group with its completions, before any has been sampled
+GROUP_TOKENS = 128  # in a group with its completions, before any has been sampled
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the memory and time of a model follow from."""
+    """The sizes of a model that determine its memory and time."""
 
     parameters: int
     vocabulary: int
@@ -35,14 +36,15 @@ class Shape:
 
 @dataclass(frozen=True)
 class Needs:
-    """The work of a stage, then what it leaves. Without a word it is a stage that uses no model, or one not known yet."""
+    """The work of a stage, then what it makes. The defaults are for a stage without a model, or with one not known
+    yet."""
 
-    parameters: int = 0  # of the largest model at work
+    parameters: int = 0  # of the largest model that is used
     updates: int = 0
     tokens: int = 0
     passes: float = 0.0  # forward passes of each token; a backward pass counts as two
     memory_bytes: int = 0
-    keys: tuple[str, ...] = ()  # the fields to lower where memory is short
+    keys: tuple[str, ...] = ()  # the fields to lower if memory is short
 
     model: Shape | None = None
     vocabulary: int = 0  # of a tokenizer
@@ -51,12 +53,13 @@ class Needs:
 
 @dataclass(frozen=True)
 class Earlier:
-    """What is known of the stages before, by id. A reference may also be a folder or a hub id, which is looked up."""
+    """What is known about earlier stages, by id. A reference may also be a folder or a hub id, which is then read."""
 
     stages: Mapping[str, Needs]
 
     def model(self, ref: str) -> Shape | None:
-        """None if no stage before has said what model it leaves. Raises TropismError for a folder that is no model."""
+        """None if the earlier stage did not say which model it makes. Raises TropismError for a folder without a
+        model."""
         if ref in self.stages:
             return self.stages[ref].model
         config = check_taken(ref, scalar=True)
@@ -66,14 +69,14 @@ class Earlier:
         return Shape(model.num_parameters(), vocabulary_of(model), text.hidden_size, text.num_hidden_layers)
 
     def vocabulary(self, ref: str) -> int:
-        """Of a tokenizer, or of a model's; 0 if it is not known."""
+        """The size of the vocabulary of a tokenizer or model; 0 if it is not known."""
         if ref in self.stages:
             found = self.stages[ref]
             return found.model.vocabulary if found.model else found.vocabulary
         return len(load_tokenizer(ref))
 
     def groups(self, refs: str | Sequence[str]) -> int:
-        """How many groups these stages leave together, as far as is known."""
+        """The number of groups that these stages make together; unknown ones count as 0."""
         known = (self.stages.get(ref, Needs()) for ref in ([refs] if isinstance(refs, str) else refs))
         return sum(needs.groups for needs in known)
 
@@ -90,10 +93,11 @@ def training(
     frozen: int = 0,
     passes: float = 3.0,
 ) -> Needs:
-    """`updates` of `at_once` tokens, `tokens` in all, at most `pass_tokens` in one forward pass (0: all of an update).
+    """The needs of `updates` updates of `at_once` tokens, `tokens` in all, at most `pass_tokens` in one forward pass
+    (0: all of an update).
 
-    `trained` and `frozen` count the models of this shape that are held: weights, gradients and two moments of each
-    trained one, weights of the frozen ones, activations of one pass."""
+    `trained` and `frozen` count the models of this shape in memory: weights, gradients and two moments of each trained
+    one, weights of the frozen ones, activations of one pass."""
     if model is None:
         return Needs()
     held = min(at_once, pass_tokens or at_once)
@@ -103,19 +107,19 @@ def training(
 
 
 def sampling(model: Shape | None, *, tokens: int, keys: tuple[str, ...], held: int = 1, groups: int = 0) -> Needs:
-    """`tokens` sampled with the weights of `held` models of this shape in memory; leaves so many `groups`."""
+    """The needs of sampling `tokens` tokens with `held` models of this shape in memory, which makes `groups` groups."""
     if model is None:
         return Needs(groups=groups)
     return Needs(model.parameters, 0, tokens, 1.0, 4 * held * model.parameters, keys, groups=groups)
 
 
 def count(groups: Iterable[Group]) -> int:
-    """How many there are."""
+    """The number of groups."""
     return sum(1 for _ in groups)
 
 
 def mean_tokens(groups: Iterable[Group]) -> int:
-    """Of a group with its completions, on a sample of 200; at least 1."""
+    """The mean number of tokens of a group with its completions, on a sample of 200; at least 1."""
     sizes = [
         sum(len(m.content.encode()) for m in g.prompt) + sum(len(c.text.encode()) for c in g.completions)
         for g in itertools.islice(iter(groups), 200)

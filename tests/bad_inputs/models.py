@@ -53,7 +53,7 @@ JUDGES: list[tuple[str, str, str]] = [
     ("leaves", "import sys\ndef judge(completion):\n    sys.exit(0)\n", "SystemExit"),
     ("a word", "def judge(completion):\n    return 'good'\n", "'good'"),
     ("a list", "def judge(completion):\n    return [1.0]\n", "[1.0]"),
-    ("asks for more", "def judge(completion, colour):\n    return 1.0\n", "asks for colour"),
+    ("asks for more", "def judge(completion, colour):\n    return 1.0\n", "needs colour"),
     ("async", "async def judge(completion):\n    return 1.0\n", "async"),
     ("no function", "judge = 3\n", ""),
     ("a class", "class judge:\n    pass\n", "is not a dataclass"),

@@ -162,7 +162,7 @@ SHAPES: list[Case] = [
     ("thresholds above 1", plus(START + REST, "thresholds = [1.5]"), "rest.thresholds are shares"),
     ("two losses, three thresholds", plus(START + REST, 'algorithm = ["nll", "awr"]'), "rest.algorithm has 2 losses"),
     ("a judge that is none", plus(START + REST, 'judge = "judy"'), "rest.judge: there is no kind 'judy'"),
-    ("a judge function without parameters offered", plus(START + REST, 'judge = "shutil:copy"'), "asks for src, dst"),
+    ("a judge function without parameters offered", plus(START + REST, 'judge = "shutil:copy"'), "needs src, dst"),
     (
         "an empty panel",
         plus(START + REST, 'judge = { kind = "panel", members = [], calibrated_on = "sft" }'),

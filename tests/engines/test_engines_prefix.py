@@ -135,9 +135,9 @@ def test_a_stop_string_is_looked_for_across_the_seam(llama: PreTrainedModel, wor
 def test_a_finished_answer_and_one_too_long_are_refused(llama: PreTrainedModel, words: PreTrainedTokenizerFast) -> None:
     engine = LocalEngine(llama, words)
     end = min(stop_tokens(words))
-    with pytest.raises(TropismError, match="has a stop in it"):
+    with pytest.raises(TropismError, match="contains a stop"):
         engine.generate(PROMPTS, SamplingParams(), [(), (20, end), ()])
-    with pytest.raises(TropismError, match="a prefix of . tokens has a stop in it"):
+    with pytest.raises(TropismError, match="a prefix of . tokens contains a stop"):
         engine.generate(PROMPTS[:1], SamplingParams(stop=("day",)), [words.encode("7 days", add_special_tokens=False)])
     room = 128 - len(prompt_tokens(words, PROMPTS[0]))
     engine.generate(PROMPTS[:1], SamplingParams(max_tokens=room - 2), [(20, 21)])

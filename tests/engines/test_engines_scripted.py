@@ -25,5 +25,5 @@ def test_a_script_opens_as_itself_and_goes_on_from_no_prefix():
     script = Scripted({"Ping?": ("a",)})
     engine = script.open(None, None, "p@0")
     assert engine.generate([(Message("user", "Ping?"),)], SamplingParams(), [()])[0][0].text == "a"
-    with pytest.raises(TropismError, match="goes on from no prefix"):
+    with pytest.raises(TropismError, match="cannot continue a prefix"):
         engine.generate([(Message("user", "Ping?"),)] * 2, SamplingParams(), [(), (3,)])

@@ -37,7 +37,7 @@ def test_a_function_speaks_of_one_completion(said: Judgment) -> None:
     if said.steps == ():
         assert Verifier(lambda: said).judge([TWO])[0].scores == (1.0, 1.0)
         return
-    with pytest.raises(TropismError, match="which is no number and not None"):
+    with pytest.raises(TropismError, match="which is neither a number nor None"):
         Verifier(lambda: said).judge([TWO])
 
 

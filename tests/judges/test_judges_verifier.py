@@ -66,10 +66,10 @@ def needs_more(completion: str, temperature: float) -> float:
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        (needs_more, "asks for temperature: it may ask for completion, target, prompt, meta"),
-        (lambda *completions: 1.0, "asks for completions"),
-        ("tropism.phrasebook.quality:_CHATTER_MOST", "'tropism.phrasebook.quality:_CHATTER_MOST' is no function"),
-        (5, "the judge function 5 is no function"),
+        (needs_more, "needs temperature: it can only get completion, target, prompt, meta"),
+        (lambda *completions: 1.0, "needs completions"),
+        ("tropism.phrasebook.quality:_CHATTER_MOST", "'tropism.phrasebook.quality:_CHATTER_MOST' is not a function"),
+        (5, "the judge function 5 is not a function"),
         ("no_such_module:f", "verifier.function: kind 'no_such_module:f' cannot be imported"),
         ("quality", "verifier.function: there is no kind 'quality' among the judges"),
     ],
@@ -82,7 +82,7 @@ def test_what_cannot_judge_is_refused_at_once(function: Any, says: str) -> None:
 
 @pytest.mark.parametrize("answer", ["good", [1.0], {}])
 def test_an_answer_that_is_no_number_names_the_group(answer: Any) -> None:
-    with pytest.raises(TropismError, match=r"which is no number and not None, for the completion .* \(group g\)"):
+    with pytest.raises(TropismError, match=r"which is neither a number nor None, for the completion .* \(group g\)"):
         judged(lambda completion: answer)
 
 
@@ -170,14 +170,14 @@ def test_a_call_that_hangs_is_ended_and_the_signal_is_put_back() -> None:
 def test_a_thread_that_no_signal_reaches_is_told_so() -> None:
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         said = pool.submit(judged, fails_on_five, timeout_s=1.0).exception()
-    assert isinstance(said, TropismError) and "timeout_s works in the main thread alone" in str(said)
+    assert isinstance(said, TropismError) and "timeout_s works only in the main thread" in str(said)
 
 
 @pytest.mark.parametrize(
     "answer", [torch.ones(2), np.ones(2), 10**400, "nan", "1.0", 1j], ids=lambda a: type(a).__name__
 )
 def test_odd_answers_are_no_numbers(answer: Any) -> None:
-    with pytest.raises(TropismError, match="which is no number and not None"):
+    with pytest.raises(TropismError, match="which is neither a number nor None"):
         judged(lambda completion: answer)
 
 

@@ -79,7 +79,7 @@ def test_figures_are_those_of_the_answers(evaluated: Path) -> None:
         wins = [np.mean([(a > b) + 0.5 * (a == b) for a, b in itertools.product(*pair)]) for pair in zip(scores, sft)]
         assert said["win_over_sft"]["value"] == pytest.approx(np.mean(wins), abs=1e-4)
     assert abs(found["models"]["ppo"]["win_over_sft"]["value"] - 0.5) > 0.01
-    assert found["models"]["base"]["left_out"] == {"kl_to_sft": "base is asked in raw text"}
+    assert found["models"]["base"]["left_out"] == {"kl_to_sft": "base gets its prompts as raw text"}
     assert "left_out" not in found["models"]["ppo"]
     assert "reward" in found["models"]["ppo"] and "reward" not in found["models"]["base"]  # it is asked in raw text
     assert [m.role for m in answers["base"][0].prompt] == ["text"]

@@ -178,9 +178,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights(models: dict[str, Pr
     told = str(error.value.with_checkpoint("run/rl/checkpoints/00000007"))
     assert "step 1" in told
     assert "g2; the last good checkpoint is run/rl/checkpoints/00000007" in told
-    assert told.endswith(
-        "the advantages were not finite before this update, so look there first"
-    )  # no rate is to blame
+    assert told.endswith("the advantages were not finite before this update: check those first")  # no rate is to blame
     assert all(change(model, before[name]).abs().max() == 0 for name, model in models.items())
     assert learner.done == 0
 
@@ -232,7 +230,7 @@ def test_a_diverging_update_blames_the_rate_and_broken_weights_themselves(llama:
     next(llama.parameters()).data[0, 0] = math.nan
     with pytest.raises(NotFinite) as error:
         Learner({"policy": llama}, Optim(), 10).update(Root(), collate(forest()))
-    said = "the weights of the policy were not finite before this update, so look there first"
+    said = "the weights of the policy were not finite before this update: check those first"
     assert str(error.value.with_checkpoint("x")).endswith(said)
 
 

@@ -169,7 +169,7 @@ def test_metrics_are_added_up_whoever_has_them(seen: list[dict[str, Any]]):
 
 def test_ranks_that_hold_different_batches_are_told(seen: list[dict[str, Any]]):
     for s in seen:
-        assert "different batches, of which this one has the groups g0, g1, g2:" in s["other batch"]
+        assert "different batches, this one has the groups g0, g1, g2:" in s["other batch"]
         assert "different batches" in s["other rewards"]
 
 

@@ -1,7 +1,7 @@
-"""Decoding for models that take no slots (linear attention, states, a cache of their own): rows of one length, in step.
+"""Decoding for models that cannot use slots (linear attention, states, a special cache): all rows have the same length.
 
-Prompts of one length are run together, so nothing is padded and no mask is needed. The model keeps its own cache, or,
-where it has none that can be reordered, every token is computed again from the whole text: slow, and right for any model.
+Prompts of the same length are run together, so no padding and no mask is needed. The model uses its own cache. If it
+has none that can be reordered, every token is computed again from the whole text: slow, but correct for every model.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from transformers import PreTrainedModel
 
 from tropism.models.halves import backbone, logits, states_of
 
-CACHES = ("past_key_values", "cache_params")  # what families call it
+CACHES = ("past_key_values", "cache_params")  # the names of the cache in different families
 
 
 class Cached:
-    """Rows of one length on the cache that the model makes for itself."""
+    """Rows of the same length, with the model's own cache."""
 
     joins = False
 
@@ -48,7 +48,7 @@ class Cached:
 
 
 class Again:
-    """Rows of one length without any cache."""
+    """Rows of the same length, without a cache."""
 
     joins = False
 

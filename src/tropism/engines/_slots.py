@@ -1,7 +1,7 @@
-"""A KV cache of slots: each row writes at its own position, so samples of any age decode in one batch.
+"""A KV cache of slots: each row writes at its own position, so samples of different lengths decode in one batch.
 
-It needs no model code: a `CacheLayerMixin` that stores by (row, position), plus an explicit mask and `position_ids`. All
-keys are kept, those a sliding window no longer reaches too: the mask hides them.
+It needs no model code: a `CacheLayerMixin` that stores by (row, position), plus an explicit mask and `position_ids`.
+All keys are kept, also those outside a sliding window: the mask hides them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class SlotLayer(CacheLayerMixin):
         self.values[slots, :, : values.shape[2]] = values
 
     def keep(self, rows: Tensor) -> None:
-        """Row i becomes what row `rows[i]` was. No row may be read after it was written, as in `close_ranks`."""
+        """Copies row `rows[i]` to row i. No row may be read after it was overwritten; `close_ranks` takes care of
+        that."""
         assert self.keys is not None and self.values is not None
         to = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
         self.keys[to] = self.keys[rows[to]]
@@ -68,7 +69,7 @@ class SlotLayer(CacheLayerMixin):
 
 
 class SlotCache(Cache):
-    """One `SlotLayer` a layer of the model."""
+    """One `SlotLayer` for each layer of the model."""
 
     def __init__(self, layers: int, rows: int, length: int) -> None:
         self.slots = [SlotLayer(rows, length) for _ in range(layers)]
@@ -90,7 +91,8 @@ class SlotCache(Cache):
 
 
 class Slots:
-    """Decodes rows of any age: a prompt is run once for its samples, which may join at any time."""
+    """Decodes rows of different lengths: a prompt is run once for all its samples, and rows may be added at any
+    time."""
 
     joins = True
 
@@ -100,7 +102,7 @@ class Slots:
         self.at = torch.zeros(0, dtype=torch.long, device=model.device)  # where each row writes next
 
     def admit(self, prompts: Sequence[Sequence[int]], owner: Sequence[int]) -> Tensor:
-        """New rows after those there are, row i of prompt `owner[i]`: their first (rows, V) logits."""
+        """Adds rows after the present ones, row i with prompt `owner[i]`; returns their first (rows, V) logits."""
         device = self.model.device
         lengths = torch.tensor([len(p) for p in prompts], device=device)
         width = int(lengths.max())
@@ -136,14 +138,14 @@ class Slots:
         return logits(self.model, states[:, 0])
 
     def keep(self, rows: Tensor) -> None:
-        """Row i becomes what row `rows[i]` was, as `close_ranks` orders them."""
+        """Copies row `rows[i]` to row i, in the order that `close_ranks` gives."""
         assert self.cache is not None
         self.cache.keep(rows)
         self.at = self.at[rows]
 
 
 def close_ranks(stays: Sequence[bool]) -> list[int]:
-    """The rows that stay, in an order that moves few: each place that falls free is taken by a row from the end."""
+    """The rows that stay, in an order that moves few of them: each free place is taken by a row from the end."""
     count = sum(stays)
     movers = [i for i in range(count, len(stays)) if stays[i]]
     return [i if stays[i] else movers.pop() for i in range(count)]

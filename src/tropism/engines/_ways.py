@@ -1,4 +1,4 @@
-"""Which way of decoding a model takes: the fastest whose logits are those of plain calls, tried once a model."""
+"""Finds the way of decoding for a model: the fastest one that gives the same logits as plain calls; tried once."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tropism.engines._slots import Slots
 from tropism.models.halves import alike, probe_tokens, vocabulary_of
 from tropism.models.masks import takes_masks
 
-FOUND = "_way"  # where a model keeps the name of its way
+FOUND = "_way"  # the attribute of a model with the name of its way
 WAYS: dict[str, type[Slots | Cached | Again]] = {"slots": Slots, "cached": Cached, "again": Again}
 NOTES = {
-    "cached": "prompts of one length are sampled together, on the model's own cache",
-    "again": "prompts of one length are sampled together, each token from the whole text (no cache to reorder)",
+    "cached": "prompts of the same length are sampled together, with the model's own cache",
+    "again": "prompts of the same length are sampled together, each token from the whole text (no cache to reorder)",
 }
 
 
 def way_of(model: PreTrainedModel) -> str:
-    """The name of a model's way."""
+    """The name of the way of decoding for a model."""
     if FOUND not in model.__dict__:
         model.__dict__[FOUND] = "slots" if takes_masks(model) and _agrees(model, Slots) else _by_rows(model)
     return model.__dict__[FOUND]
@@ -34,11 +34,11 @@ def _by_rows(model: PreTrainedModel) -> str:
 
 @torch.inference_mode()
 def _agrees(model: PreTrainedModel, kind: type[Slots | Cached]) -> bool:
-    """Whether three samples of two prompts, one of which leaves, get the logits of one plain call a text."""
+    """Whether three samples of two prompts, one of which ends early, get the same logits as plain calls."""
     ids = probe_tokens(model, 9).tolist()
     pad = getattr(model.config, "pad_token_id", None)
     if pad in range(vocabulary_of(model)):
-        ids[2] = pad  # some families count a text's positions without its padding tokens, sampled ones too
+        ids[2] = pad  # some families count positions without padding tokens, even if these were sampled
     prompts = [ids[:5], ids[5:8] if kind.joins else ids[4:9]]
     texts = [prompts[0], prompts[0], prompts[1]]
     way: Any = kind(model, 3, 8)
@@ -48,7 +48,7 @@ def _agrees(model: PreTrainedModel, kind: type[Slots | Cached]) -> bool:
             way.keep(torch.tensor(stays, device=model.device))
             texts = [[*texts[i], ids[i]] for i in stays]
             said += zip(texts, way.step(torch.tensor([text[-1] for text in texts], device=model.device)))
-    except Exception:  # any that a family's code may raise when it is used in a way it was not made for
+    except Exception:  # a family's code may raise any error when it is used in an unexpected way
         return False
     plainly: dict[tuple[int, ...], Tensor] = {}
     for text, found in reversed(said):  # the longest first: it has the logits of its beginnings

@@ -1,10 +1,10 @@
 """The engine in this process: batched sampling with a KV cache, on any Hugging Face causal LM.
 
-A prompt, with the prefix that its answers begin with, is prefilled once for its K samples; a finished sample leaves the
-batch and a waiting prompt takes its slots. Each sample draws from its own stream of random numbers, keyed by (seed, prompt
-tokens, prefix, its number), so it does not depend on what is sampled beside it. Log-probabilities are those of the
-distribution sampled from (temperature, top-k, top-p); under greedy decoding that distribution is certain, so they are 0.
-Left out: paging (rows are short) and speculation.
+A prompt, with the prefix of its answers, is prefilled once for its K samples. A finished sample leaves the batch and a
+waiting prompt takes its slots. Each sample has its own random numbers, which depend on seed, prompt tokens, prefix and
+the number of the sample, so it does not depend on the other samples in the batch. Log-probabilities are of the
+distribution that is sampled from (temperature, top-k, top-p); with greedy decoding they are 0, as the token is certain.
+Left out: paging (rows are short) and speculative decoding.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ __all__ = ["Local"]
 
 @dataclass(frozen=True)
 class Local:
-    """`rows` samples decode at a time: lower it if memory is short."""
+    """`rows` is the number of samples that decode at a time: lower it if memory is short."""
 
     rows: Annotated[int, Ge(1)] = 256
 
     logprobs: ClassVar[bool] = True
-    in_fingerprint: ClassVar[bool] = False  # it is how samples are defined, and `rows` changes none of them
+    in_fingerprint: ClassVar[bool] = False  # samples do not depend on `rows`
 
     def open(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, policy: str) -> LocalEngine:
         return LocalEngine(model, tokenizer, policy, self.rows)
@@ -50,7 +50,7 @@ class Local:
 
 @dataclass
 class _Sample:
-    """One completion on its way. `draws` holds a uniform number for each of its `tokens`, which follow the `prefix`."""
+    """One unfinished completion. `draws` has a uniform number for each of its `tokens`, which follow the `prefix`."""
 
     prompt: int
     number: int
@@ -66,9 +66,9 @@ class _Sample:
 
 
 class LocalEngine:
-    """Samples from `model`, which it shares with the trainer: an update of the weights is seen at once.
+    """Samples from `model`, which it shares with the trainer: an update of the weights takes effect at once.
 
-    `rows` samples decode at a time. `on_tokens` is told how many tokens each step made.
+    `rows` samples decode at a time. `on_tokens` is called with the number of tokens after each step.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class LocalEngine:
         self.policy = policy
 
     def tell(self, note: Callable[[str], None]) -> None:
-        """Says where the model is sampled from in a slower way than most."""
+        """Calls `note` if sampling from this model is slower than usual."""
         if way := NOTES.get(way_of(self.model)):
             note(f"{type(self.model).__name__}: {way}")
 
@@ -108,7 +108,7 @@ class LocalEngine:
         return [tuple(c for c in row if c is not None) for row in done]
 
     def stream(self, prompt: Sequence[Message], params: SamplingParams) -> Iterator[str]:
-        """The text of one completion, piece by piece as it comes."""
+        """Yields the text of one completion in pieces while it is sampled."""
         shown = ""
         for live, finished in self._steps([prompt_tokens(self.tokenizer, prompt)], params):
             sample = (*finished, *live)[0]
@@ -116,28 +116,28 @@ class LocalEngine:
                 text = self._completion(sample, params).text
             else:
                 text = text_of(self.tokenizer, sample.answer)
-                longest = max((len(s) for s in params.stop), default=1)  # a stop string may be on its way
+                longest = max((len(s) for s in params.stop), default=1)  # the text may end with part of a stop string
                 text = text[: len(text) - longest + 1].rstrip("\ufffd")
             if text.startswith(shown) and len(text) > len(shown):
                 yield text[len(shown) :]
                 shown = text
 
     def room(self, prompt: Sequence[Message]) -> int:
-        """How many tokens an answer to `prompt` may have in the model's context."""
+        """The number of tokens that the model's context leaves for an answer to `prompt`."""
         return context_of(self.model) - len(prompt_tokens(self.tokenizer, prompt))
 
     @torch.inference_mode()
     def _steps(
         self, asked: Sequence[list[int]], params: SamplingParams, prefixes: Sequence[Sequence[int]] = ()
     ) -> Iterator[tuple[list[_Sample], list[_Sample]]]:
-        """After each decoding step: the samples still running, and those it finished."""
+        """Yields after each decoding step the samples that still run, and those that the step finished."""
         device = self.model.device
         begun = [tuple(prefix) for prefix in prefixes] or [()] * len(asked)
         prompts = [[*tokens, *prefix] for tokens, prefix in zip(asked, begun, strict=True)]
         self._check(prompts, begun, params)
         seen: Counter[tuple[int, ...]] = Counter()
         waiting = []
-        for p, (tokens, prefix) in enumerate(zip(asked, begun)):  # what is asked again gets samples of its own
+        for p, (tokens, prefix) in enumerate(zip(asked, begun)):  # a repeated prompt gets other samples
             key = (*tokens, *((-1, *prefix) if prefix else ()))
             waiting += self._samples(p, prefix, key, params, seen[key] * params.n)
             seen[key] += 1
@@ -178,7 +178,8 @@ class LocalEngine:
     def _samples(
         self, prompt: int, prefix: tuple[int, ...], asked: tuple[int, ...], params: SamplingParams, before: int
     ) -> Iterator[list[_Sample]]:
-        """The samples of one prompt, in chunks that fit the rows; `before` were drawn for the same `asked` already."""
+        """The samples of one prompt, in chunks that fit the rows; `before` is the number already drawn for this
+        prompt."""
         key = np.asarray(asked, dtype=np.int64).tobytes()
         made = []
         for number in range(params.n):
@@ -194,7 +195,7 @@ class LocalEngine:
             yield made[i : i + self.rows]
 
     def _choose(self, scores: Tensor, live: list[_Sample], params: SamplingParams, stops: Tensor) -> Tensor:
-        """Takes the next token of every live sample, and marks those that end with it."""
+        """Chooses the next token of every running sample, and marks those that end with it."""
         if params.temperature == 0:
             tokens = scores.argmax(-1)
             chosen = torch.zeros(len(live))
@@ -217,7 +218,7 @@ class LocalEngine:
         return tokens
 
     def _cut(self, sample: _Sample, stop: tuple[str, ...]) -> str | None:
-        """The text before the first stop string, None if there is none in it."""
+        """The text before the first stop string; None if it has none."""
         text = text_of(self.tokenizer, sample.answer)
         places = [text.find(s) for s in stop if s in text]
         return text[: min(places)] if places else None
@@ -239,7 +240,7 @@ class LocalEngine:
         for prefix in filter(None, prefixes):
             if stops & {*prefix} or any(stop in text_of(self.tokenizer, prefix) for stop in params.stop):
                 raise TropismError(
-                    f"a prefix of {len(prefix)} tokens has a stop in it, so that answer is finished: go on from another"
+                    f"a prefix of {len(prefix)} tokens contains a stop, so its answer is finished: use another prefix"
                 )
         context = context_of(self.model)
         check_ids(self.model, max((max(tokens, default=0) for tokens in prompts), default=0))
@@ -253,6 +254,6 @@ class LocalEngine:
 
 
 def _model_stops(model: PreTrainedModel) -> set[int]:
-    """The ids that a model's generation_config.json ends a completion with."""
+    """The ids that end a completion by a model's generation_config.json."""
     ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     return {end for end in (ends if isinstance(ends, list) else [ends]) if end is not None}

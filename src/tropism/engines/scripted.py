@@ -14,28 +14,28 @@ __all__ = ["Scripted"]
 
 @dataclass(frozen=True)
 class Scripted:
-    """`answers` maps a prompt's last message to the texts its samples take in turn."""
+    """`answers` maps a prompt's last message to the texts of its samples, which are used in turn."""
 
     answers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     logprobs: ClassVar[bool] = False
 
     def open(self, model: Any, tokenizer: Any, policy: str) -> Scripted:
-        """Itself: it reads no model."""
+        """Returns itself: it needs no model."""
         return self
 
     def generate(
         self, prompts: Sequence[Sequence[Message]], params: SamplingParams, prefixes: Sequence[Sequence[int]] = ()
     ) -> list[tuple[Completion, ...]]:
         if any(prefixes):
-            raise TropismError("a script gives whole answers and goes on from no prefix: use another engine")
+            raise TropismError("a script has only whole answers and cannot continue a prefix: use another engine")
         return [self._answer(prompt[-1].content, params.n) for prompt in prompts]
 
     def load(self, weights: Any, policy: str) -> None:
-        """A script has no weights to take."""
+        """Does nothing: a script has no weights."""
 
     def tell(self, note: Callable[[str], None]) -> None:
-        """There is nothing to say of it."""
+        """Does nothing: there is nothing to tell."""
 
     def _answer(self, question: str, n: int) -> tuple[Completion, ...]:
         if not (texts := self.answers.get(question)):

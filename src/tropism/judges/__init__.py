@@ -1,1 +1,1 @@
-"""One file = one way to judge: a person, a reward model, a verifier and an LLM judge are the same thing."""
+"""One file = one way to judge: people, reward models, verifiers and LLM judges all have the same interface."""

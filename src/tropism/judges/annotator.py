@@ -2,11 +2,11 @@
 
     utility = quality(completion, target) + noise * N(0, 1) + position_bias * (1 - place / (K - 1))
 
-`place` counts from 0 in the random order in which the completions are shown. From the best utility down, a
-rank takes all completions less than `tie_margin` below its first; the score is minus the rank, and only the
-order means something. The same text gets the same utility: its noise is drawn once, and its first place
-counts. All draws follow from `seed` and the group's id alone. Left out: annotators who differ from each
-other, and intransitive ones.
+`place` counts from 0 in the random order in which the completions are shown. Ranks are given from the best
+utility down: completions less than `tie_margin` below the first of a rank share this rank. The score is minus
+the rank; only the order has a meaning. The same text gets the same utility: its noise is drawn once, and its
+first place is used. All random numbers depend only on `seed` and the group's id. Left out: annotators who
+differ from each other, and intransitive ones.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _NAME = "annotator@1"
 
 @dataclass(frozen=True)
 class Annotator:
-    """Simulated annotators; the magnitudes are in units of quality, where right is 1 and wrong at most 0.3.
+    """Simulated annotators. Their numbers are in units of quality, where right is 1 and wrong at most 0.3.
 
-    With the defaults they order about 19 in 20 pairs of different quality as the truth does.
+    With the defaults they order about 19 of 20 pairs of different quality correctly.
     """
 
     noise: Annotated[float, Ge(0)] = 0.15
@@ -39,7 +39,7 @@ class Annotator:
     seed: Annotated[int, Interval()] = 0
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:
-        """One ordinal judgment a group; without a target, or for a failed completion, a score is None."""
+        """One ordinal judgment for each group; without a target, and for a failed completion, the score is None."""
         return [self._rank(group) for group in groups]
 
     def _rank(self, group: Group) -> Judgment:
@@ -63,7 +63,7 @@ class Annotator:
 def _ranks(utilities: dict[str, float], tie_margin: float) -> dict[str, int]:
     """The rank of each text, 1 for the best; utilities less than `tie_margin` below a rank's first share it.
 
-    Equal utilities share a rank whatever the margin.
+    Equal utilities always share a rank.
     """
     ranks: dict[str, int] = {}
     rank, first = 0, float("inf")

@@ -2,9 +2,9 @@
 
     chrF = 100 * (1 + 2²) P R / (2² P + R)     P, R: precision and recall of character n-grams, each a mean over n = 1 … 6
 
-The reference is the group's target: it stands behind the judge, and no model sees it. White space counts nowhere.
-It serves to rank completions and as a truth to watch. On sentences it is the steadiest of the n-gram measures: the BLEU of
-one sentence is mostly 0. Left out: word n-grams (chrF++) and several references.
+The reference is the group's target, which no model sees. White space is ignored. This judge can rank completions, or be
+the `truth` that is watched. For single sentences it is the most stable n-gram measure: the BLEU of one sentence is
+mostly 0. Left out: word n-grams (chrF++) and several references.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["ChrF"]
 
 @dataclass(frozen=True)
 class ChrF:
-    """An interval judgment a group; without a target, or for a failed completion, a score is None."""
+    """One interval judgment for each group; without a target, and for a failed completion, the score is None."""
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:
         chrf = CHRF()

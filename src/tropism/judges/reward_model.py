@@ -1,7 +1,7 @@
-"""A judge that is a model: the score `AutoModelForSequenceClassification` gives the completion's last token, or of a
-reward model that is a causal LM the likelihood of the completion (`score = "likelihood"` of the reward stage).
+"""A judge that is a model: the score that `AutoModelForSequenceClassification` gives the last token of a completion. If
+the reward model is a causal LM (`score = "likelihood"` of the reward stage), the score is the completion's likelihood.
 
-It sees the prompt and the completion, never the reference answer. K completions of a prompt share one pass over it.
+It sees the prompt and the completion, never the reference answer. The prompt is computed once for its K completions.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ __all__ = ["RewardModel"]
 
 @dataclass(frozen=True)
 class RewardModel:
-    """`pass_tokens` bounds the tokens of one forward pass. A completion that does not fit the reward model's context has
-    no score: None, as of any judge that cannot tell."""
+    """`pass_tokens` limits the tokens of one forward pass. A completion that does not fit the reward model's context
+    has the score None."""
 
     model: ScorerRef
     pass_tokens: Annotated[int, Ge(1)] = 8192
@@ -53,7 +53,7 @@ class RewardModel:
 
 
 def _read(group: Group, tokenizer: Any, context: int) -> tuple[Tree | None, list[bool]]:
-    """The completions of a group that fit, as a tree, and which those are."""
+    """A tree of the completions that fit the context, and for each completion whether it does."""
 
     def read(completions: tuple[Completion, ...]) -> Tree | None:
         with contextlib.suppress(TooLong):

@@ -1,12 +1,12 @@
-"""A judge that is a function of the completion, and of the prompt and the reference answer if it asks for them.
+"""A judge that is a function of the completion; it may have parameters for the prompt and the reference answer too.
 
     def short(completion): return -float(len(completion))
 
 In a recipe `judge = { kind = "my_module:short" }`, or `{ kind = "verifier", function = "my_module:short" }`.
 
-A call that takes longer than `timeout_s` is ended by a signal, which Python sees between two of its own steps: a loop, a
-sleep and a wait for a server end, a library's inner loop does when it comes back. A call left behind in a thread could not
-be killed, and one in a process of its own could not be given any function, so neither is done.
+A call that takes longer than `timeout_s` is ended by a signal, which Python handles between two of its own steps. This
+ends a loop, a sleep or a wait for a server at once; the inner loop of a library ends when it returns to Python. A
+thread could not be killed, and a separate process could not run every function, so neither is used.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ OFFERED = ("completion", "target", "prompt", "meta")
 
 @dataclass(frozen=True)
 class Verifier:
-    """`function` takes any of completion (text), target (text or None), prompt (messages), meta, by those names.
+    """`function` takes any of completion (text), target (text or None), prompt (messages), meta, by these names.
 
-    It returns a number, higher is better, or None where it cannot say, or a Judgment of this one completion, whose
-    `steps` are rewards inside it. Further parameters need a default.
+    It returns a number (higher is better), or None if it has no score, or a Judgment of this one completion, whose
+    `steps` are rewards inside it. Other parameters need a default.
 
-    Where it raises, takes longer than `timeout_s` seconds (0: as long as it likes) or returns something else, the run
-    stops, or with `on_error = "skip"` the completion has no score and is counted in `skipped`.
+    If it raises an error, takes longer than `timeout_s` seconds (0: no limit) or returns something else, the run stops;
+    with `on_error = "skip"` the completion has no score and is counted in `skipped`.
     """
 
     function: Callable[..., float | Judgment | None] | str
@@ -54,7 +54,7 @@ class Verifier:
         function = self.function
         call = resolve("judges", function, "verifier.function") if isinstance(function, str) else function
         if not callable(call):
-            raise TropismError(f"the judge function {self.function!r} is no function: name one")
+            raise TropismError(f"the judge function {self.function!r} is not a function: name one")
         if inspect.iscoroutinefunction(call):
             raise TropismError(
                 f"the judge function {self.function!r} is async: make it a plain function that waits itself"
@@ -66,7 +66,7 @@ class Verifier:
         unknown = [name for name, p in takes.items() if name not in OFFERED and p.default is p.empty]
         if unknown:
             raise TropismError(
-                f"the judge function {self.function!r} asks for {', '.join(unknown)}: it may ask for {', '.join(OFFERED)}"
+                f"the judge function {self.function!r} needs {', '.join(unknown)}: it can only get {', '.join(OFFERED)}"
             )
         object.__setattr__(self, "function", call)  # a fingerprint hashes its source
         object.__setattr__(self, "_asks", tuple(name for name in OFFERED if name in takes))
@@ -102,7 +102,7 @@ class Verifier:
             try:
                 return _read(score)
             except Exception:
-                why = f"gave {shortened(repr(score))}, which is no number and not None,"
+                why = f"gave {shortened(repr(score))}, which is neither a number nor None,"
         name = getattr(self.function, "__name__", self.function)
         prompt = group.prompt[-1].content if group.prompt else ""
         why = f"{name} {why} for the completion {shortened(completion.text)!r} of the prompt {shortened(prompt)!r}"
@@ -114,7 +114,7 @@ class Verifier:
 
 
 def _read(said: Any) -> _Said:
-    """What a function said. Raises ValueError or TypeError for what is no score."""
+    """The score and steps that a function returned. Raises ValueError or TypeError for anything else."""
     if isinstance(said, Judgment):
         (score,), (steps,) = said.scores, said.steps or (None,)
         return score, steps
@@ -124,21 +124,21 @@ def _read(said: Any) -> _Said:
 def _number(score: Any) -> float | None:
     if isinstance(score, (str, bytes)):  # float("nan") is a number
         raise TypeError
-    return None if score is None else float(score)  # NaN is None from the moment a Judgment is made
+    return None if score is None else float(score)  # Judgment turns NaN into None
 
 
 class _Late(BaseException):
-    """Not an Exception, so that a function which catches those does not catch it."""
+    """Not an Exception, so that a function that catches every Exception does not catch this one."""
 
 
 @contextlib.contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    """Raises _Late in the block once `seconds` have passed; 0 lets it take its time."""
+    """Raises _Late in the block after `seconds`; 0 means no limit."""
     if not seconds:
         yield
         return
     if threading.current_thread() is not threading.main_thread():
-        raise TropismError("timeout_s works in the main thread alone, where signals arrive: leave it out here")
+        raise TropismError("timeout_s works only in the main thread, where signals arrive: leave it out here")
     waiting = True
 
     def ring(*_: object) -> None:
@@ -151,7 +151,7 @@ def _at_most(seconds: float) -> Iterator[None]:
         try:
             yield
         finally:
-            waiting = False  # a ring between here and the next line is too late to count
+            waiting = False  # a signal between this line and the next one is ignored
     finally:
         signal.setitimer(signal.ITIMER_REAL, *timer)
         signal.signal(signal.SIGALRM, handler)

@@ -1,1 +1,1 @@
-"""One file, one figure of an evaluation: what it is called, which way is better, and how it is computed."""
+"""One file = one figure of an evaluation: its name, which direction is better, and how it is computed."""

@@ -1,15 +1,16 @@
-"""Answers against references as a corpus, by sacrebleu, from 0 to 100 with a 95 % interval.
+"""Corpus scores of answers compared with references, by sacrebleu, from 0 to 100 with a 95 % interval.
 
-Counts of n-grams are added up over all sentences and the score is taken once, so the value is `corpus_score` to the last
-digit. The interval draws prompts with replacement, adds up the counts of those drawn and takes the score again: a mean of
-sentence BLEU, or its interval, would be another measure. It draws from two prompts more than there are, average ones, of
-which one is answered by its reference and one by nothing: among unseen prompts may be such, so that a score of 0 or 100 is
-not certain.
+Counts of n-grams are added up over all sentences and the score is computed once, so the value equals `corpus_score`
+exactly. For the interval, prompts are drawn with replacement, their counts are added up and the score is computed
+again; a mean of sentence BLEU, or its interval, would be another measure. Two average prompts are added before drawing,
+one answered with its reference and one with nothing: there may be such prompts among unseen ones, so a score of 0 or
+100 is not certain.
 
-With n samples a prompt, the i-th samples of all prompts are a system, and the figure is the mean of the n systems' scores:
-the score expected of one sample a prompt. The samples of a prompt are drawn together, as they are not independent.
+With n samples for each prompt, the i-th samples of all prompts are one system, and the figure is the mean score of the
+n systems: the expected score of one sample for each prompt. The samples of a prompt are drawn together, as they are not
+independent.
 
-Axes: N samples a prompt, P prompts, R resamples, C counts that a score is made of.
+Axes: N samples of a prompt, P prompts, R resamples, C counts from which a score is computed.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from tropism.types import Drawn, Evaluation, Group
 
 
 def signature(metric: BLEU | CHRF) -> str:
-    """The measure and all it depends on, as sacrebleu has one cite it: "BLEU|nrefs:1|…"."""
+    """The measure and its settings, as sacrebleu wants them cited: "BLEU|nrefs:1|…"."""
     return f"{metric.corpus_score(['a'], [['a']]).name}|{metric.get_signature()}"
 
 
 def corpora(metric: BLEU | CHRF, found: Evaluation, drawn: Drawn) -> dict[str, Figure | str]:
-    """The figure of each model's answers by the one reference of each prompt."""
+    """The figure of each model, with the one reference of each prompt."""
     return {name: _corpus(metric, *texts(answers[drawn])) for name, answers in found.answers.items()}
 
 
@@ -48,7 +49,9 @@ def _corpus(metric: BLEU | CHRF, answers: list[list[str]], references: list[str]
     prompts = len(references)
     drawn_RP = np.random.default_rng(0).integers(0, prompts + 2, (RESAMPLES, prompts))  # the same for every model
     times_RP = np.stack([np.bincount(drawn_P, minlength=prompts + 2) for drawn_P in drawn_RP])
-    more_RC = times_RP[:, -2:] @ np.stack([all_right_C, all_empty_C])  # each counted `prompts` times, to stay whole
+    more_RC = times_RP[:, -2:] @ np.stack(
+        [all_right_C, all_empty_C]
+    )  # times `prompts`: whole numbers
     resampled_NRC = prompts * (times_RP[:, :prompts] @ counts_NPC) + more_RC
     low, high = np.quantile([_score(metric, counts_NC) for counts_NC in resampled_NRC.swapaxes(0, 1)], [0.025, 0.975])
     return rounded(_score(metric, counts_NPC.sum(1)), low, high)

@@ -17,7 +17,7 @@ __all__ = ["Bleu"]
 
 @dataclass(frozen=True)
 class Bleu:
-    """The BLEU of the answers by their references."""
+    """The BLEU of the answers, compared with their references."""
 
     about: ClassVar[About] = About(
         "bleu",

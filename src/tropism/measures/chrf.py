@@ -17,7 +17,7 @@ __all__ = ["CorpusChrF"]
 
 @dataclass(frozen=True)
 class CorpusChrF:
-    """The chrF of the answers by their references."""
+    """The chrF of the answers, compared with their references."""
 
     about: ClassVar[About] = About(
         "chrf",

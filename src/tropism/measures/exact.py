@@ -1,6 +1,7 @@
-"""Exact match: how often an answer is the reference answer and nothing else, blanks at the ends apart.
+"""Exact match: how often an answer equals the reference answer, except for blanks at the ends.
 
-The greedy answers are one trial a prompt. The samples of a prompt are not independent, so theirs is a mean over prompts.
+Greedy answers are one trial for each prompt. The samples of a prompt are not independent, so their figure is a mean
+over prompts.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["Exact"]
 
 @dataclass(frozen=True)
 class Exact:
-    """The share of answers that are the reference answer."""
+    """The share of answers that equal the reference answer."""
 
     about: ClassVar[About] = About(
         "exact", "exact match", "share", "higher", of=("greedy", "sampled"), target=True, order=10

@@ -1,7 +1,7 @@
 """KL to the model that all are compared with: the mean log-ratio of a model's own samples, in nats per completion.
 
-It stands only where the answers are samples, of the same tokens; where it is left out, the reason is said. A model against
-itself is no measurement.
+It needs samples (not greedy answers), and the same tokens for both models; otherwise the reason is given instead. A
+model is not compared with itself.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class KLTo:
         reference: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
     ) -> Figure | str:
-        """Of one model, or why it has none."""
+        """The KL of one model, or why it has none."""
         if found.sampling.temperature == 0:
             return "at temperature 0 nothing is sampled"
         if raw := [n for n in (name, found.over) if n in found.plain]:
-            return f"{raw[0]} is asked in raw text"
+            return f"{raw[0]} gets its prompts as raw text"
         if name in found.searched:
-            return "a search chose the answers, which leaves no probability"
+            return "a search chose the answers, so their probabilities are not known"
         if load_tokenizer(found.models[name]).get_vocab() != tokenizer.get_vocab():
             return f"its tokens are not those of {found.over}"
         if any(c.logprobs is None for g in groups for c in g.completions):
@@ -69,7 +69,7 @@ class KLTo:
 def kl_by_prompt(
     groups: Sequence[Group], reference: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sampling: SamplingParams
 ) -> list[float]:
-    """Nats a completion, prompt by prompt, on the policy's own samples."""
+    """Nats per completion for each prompt, on the policy's own samples."""
     ratios: list[float] = []
     for piece in spans([tree(g, tokenizer, context_of(reference)) for g in groups], PASS_TOKENS):
         batch = layout(piece, reference)

@@ -1,6 +1,6 @@
 """The score of the judge that no model is trained on: the mean over prompts of the mean of their samples.
 
-Left out where there is no such judge, or where for some prompt it could not tell.
+Left out if there is no such judge, or if a sample has no score.
 """
 
 from __future__ import annotations

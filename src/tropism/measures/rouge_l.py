@@ -1,7 +1,8 @@
-"""ROUGE-L (Lin 2004), from 0 to 100: the mean over sentences of the F1 of the longest common subsequence, by rouge-score.
+"""ROUGE-L (Lin 2004), from 0 to 100: the mean over sentences of the F1 of the longest common subsequence, by
+rouge-score.
 
-Words are runs of letters and digits of any alphabet in lower case, where that library's own tokenizer would break a word at
-every accent.
+Words are runs of letters and digits of any alphabet, in lower case. The library's own tokenizer would split words at
+accented letters.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ __all__ = ["RougeL"]
 
 @dataclass(frozen=True)
 class RougeL:
-    """The mean ROUGE-L of the answers against the references."""
+    """The mean ROUGE-L of the answers, compared with the references."""
 
     about: ClassVar[About] = About(
         "rouge_l",

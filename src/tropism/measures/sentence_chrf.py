@@ -1,7 +1,7 @@
 """chrF (Popović 2015) of each greedy answer by itself, from 0 to 100: the mean over prompts.
 
-A mean of sentence scores is not the score of the corpus (`measures/chrf.py`), so an evaluation that asks for that one has
-it in place of this.
+A mean of sentence scores differs from the score of the corpus (`measures/chrf.py`). An evaluation whose `metrics` name
+the corpus score has that one instead of this.
 """
 
 from __future__ import annotations

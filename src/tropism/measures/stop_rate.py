@@ -1,4 +1,4 @@
-"""How many samples end by themselves, by a stop token or a stop text, and not at the longest length."""
+"""The share of samples that end with a stop token or a stop text, not at the length limit."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Tokens:
         figures: dict[str, Figure | str] = {}
         for name, answers in found.answers.items():
             if any(c.tokens is None for g in answers[drawn] for c in g.completions):
-                continue  # the engine gave text alone
+                continue  # the engine gave only text
             lengths = [[len(c.tokens or ()) for c in g.completions] for g in answers[drawn]]
             longest = max(found.sampling.max_tokens, max(map(max, lengths)))  # a search may join several samples
             figures[name] = statistics.mean([float(np.mean(row)) for row in lengths], (0.0, float(longest)))

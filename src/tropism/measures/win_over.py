@@ -1,6 +1,7 @@
-"""Wins: every sample of one model beside every sample of another on the same prompt, by true quality; ties count half.
+"""Wins: compares every sample of a model with every sample of another on the same prompt, by true quality; ties count
+half.
 
-The model that all are compared with has none: one half by construction is no measurement.
+The model that the others are compared with has no such figure: against itself it would always be one half.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One update, written once for every algorithm and blind to which it is.
+"""One update, with the same code for every algorithm.
 
-Each micro-batch adds the gradient of its loss *total*; the count of the whole update divides once at the end. So
-accumulation, packing in another order and several ranks give the same update by construction.
+Each micro-batch adds the gradient of the *total* of its loss; at the end this is divided once by the count of the whole
+update. So accumulation, packing in another order and several processes give the same update by construction.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ROLE = {
 }  # which model predicts what
 GIVEN = {
     "reward_N": "the rewards",
-    "old_logprobs_BT": "the log-probabilities of who sampled",
+    "old_logprobs_BT": "the log-probabilities of the policy that sampled",
     "ref_logprobs_BT": "the log-probabilities of the reference",
     "values_BT": "the values of the critic",
     "advantages_BT": "the advantages",
@@ -46,7 +46,7 @@ GIVEN = {
 
 @dataclass(frozen=True)
 class Mixed:
-    """Another loss of the policy, on a batch of its own, and by what its gradient is multiplied."""
+    """Another loss of the policy, on its own batch, and the factor for its gradient."""
 
     algorithm: Algorithm
     batch: Batch
@@ -55,10 +55,12 @@ class Mixed:
 
 @dataclass
 class Learner:
-    """The models in training and their optimiser. `models` has a policy, critic or scorer as the algorithm predicts.
+    """The models in training and their optimiser. `models` has the policy, critic or scorer that the algorithm
+    predicts.
 
-    `rates` may give a model its own peak learning rate; `pass_tokens` bounds the tokens of one forward pass (0: none);
-    `layout` is that of the batches it is given; `teacher`, which nobody trains, is for an algorithm that compares.
+    `rates` may give a model its own peak learning rate; `pass_tokens` limits the tokens of one forward pass (0: no
+    limit); `layout` is the layout of the batches; `teacher`, which is not trained, is for an algorithm that compares
+    with one.
     """
 
     models: Mapping[str, PreTrainedModel]
@@ -79,12 +81,12 @@ class Learner:
     def update(
         self, algorithm: Algorithm, batch: Batch, frozen: str = "", mixed: Mixed | None = None
     ) -> dict[str, Ratio]:
-        """One optimiser update on the whole of `batch`, of which each rank computes a share.
+        """One optimiser update on the whole `batch`, of which each process computes a share.
 
-        `frozen` names a model that sits this one out; `mixed` is another loss of the policy, whose gradient is added.
-        Raises NotFinite, on every rank, before the weights change.
+        `frozen` names a model that is not updated; `mixed` is another loss of the policy, whose gradient is added.
+        Raises NotFinite, in every process, before the weights change.
         """
-        self.optimizer.zero_grad(set_to_none=True)  # of an update that ended as NotFinite
+        self.optimizer.zero_grad(set_to_none=True)  # left by an update that raised NotFinite
         trained = {name: model for name, model in self.models.items() if name != frozen}
         summed = self._backward(algorithm, batch, self.sampling, trained)
         moved = bool(summed["loss"].count) or mixed is not None
@@ -112,7 +114,8 @@ class Learner:
         sampling: SamplingParams | None,
         trained: Mapping[str, PreTrainedModel],
     ) -> dict[str, Ratio]:
-        """Leaves in the `trained` models the gradient of the loss, its count divided once; none if it counts nothing."""
+        """Puts the gradient of the loss, divided once by its count, into the `trained` models; none if the count is
+        0."""
         metrics: list[dict[str, Ratio]] = []
         bad: tuple[str, ...] = ()
         for piece in _pieces(parallel.share(batch), self.pass_tokens):
@@ -138,7 +141,7 @@ class Learner:
         return summed
 
     def _mix(self, mixed: Mixed) -> dict[str, Ratio]:
-        """Adds to the policy's gradient `coefficient` times that of the other loss, of logits as they are."""
+        """Adds `coefficient` times the gradient of the other loss (at temperature 1) to the policy's gradient."""
         policy = self.models["policy"]
         before = {p: p.grad for p in policy.parameters() if p.grad is not None}
         policy.zero_grad(set_to_none=True)
@@ -151,7 +154,7 @@ class Learner:
         return {"mixed_loss": summed["loss"]}
 
     def _source(self, batch: Batch) -> str:
-        """What the update was given that is not finite; nothing if it came about in it."""
+        """The input of the update that is not finite; "" if all of it is finite."""
         for name, model in self.models.items():
             if not all(torch.isfinite(p).all() for p in model.parameters()):
                 return f"the weights of the {name}"
@@ -164,14 +167,15 @@ class Learner:
         return predict(models, reads(algorithm), batch, sampling, compare)
 
     def save(self, folder: Path, **more: Any) -> None:
-        """Weights, optimiser, schedule and whatever else the next step reads (tensors and plain values)."""
+        """Saves weights, optimiser, schedule and everything else that the next step reads (tensors and plain
+        values)."""
         models = {name: trained_state(model) for name, model in self.models.items()}
         state = {"models": models, "optimizer": self.optimizer.state_dict(), "done": self.done, "more": more}
-        with open(folder / "learner.pt", "wb") as file:  # given a path, torch does not say that the disk is full
+        with open(folder / "learner.pt", "wb") as file:  # with a path, torch would not report a full disk
             torch.save(state, file)
 
     def restore(self, folder: Path) -> dict[str, Any]:
-        """The inverse of `save`; returns what else was saved."""
+        """The inverse of `save`; returns the other values that were saved."""
         state = torch.load(folder / "learner.pt", weights_only=True)
         for name, model in self.models.items():
             load_trained(model, state["models"][name])
@@ -181,8 +185,8 @@ class Learner:
 
 
 class NotFinite(TropismError):
-    """A loss or gradient that is NaN or infinite: raised before it reaches the weights. `source` is what was not finite
-    before the update, if anything was."""
+    """A loss or gradient that is NaN or infinite, raised before the weights change. `source` is the input that was not
+    finite already before the update, if there was one."""
 
     def __init__(self, what: str, step: int, ids: tuple[str, ...], source: str = "") -> None:
         self.what, self.step, self.ids, self.source = what, step, ids, source
@@ -190,15 +194,15 @@ class NotFinite(TropismError):
         super().__init__(f"{what} is not finite at step {step}, in a batch of the groups {shown}")
 
     def with_checkpoint(self, path: str) -> TropismError:
-        """With what to do: where the update was given what is not finite, a learning rate is not to blame."""
+        """The error with a remedy. The learning rate is not the cause if an input of the update was not finite."""
         remedy = "lower the learning rate or fix those groups"
         if self.source:
-            remedy = f"{self.source} were not finite before this update, so look there first"
+            remedy = f"{self.source} were not finite before this update: check those first"
         return TropismError(f"{self}; the last good checkpoint is {path}: {remedy}")
 
 
 def _pieces(batch: Batch | None, tokens: int) -> Iterator[Batch]:
-    """What one forward pass after another takes; nothing of a rank that has no share."""
+    """The part of the batch for each forward pass; none if this process has no share."""
     if batch is None:
         return
     for rows in passes(batch, tokens):
@@ -206,7 +210,7 @@ def _pieces(batch: Batch | None, tokens: int) -> Iterator[Batch]:
 
 
 def reads(algorithm: Algorithm) -> tuple[str, ...]:
-    """The parts of a Prediction that the algorithm's loss reads, the gradient of the entropy among them if it is used."""
+    """The fields of a Prediction that the algorithm's loss reads, with the entropy's gradient if it is used."""
     bonus = isinstance(algorithm, Exploring) and algorithm.entropy > 0
     return (*algorithm.predicts, "entropy_bonus_BT") if bonus else algorithm.predicts
 
@@ -218,8 +222,8 @@ def predict(
     sampling: SamplingParams | None = None,
     compare: Compare | None = None,
 ) -> Prediction:
-    """The parts of a Prediction that an algorithm reads, from the models whose role it is. `compare` is what it makes of
-    the distributions of policy and teacher."""
+    """The fields of a Prediction that an algorithm reads, each from the model with that role. `compare` computes the
+    divergence of the policy's and the teacher's distributions."""
     for part in wanted:
         if ROLE[part] not in models:
             raise TropismError(f"the algorithm reads {part}, which a {ROLE[part]} predicts: this stage has none")
@@ -245,5 +249,5 @@ def predict(
 
 
 def values(metrics: Mapping[str, Ratio]) -> dict[str, float]:
-    """Metrics as numbers, for a log line; what was counted of nothing is left out."""
+    """Metrics as numbers, for a log line; metrics with a count of 0 are left out."""
     return {name: ratio.value for name, ratio in metrics.items() if ratio.count}

@@ -1,4 +1,4 @@
-"""AdamW or Muon, with warm-up and a schedule, and gradient clipping that is really applied, model by model."""
+"""AdamW or Muon, with warm-up and a schedule, and gradient clipping for each model separately."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = ["Optim"]
 
 @dataclass(frozen=True)
 class Optim:
-    """`warmup` is the share of the updates over which the rate rises; `clip_norm` 0 clips nothing. With `muon` the weight
-    matrices of the layers take Muon's updates, which need fewer of them from scratch; the rest stays with AdamW."""
+    """`warmup` is the share of the updates during which the rate rises; `clip_norm` 0 means no clipping. With `muon` the
+    weight matrices of the layers are updated by Muon, which needs fewer updates from scratch; AdamW updates the rest."""
 
     lr: Annotated[float, Gt(0)] = 1e-3
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -45,7 +45,7 @@ class Optim:
 
 
 def optimizer(models: Mapping[str, PreTrainedModel], optim: Optim) -> torch.optim.AdamW:
-    """One optimiser over all models. Weight decay touches matrices only."""
+    """One optimiser for all models. Weight decay is applied to matrices only."""
     groups = []
     for name, model in models.items():
         parameters = [p for p in model.parameters() if p.requires_grad]
@@ -76,5 +76,5 @@ def set_rate(optimizer: torch.optim.Optimizer, rates: Mapping[str, float]) -> No
 
 
 def clip(parameters: Iterable[torch.nn.Parameter], norm: float) -> float:
-    """Scales gradients down to a global norm of at most `norm` (0: leaves them); returns the norm before."""
+    """Scales gradients down to a global norm of at most `norm` (0: no limit); returns the norm before that."""
     return float(torch.nn.utils.clip_grad_norm_(list(parameters), norm or math.inf))

@@ -1,4 +1,4 @@
-"""The order in which data are taken: a new shuffle every pass, and a position that is one number in a checkpoint."""
+"""The order of the data: a new shuffle for every pass, and a position that is one number in a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Order:
-    """Indices 0 … n-1, shuffled anew for each pass from (seed, pass). `position` counts all indices taken so far."""
+    """Indices 0 … n-1, shuffled again for each pass from (seed, pass). `position` counts all indices taken so far."""
 
     def __init__(self, n: int, seed: int, position: int = 0) -> None:
         self.n, self.seed, self.position = n, seed, position

@@ -1,15 +1,15 @@
-"""Several processes (ranks) that train one model: the only file that knows of them.
+"""Several processes (ranks) that train one model. No other file deals with them.
 
     torchrun --standalone --nproc-per-node 2 -m tropism.cli run RECIPE
 
-Every rank runs the whole recipe and builds the same batches. In an update each takes a share of a batch's groups
-(`share`), adds up their loss totals, counts and gradients, and then all are added up over the ranks (`add_metrics`,
-`add_gradients`); the count of the whole update divides once, so two ranks make the same update as one. Each rank gets the
-same sum and takes the same step, so their weights stay equal bit for bit and are never sent again.
+Every rank runs the whole recipe and builds the same batches. In an update each rank takes a share of the batch's groups
+(`share`) and adds up their loss totals, counts and gradients; then these are added up over the ranks (`add_metrics`,
+`add_gradients`). The sum is divided once by the count of the whole update, so two ranks make the same update as one.
+Each rank gets the same sum and takes the same step, so their weights stay equal bit for bit and are not sent again.
 
-Started in any other way there is one rank, and nothing here costs anything.
+Started without torchrun there is one rank, and nothing here takes any time.
 
-Left out: sharding (each rank holds the weights, the optimiser and one flat copy of the gradients), sending gradients
+Left out: sharding (each rank has the weights, the optimiser and one flat copy of the gradients), sending gradients
 while others are still computed, and NCCL (sums go through the host's memory).
 """
 
@@ -36,12 +36,14 @@ from tropism.tensors.rows import passes, take_rows
 from tropism.types import Completion, Message, SamplingParams
 
 T = TypeVar("T")
-LONGEST_WAIT = timedelta(days=7)  # for a rank at work (a judge may be a person); one that has died is noticed at once
+LONGEST_WAIT = timedelta(
+    days=7
+)  # for a rank that works (a judge may be a person); one that has ended is noticed at once
 
 
 @contextlib.contextmanager
 def joined() -> Iterator[Peers]:
-    """Meets the other ranks if this process was started as one of several; leaves them at the end."""
+    """Connects to the other ranks if this process was started as one of several; disconnects at the end."""
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield peers()
         return
@@ -55,12 +57,12 @@ def joined() -> Iterator[Peers]:
 
 
 def peers() -> Peers:
-    """The ranks as the run folder sees them."""
+    """The ranks, as the Peers of a run folder."""
     return _Ranks() if size() > 1 else Peers()
 
 
 def size() -> int:
-    """How many ranks there are."""
+    """The number of ranks."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -83,7 +85,7 @@ class _Ranks(Peers):
 
 
 def split(sizes: Sequence[int], parts: int) -> list[list[int]]:
-    """Indices of `sizes` in `parts` parts of like sum: largest first, into the emptiest part. Parts may be empty."""
+    """Indices of `sizes` in `parts` parts with similar sums: largest first, into the emptiest. Parts may be empty."""
     made: list[list[int]] = [[] for _ in range(parts)]
     fill = [0] * parts
     for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
@@ -98,7 +100,7 @@ def share(batch: Batch) -> Batch | None:
     left for it."""
     if size() == 1:
         return batch
-    units = passes(batch, 1)  # the smallest runs of rows that part no group
+    units = passes(batch, 1)  # the smallest runs of rows that do not split a group
     mine = split([len(rows) for rows in units], size())[dist.get_rank()]
     rows = sorted(row for unit in mine for row in units[unit])
     return take_rows(batch, rows) if rows else None
@@ -107,9 +109,9 @@ def share(batch: Batch) -> Batch | None:
 def add_metrics(
     metrics: dict[str, Ratio], bad: tuple[str, ...], batch: Batch
 ) -> tuple[dict[str, Ratio], tuple[str, ...]]:
-    """The metrics of all ranks added up, and the first rank's `bad` that is not empty: the same on every rank.
+    """The sum of the metrics of all ranks, and the first `bad` that is not empty: the same on every rank.
 
-    Raises on every rank if `batch`, the whole of it, is not the same on all.
+    Raises TropismError on every rank if the whole `batch` is not the same on all.
     """
     if size() == 1:
         return metrics, bad
@@ -117,7 +119,7 @@ def add_metrics(
     found = _gather((on_host, bad, _mark(batch)))
     if len({mark for _, _, mark in found}) > 1:
         raise TropismError(
-            f"the ranks hold different batches, of which this one has the groups {', '.join(batch.ids[:8])}: make the "
+            f"the processes have different batches, this one has the groups {', '.join(batch.ids[:8])}: make the "
             "formats, judges and engines of the recipe give every process the same, or run it in one process"
         )
     return total(m for m, _, _ in found), next((b for _, b, _ in found if b), ())
@@ -146,7 +148,7 @@ def add_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 @torch.no_grad()
 def follow(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Gives every rank the leader's weights, to begin from."""
+    """Gives every rank the leader's weights at the start."""
     if size() == 1:
         return
     for parameter in parameters:
@@ -160,15 +162,15 @@ def follow(parameters: Iterable[torch.nn.Parameter]) -> None:
 def generate(
     engine: Engine, prompts: Sequence[Sequence[Message]], params: SamplingParams
 ) -> list[tuple[Completion, ...]]:
-    """`engine.generate`, each rank sampling for some of the prompts and getting all completions.
+    """`engine.generate`, where each rank samples for some of the prompts and gets all completions.
 
-    A sample is a function of the weights, the prompt, the seed and its number, so it does not matter who draws it. A
-    prompt that is asked more than once stays with one rank, which numbers its samples on.
+    A sample depends only on the weights, the prompt, the seed and its number, so any rank may draw it. A prompt that
+    occurs more than once stays with one rank, which continues the numbers of its samples.
     """
     if size() == 1:
         return engine.generate(prompts, params)
     alike: dict[tuple[tuple[str, str], ...], list[int]] = {}
-    for p, prompt in enumerate(prompts):  # blanks apart, as a chat template may strip them
+    for p, prompt in enumerate(prompts):  # ignoring blanks at the ends, as a chat template may strip them
         alike.setdefault(tuple((m.role, "".join(m.content.split())) for m in prompt), []).append(p)
     asked = list(alike.values())
     mine = sorted(p for part in split([len(a) for a in asked], size())[dist.get_rank()] for p in asked[part])
@@ -178,7 +180,7 @@ def generate(
 
 
 def _gather(value: Any) -> list[Any]:
-    """Every rank's value, in the order of the ranks. Returns when all have come this far."""
+    """Every rank's value, in the order of the ranks. Returns when all ranks have called it."""
     found: list[Any] = [None] * size()
     with _waiting():
         dist.all_gather_object(found, value)
@@ -189,9 +191,9 @@ def _gather(value: Any) -> list[Any]:
 def _waiting() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # the connection to a process that has died
+    except RuntimeError as error:  # the connection to a process that has ended
         raise TropismError(
-            "another process of this run has ended: what it said stands above; run the same command again to continue"
+            "another process of this run has ended, see its message above: run the same command again to continue"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""One round of experience: prompts → completions → judgment → Trees with rewards; a Batch filled with what is needed."""
+"""One round: prompts → completions → judgments → Trees with rewards; fills in the fields that an algorithm needs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tropism.types import Completion, Group, Judgment, SamplingParams
 
 
 def repeats(groups: Sequence[Group]) -> list[int]:
-    """For each group how many before it ask the same prompt, blanks apart, as a chat template may strip them."""
+    """For each group the number of earlier groups with the same prompt, ignoring blanks that a template may strip."""
     seen: Counter[Any] = Counter()
     times = []
     for group in groups:
@@ -36,8 +36,8 @@ def repeats(groups: Sequence[Group]) -> list[int]:
 
 
 def apart(times: Sequence[int], sampling: SamplingParams) -> Iterator[tuple[list[int], SamplingParams]]:
-    """Which prompts to ask at once, and with which seed: a prompt that was asked before has one of its own, so that its
-    samples do not depend on how a stage cuts its prompts into calls."""
+    """Which prompts to sample in one call, and with which seed. A repeated prompt gets another seed, so that its
+    samples do not depend on how a stage splits its prompts into calls."""
     for time in sorted({*times}):
         at = [i for i, t in enumerate(times) if t == time]
         yield at, dataclasses.replace(sampling, seed=sampling.seed + (time << 42))
@@ -46,7 +46,7 @@ def apart(times: Sequence[int], sampling: SamplingParams) -> Iterator[tuple[list
 def sample(
     groups: Sequence[Group], engine: Engine, sampling: SamplingParams, times: Sequence[int] = ()
 ) -> list[tuple[Completion, ...]]:
-    """For each group its completions. `times` (`repeats`) are given where these groups are some of a stage's."""
+    """Completions for each group. Give `times` (`repeats`) if these groups are only some of the stage's groups."""
     found: dict[int, tuple[Completion, ...]] = {}
     for at, seeded in apart(times or [0] * len(groups), sampling):
         found |= zip(at, parallel.generate(engine, [groups[i].prompt for i in at], seeded))
@@ -63,12 +63,12 @@ def rollouts(
 
 
 def judgments(judge: Judge, groups: Sequence[Group]) -> list[Judgment]:
-    """What a judge says of the groups, asked once for all ranks."""
+    """The judgments of the groups; the judge is called once for all processes."""
     return parallel.peers().once(lambda: asked(judge, groups))
 
 
 def experience(groups: Sequence[Group], tokenizer: PreTrainedTokenizerBase, context: int) -> list[Tree]:
-    """Trees whose rewards are the scores of each group's newest judgment, and what it gives to steps."""
+    """Trees with the scores and step rewards of each group's newest judgment."""
     trees = [dataclasses.replace(tree(g, tokenizer, context), reward=scores(g)) for g in groups]
     return [stepped(t, g, tokenizer) for t, g in zip(trees, groups)]
 
@@ -79,7 +79,7 @@ def scores(group: Group) -> tuple[float | None, ...]:
 
 
 def fillable(needs: Sequence[str], sampled: bool) -> list[str]:
-    """Which of the fields that an algorithm needs a model fills: not `old` of what was sampled, the engine has said it."""
+    """The needed fields that a model has to fill; without `old` for samples, as the engine already gave it."""
     named = ("ref_logprobs_BT", "values_BT", *(() if sampled else ("old_logprobs_BT",)))
     return [name for name in named if name in needs]
 
@@ -96,8 +96,8 @@ def annotate(
 ) -> Batch:
     """Fills the fields that an algorithm needs before `credit`.
 
-    The old log-probabilities came from the engine; where nothing was sampled (`policy` is given) they are the policy's
-    of this moment.
+    The old log-probabilities of samples came from the engine. If nothing was sampled (`policy` is given), they are
+    those of the current policy.
     """
     found: dict[str, list[torch.Tensor]] = {name: [] for name in fillable(needs, policy is None)}
     for rows in passes(batch, pass_tokens):
@@ -112,9 +112,9 @@ def annotate(
 
 
 def round_metrics(batch: Batch) -> dict[str, Ratio]:
-    """What a round shows of its own samples, before shaping and credit: reward, both ends, length, KL per completion.
+    """Metrics of a round's samples, before shaping and credit: reward, how they ended, length, KL per completion.
 
-    Parts of a round add up (`tensors/ratio.py:total`).
+    The metrics of parts of a round can be added up (`tensors/ratio.py:total`).
     """
     one = torch.tensor(batch.n)
     scored = batch.need("scored_N")
@@ -134,7 +134,7 @@ def round_metrics(batch: Batch) -> dict[str, Ratio]:
 
 
 def critic_metrics(batch: Batch) -> dict[str, Ratio]:
-    """After credit, how much of the returns' variance the critic foresaw; nothing where there is no critic."""
+    """After credit, the share of the returns' variance that the critic explains; empty without a critic."""
     if batch.values_BT is None or batch.returns_BT is None:
         return {}
     mask = batch.loss_mask_BT

@@ -1,10 +1,10 @@
-"""What an online method learns from: the judge's score, shaped.
+"""The reward of an online method: the judge's score after shaping.
 
     reward = clip(score / running standard deviation, ± clip)  -  missing_stop * [never stopped]
              -  length_cost * tokens beyond length_free
 
-A completion that the judge could not score stays unscored: no penalty makes a reward of it. Its tokens are those that the
-policy chose: what a tool said costs nothing.
+A completion without a score stays without a reward; penalties do not apply to it. Only tokens that the policy chose are
+counted, not the output of tools.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ __all__ = ["Shaping"]
 
 @dataclass(frozen=True)
 class Shaping:
-    """`scale` divides by the standard deviation of all scores so far (the mean stays, it is the baseline's affair), the
-    rewards of steps too; `clip` 0 clips nothing, and never those. Penalties are in reward units, after scaling."""
+    """`scale` divides scores and step rewards by the standard deviation of all scores so far. The mean is not
+    subtracted; that is done by the baseline. `clip` 0 means no clipping; step rewards are never clipped. Penalties are
+    in reward units, after scaling."""
 
     scale: bool = False
     clip: Annotated[float, Ge(0)] = 0.0
@@ -35,7 +36,7 @@ class Shaping:
     length_free: Annotated[int, Ge(0)] = 0  # tokens
 
     def __call__(self, batch: Batch, seen: Moments) -> Batch:
-        """The batch with its rewards shaped; its own scores are among those `seen`."""
+        """The batch with shaped rewards; `seen` already includes its scores."""
         scored_N, reward_N = batch.need("scored_N"), batch.need("reward_N")
         if self.scale and seen.std:
             reward_N = reward_N / seen.std
@@ -50,14 +51,14 @@ class Shaping:
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and summed squared deviation of all scores so far: plain numbers, so a checkpoint holds them."""
+    """Count, mean and sum of squared deviations of all scores so far: plain numbers for the checkpoint."""
 
     count: int = 0
     mean: float = 0.0
     squares: float = 0.0
 
     def add(self, scores: Iterable[float | None]) -> Moments:
-        """With more scores; None is none (Chan's formula for joining two samples)."""
+        """The moments with more scores; None is ignored (Chan's formula for joining two samples)."""
         x = torch.tensor([s for s in scores if s is not None], dtype=torch.float64)
         more = len(x)
         if not more:
