@@ -49,9 +49,7 @@ def _corpus(metric: BLEU | CHRF, answers: list[list[str]], references: list[str]
     prompts = len(references)
     drawn_RP = np.random.default_rng(0).integers(0, prompts + 2, (RESAMPLES, prompts))  # the same for every model
     times_RP = np.stack([np.bincount(drawn_P, minlength=prompts + 2) for drawn_P in drawn_RP])
-    more_RC = times_RP[:, -2:] @ np.stack(
-        [all_right_C, all_empty_C]
-    )  # times `prompts`: whole numbers
+    more_RC = times_RP[:, -2:] @ np.stack([all_right_C, all_empty_C])  # times `prompts`: whole numbers
     resampled_NRC = prompts * (times_RP[:, :prompts] @ counts_NPC) + more_RC
     low, high = np.quantile([_score(metric, counts_NC) for counts_NC in resampled_NRC.swapaxes(0, 1)], [0.025, 0.975])
     return rounded(_score(metric, counts_NPC.sum(1)), low, high)

@@ -20,8 +20,9 @@ __all__ = ["Optim"]
 
 @dataclass(frozen=True)
 class Optim:
-    """`warmup` is the share of the updates during which the rate rises; `clip_norm` 0 means no clipping. With `muon` the
-    weight matrices of the layers are updated by Muon, which needs fewer updates from scratch; AdamW updates the rest."""
+    """`warmup` is the share of the updates during which the rate rises; `clip_norm` 0 means no clipping. With `muon`
+    the weight matrices of the layers are updated by Muon, which needs fewer updates from scratch; AdamW updates the
+    rest."""
 
     lr: Annotated[float, Gt(0)] = 1e-3
     schedule: Literal["linear", "cosine", "constant"] = "linear"
