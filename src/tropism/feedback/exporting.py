@@ -15,6 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tropism.feedback import project as projects
+from tropism.feedback.find import Filter, selected
 from tropism.feedback.schema import StoredCompletion, StoredGroup, StoredJudgment
 from tropism.feedback.store import Store
 from tropism.types import Completion, Group, Judgment, Message
@@ -22,13 +23,18 @@ from tropism.types import Completion, Group, Judgment, Message
 PAGE = 500
 
 
-def groups(store: Store, project_name: str) -> Iterator[Group]:
-    """Every group of the project in the order in which they were added. Raises TropismError if there is no such project."""
+def groups(store: Store, project_name: str, wanted: Filter | None = None) -> Iterator[Group]:
+    """The groups of the project, or those of them that a search finds when this begins, in the order in which they were
+    added. Raises TropismError if there is no such project."""
     last = 0
+    with store.reading() as session:
+        project = projects.find(session, project_name)
+        found = None if wanted is None else selected(session, project, wanted).groups
     while True:
         with store.reading() as session:
-            project = projects.find(session, project_name)
-            where = (StoredGroup.project_id == project.id, StoredGroup.id > last)
+            where = [StoredGroup.project_id == project.id, StoredGroup.id > last]
+            if found is not None:
+                where.append(StoredGroup.id.in_(found[found > last][:PAGE].tolist()))
             rows = session.scalars(select(StoredGroup).where(*where).order_by(StoredGroup.id).limit(PAGE)).all()
             page = whole(session, rows)
         yield from page
