@@ -280,17 +280,9 @@ def _run(recipe: str, overrides: list[str], out: Path | None, checkpoint_s: floa
 
 
 def _model(text: str) -> str:
-    """A model folder or hub id as it is; of a run folder, the model of its last stage that made a policy."""
-    from tropism.store.folder import latest, makes, read_stage
+    from tropism.store.folder import policy_in
 
-    folder = Path(text)
-    if not (folder / "recipe.json").exists():
-        return text
-    made = {path: makes(stage) for path in latest(folder).values() if (stage := read_stage(path))}
-    policies = [path / "out" for path, what in made.items() if what == "policy"]
-    if not policies:
-        raise TropismError(f"{folder} has no finished stage that makes a policy to talk to: run the recipe further")
-    return str(policies[-1])
+    return policy_in(text)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ import dataclasses
 import io
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tropism.asking.search import Found, drive
-from tropism.engines.local import Local
+from tropism.engines.local import Local, LocalEngine
 from tropism.errors import TropismError
 from tropism.formats.prompts import Prompts
 from tropism.models.folder import context_of, load_lm
@@ -31,10 +32,9 @@ def chat(model: str, system: str, temperature: float, seed: int, max_tokens: int
     """Reads lines from standard input and streams answers to standard output. The conversation is remembered, unless
     `forget` makes each line one of its own (for models that were only ever asked one question).
 
-    When it no longer fits the model's context, its oldest turns are forgotten; half the context is kept for an answer.
+    When it no longer fits the model's context, its oldest turns are forgotten (`fitting`).
     """
     engine = Local().open(load_lm(model), load_tokenizer(model), model)
-    enough = min(max_tokens, context_of(engine.model) // 2)
     opening = [Message("system", system)] if system else []
     turns: list[Message] = []
     prompting = sys.stdin.isatty()
@@ -47,9 +47,7 @@ def chat(model: str, system: str, temperature: float, seed: int, max_tokens: int
         if not line:
             return
         turns.append(Message("user", line))
-        while len(turns) > 1 and engine.room([*opening, *turns]) < enough:
-            turns = turns[2:]
-        longest = max(1, min(max_tokens, engine.room([*opening, *turns])))
+        turns, longest = fitting(engine, opening, turns, max_tokens)
         params = SamplingParams(max_tokens=longest, temperature=temperature, seed=seed + len(turns))
         answer = ""
         for piece in engine.stream([*opening, *turns], params):
@@ -57,6 +55,20 @@ def chat(model: str, system: str, temperature: float, seed: int, max_tokens: int
             answer += piece
         print(flush=True)
         turns = [] if forget else [*turns, Message("assistant", answer)]
+
+
+def fitting(
+    engine: LocalEngine, opening: list[Message], turns: Sequence[Message], max_tokens: int
+) -> tuple[list[Message], int]:
+    """The newest turns that leave room for an answer, and how long it may be.
+
+    Half the context is kept for the answer, if `max_tokens` wants that much.
+    """
+    kept = list(turns)
+    enough = min(max_tokens, context_of(engine.model) // 2)
+    while len(kept) > 1 and engine.room([*opening, *kept]) < enough:
+        kept = kept[2:]
+    return kept, max(1, min(max_tokens, engine.room([*opening, *kept])))
 
 
 def generate(

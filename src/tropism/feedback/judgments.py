@@ -106,7 +106,8 @@ def _written(session: Session, group: StoredGroup, person: Person, text: str) ->
     same = select(func.min(StoredCompletion.number)).where(where, StoredCompletion.text == text)
     number = session.scalar(same)
     if number is None:
-        number = (session.scalar(select(func.max(StoredCompletion.number)).where(where)) or -1) + 1
+        newest = session.scalar(select(func.max(StoredCompletion.number)).where(where))
+        number = 0 if newest is None else newest + 1
         row = StoredCompletion(
             group_id=group.id,
             number=number,

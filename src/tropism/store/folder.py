@@ -52,6 +52,18 @@ def makes(stage: Mapping[str, Any]) -> str:
     return stage["makes"] if "makes" in stage else resolve("stages", kind).makes if kind.startswith("tropism.") else ""
 
 
+def policy_in(text: str) -> str:
+    """A model folder or hub id as it is; of a run folder, the model of its last stage that made a policy."""
+    folder = Path(text)
+    if not (folder / RECIPE).exists():
+        return text
+    made = {path: makes(stage) for path in latest(folder).values() if (stage := read_stage(path))}
+    policies = [path / "out" for path, what in made.items() if what == "policy"]
+    if not policies:
+        raise TropismError(f"{folder} has no finished stage that makes a policy to talk to: run the recipe further")
+    return str(policies[-1])
+
+
 def ancestry(folder: Path) -> dict[Path, str]:
     """The folders of a stage and of all stages that it depends on, with their ids; empty if no stage made `folder`."""
     found: dict[Path, str] = {}
