@@ -66,7 +66,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., World]]:
-    """worlds(groups, kind="rank", spec={}, per_group=1, accounts=False, guidelines="", models=()): a store with the project
+    """worlds(groups, kind="rank", spec={}, per_group=1, accounts=False, guidelines="", models={}): a store with the project
     "demo", served."""
     ends: list[Callable[[], Any]] = []
 
@@ -77,13 +77,13 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., W
         per_group: int = 1,
         accounts: bool = False,
         guidelines: str = "Prefer the *shorter* one.",
-        models: tuple[str, ...] = (),
+        models: dict[str, Any] | None = None,
     ) -> World:
         store = open_store(tmp_path_factory.mktemp("web") / "store.db", create=True)
         with store.writing() as session:
             projects.create(session, "demo", kind, spec or {}, per_group, 7, guidelines, store.now(session))
         importing.add_groups(store, "demo", groups if groups is not None else groups_of(3))
-        config = Config(token="" if accounts else TOKEN, local="tester", models=models, secret="of the tests")
+        config = Config(token="" if accounts else TOKEN, local="tester", models=models or {}, secret="of the tests")
         url, stop = served(create_app(store, config))
         client = httpx2.Client(base_url=url, follow_redirects=True, timeout=30)
         ends.extend([stop, client.close, store.close])

@@ -21,12 +21,13 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
 from itsdangerous import BadSignature, URLSafeTimedSerializer
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tropism.errors import TropismError
 from tropism.feedback import people
 from tropism.feedback import project as projects
-from tropism.feedback.schema import Person, Project
+from tropism.feedback.schema import Member, Person, Project
 from tropism.feedback.store import Store
 
 SESSION_S = 7 * 24 * 3600
@@ -161,6 +162,15 @@ def me(session: Session, who: Visitor) -> Person:
     person = session.get(Person, who.id)
     if person is None or person.removed_at is not None:
         raise Refused(401, "unauthenticated", "this person was removed: ask an admin")
+    return person
+
+
+def talker(session: Session, who: Visitor) -> Person:
+    """Who asks, if they may talk to the server's models: admins, and who annotates a project. Raises Refused 403."""
+    person = me(session, who)
+    roles = select(Member.role).where(Member.person_id == person.id, Member.role != "viewer")
+    if not who.admin and session.scalars(roles.limit(1)).first() is None:
+        raise Refused(403, "forbidden", "models answer those who annotate a project here: ask an admin for that role")
     return person
 
 

@@ -1,0 +1,72 @@
+// What the arena and the chat share: answers that come as server-sent events, and a form that Enter sends.
+"use strict";
+
+const talk = {
+  // POST; the JSON of the answer. An error is thrown with its sentence.
+  async post(path, body) {
+    const response = await talk.send(path, body, "application/json");
+    return response.json();
+  },
+
+  // POST; calls on[name](data) for each event. An error, or an event "failed", is thrown with its sentence.
+  async stream(path, body, on) {
+    const response = await talk.send(path, body, "text/event-stream");
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "", ended = false;
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      text += value;
+      const blocks = text.split("\n\n");
+      text = blocks.pop();
+      for (const block of blocks) {
+        const [name, data] = block.split("\n").map((line) => line.slice(line.indexOf(": ") + 2));
+        const said = JSON.parse(data);
+        if (name === "failed") throw new Error(said.message);
+        ended = name !== "piece";
+        on[name](said);
+      }
+    }
+    if (!ended) throw new Error(tropism.text("failed"));
+  },
+
+  async send(path, body, accept) {
+    let response;
+    try {
+      response = await fetch(path, {
+        method: "POST",
+        headers: { "Content-Type": "application/json", Accept: accept, "X-CSRF-Token": tropism.csrf() },
+        body: JSON.stringify(body),
+      });
+    } catch {
+      throw new Error(tropism.text("failed"));
+    }
+    if (response.ok) return response;
+    const said = await response.json().catch(() => null);
+    throw new Error(said?.error?.message ?? tropism.text("failed"));
+  },
+
+  // The text of a piece goes into the paragraph of an answer; the HTML that the server has made safe takes its place at the end.
+  add(answer, text) {
+    answer.querySelector(".plain").textContent += text;
+  },
+  finish(answer, html) {
+    answer.innerHTML = html;
+    answer.removeAttribute("aria-busy");
+  },
+
+  // Enter sends, Shift+Enter is a new line; not while letters are still being composed.
+  form(form, ask) {
+    const field = form.querySelector("textarea");
+    field.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+        event.preventDefault();
+        form.requestSubmit();
+      }
+    });
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (field.value.trim() && !form.ariaBusy) ask(field.value);
+    });
+  },
+};
