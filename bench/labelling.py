@@ -6,8 +6,8 @@
 
 A real server (uvicorn, one process) on a store with 20,000 groups of 7 answers. Each annotator is a thread that takes a
 group over HTTP, thinks (`--think` seconds on average, exponential), submits a ranking with an `Idempotency-Key`, and sends
-it again with the same key until it is acknowledged: a kill may come before or after the commit. At the end the store is read
-and compared with what was acknowledged. Times are of single requests that were answered with 2xx, in milliseconds.
+it again with the same key until it is acknowledged: a kill may come before or after the commit. At the end the store is
+compared with what was acknowledged. Times are of single requests that were answered with 2xx, in milliseconds.
 """
 
 from __future__ import annotations
@@ -243,9 +243,7 @@ def measured(args: argparse.Namespace, url: str, postgres, log: Path) -> None:
     database = "PostgreSQL" if postgres else "SQLite"
     print(f"{database}, {args.annotators} annotators for {took:.0f} s, {args.groups:,} groups of 7", end=", ")
     print(f"kills: {dict(Counter(kills))}")
-    print(
-        f"  load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors; the last server used {cpu:.0f} s of one"
-    )
+    print(f"  load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors; the last server used {cpu:.1f} s of one")
     print(told("next", seen.next_ms), told("submit", seen.submit_ms), sep="\n")
     print(f"  asked again: {dict(seen.failed)}")
     for name, value in compared(store, seen).items():

@@ -89,7 +89,7 @@ def check(question: Question, k: int, body: Mapping[str, Any]) -> dict[str, Any]
         raise Invalid(min(odd), f"a {question.kind} question takes no {min(odd)!r}: send {wants!r}")
     if field not in body:
         raise Invalid(field, f"{field!r} is missing: a {question.kind} question wants it")
-    answer = {"bad": True} if bad and body["choice"] == "bad" else _CHECKS[wants](question, k, body[field])
+    answer = _CHECKS[field](question, k, body[field])
     labels = body.get("labels", [])
     known = question.spec.get("labels", [])
     if not _strings(labels) or not set(labels) <= set(known):

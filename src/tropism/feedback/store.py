@@ -103,7 +103,7 @@ def _engine(where: str, create: bool) -> Engine:
                 url = url.set(drivername="postgresql+psycopg")
             if url.get_backend_name() not in ("sqlite", "postgresql"):
                 raise TropismError(f"{where.split('://')[0]} is no database of a store: use sqlite:// or postgresql://")
-        except ArgumentError:
+        except (ArgumentError, ValueError):  # a port that is no number is a ValueError
             raise TropismError(
                 f"{where} is neither a path nor a database URL: write postgresql://user@host/name"
             ) from None
