@@ -14,6 +14,7 @@ import xml.etree.ElementTree
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -89,12 +90,20 @@ def test_every_link_leads_somewhere(document: Path):
 
 def test_every_command_and_its_options_stand_in_the_table():
     manual = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
-    rows = {match[1]: match[2] for match in re.finditer(r"^\| `tropism (\w+)[^`]*` \| (.*) \|$", manual, re.MULTILINE)}
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    found = re.finditer(r"^\| `tropism ((?:feedback )?\w+)[^`]*` \| (.*) \|$", manual, re.MULTILINE)
+    rows = {match[1]: match[2] for match in found}
+    commands = dict(every_command())
     assert set(rows) == set(commands)
     for command, row in rows.items():
         known = {option for parameter in commands[command].params for option in parameter.opts}
         assert {text for text in quoted(row) if text.startswith("-")} <= known, command
+
+
+def every_command() -> Iterator[tuple[str, Any]]:
+    """Each command by its words, such as "run" and "feedback add"."""
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        below = getattr(command, "commands", {})
+        yield from ((f"{name} {inner}", found) for inner, found in below.items()) if below else [(name, command)]
 
 
 def shell_lines(document: Path) -> list[list[str]]:
@@ -108,7 +117,7 @@ def shell_lines(document: Path) -> list[list[str]]:
 def test_every_command_line_is_understood(document: Path):
     """Each `tropism …`: its recipe loads with its --set, which names a key that exists. Of others, the file is there."""
     inline = [shlex.split(text) for text in quoted(document.read_text(encoding="utf-8")) if text.startswith("tropism ")]
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands = dict(every_command())
     for words in [*shell_lines(document), *(words for words in inline if len(words) > 2)]:
         if words[0] in ("make", "git", "cd"):
             continue
@@ -118,7 +127,8 @@ def test_every_command_line_is_understood(document: Path):
         if words[0] == "torchrun":
             words = words[words.index("tropism.cli") :]
         assert words[0].endswith(("tropism", "tropism.cli")), words
-        context = commands[words[1]].make_context(words[1], words[2:], resilient_parsing=words[-1].isupper())
+        name, rest = (words[1], words[2:]) if words[1] in commands else (" ".join(words[1:3]), words[3:])
+        context = commands[name].make_context(name, rest, resilient_parsing=words[-1].isupper())
         if str(context.params.get("recipe", "")).endswith(".toml"):
             assert load(ROOT / context.params["recipe"], context.params["set_"] or ()).stages
 

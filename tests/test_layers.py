@@ -29,6 +29,7 @@ LAYERS = (
     ("stages", "report"),
     ("plan", "catalogue", "promote", "talk", "ending"),
     ("web",),
+    ("cli_feedback",),
     ("cli",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from tropism import __version__
+from tropism.cli_feedback import feedback
 from tropism.ending import Commands
 from tropism.errors import TropismError
 
@@ -21,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(feedback)
 
 RecipeArg = Annotated[str, typer.Argument(help="A recipe file (.toml), or the name of one that ships in the package.")]
 SetOpt = Annotated[

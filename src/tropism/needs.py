@@ -49,6 +49,7 @@ class Needs:
     model: Shape | None = None
     vocabulary: int = 0  # of a tokenizer
     groups: int = 0
+    judgments: int = 0  # that people are asked for
 
 
 @dataclass(frozen=True)

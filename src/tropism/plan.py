@@ -32,8 +32,8 @@ EFFICIENCY = 0.35  # of the matrix speed, in a training step of a small model
 def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """{"stages": [{id, kind, state, parameters, updates, tokens, memory_bytes, seconds, key}], "memory_bytes": free}.
 
-    A stage that does not say what it needs has `needs`: "unknown" and no figures. Where a stage names code that was not
-    read, `not_read` lists it; what depends on that has the state "not known".
+    A stage that does not say what it needs has `needs`: "unknown" and no figures. One that asks people has `judgments`.
+    Where a stage names code that was not read, `not_read` lists it; stages that depend on it have the state "not known".
     """
     states = status(recipe, folder)
     speed = _flops()
@@ -49,6 +49,8 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
             row |= {"kind": stage.kind if isinstance(stage, NotRead) else row["kind"], "not_read": code}
         elif not isinstance(stage, Planned):
             row["needs"] = "unknown"
+        if needs.judgments:
+            row["judgments"] = needs.judgments
         if code or any(ref in unknown for _, _, ref in refs(stage)):  # the fingerprint covers that code
             unknown.add(id)
             row["state"] = "not known"
@@ -87,6 +89,9 @@ def table(made: Mapping[str, Any]) -> str:
     console = Console(width=120, color_system=None)
     with console.capture() as capture:
         console.print(grid)
+        for row in made["stages"]:
+            if "judgments" in row and row["state"] != "done":
+                console.print(f"{row['id']} asks people for {row['judgments']:,} judgments, and waits for them")
         left = sum(r.get("seconds", 0) for r in made["stages"] if r["state"] != "done")
         if code := sorted({kind for row in made["stages"] for kind in row.get("not_read", ())}):
             console.print(f"code from outside the package, not read: {', '.join(code)}")

@@ -43,6 +43,15 @@ class Format(Protocol):
 
 
 @runtime_checkable
+class Marked(Protocol):
+    """A format that reads something else than files."""
+
+    def mark(self) -> str:
+        """What it reads now, in a few characters: another content makes a new fingerprint."""
+        ...
+
+
+@runtime_checkable
 class EngineSpec(Protocol):
     """One way to get completions, as a recipe describes it: a frozen dataclass, from which `open` makes an Engine.
 
@@ -82,6 +91,18 @@ class Judge(Protocol):
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:
         """One judgment for each group, with one score for each completion of the group."""
+        ...
+
+
+@runtime_checkable
+class Patient(Protocol):
+    """A judge whose answers take hours or days, as people's do: the label stage alone waits for it."""
+
+    per_group: int  # answers wanted of each group
+
+    def answers(self, groups: Sequence[Group], run: Path, stage: str) -> list[tuple[Judgment, ...]]:
+        """Of each group all that was said, and last what it comes to. Puts the groups where they are judged, beside the
+        run folder `run` unless it is told otherwise. Raises `errors.py:Waiting` as long as answers are missing."""
         ...
 
 

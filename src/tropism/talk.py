@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tropism.asking.search import Found, drive
 from tropism.engines.local import Local, LocalEngine
-from tropism.errors import TropismError
 from tropism.formats.prompts import Prompts
 from tropism.models.folder import context_of, load_lm
 from tropism.outside import plain
 from tropism.protocols import Judge, Search
-from tropism.store import files
-from tropism.store.groups import write_groups
-from tropism.store.plain import to_json
+from tropism.store.groups import refuse_out, save_groups
 from tropism.store.progress import Reporter
 from tropism.tensors.encode import question
 from tropism.text.tokenizer import load_tokenizer
@@ -86,27 +82,12 @@ def generate(
 
     With a `search` and the judge it asks, each with the one completion that it finds, and the judge's score of it.
     """
-    if out.is_dir():
-        raise TropismError(f"{out} is a folder: name a file in it that ends in .jsonl or .parquet")
-    if out.suffix not in (".jsonl", ".parquet"):
-        raise TropismError(f"{out} ends in neither .jsonl nor .parquet: name such a file")
-    if out.exists() and not force:
-        raise TropismError(f"{out} exists: give another --out, or --force to replace it")
+    refuse_out(out, force)  # what cannot be written shows before it is sampled
     asked = list(Prompts(path=str(prompts)).groups())
     if search:
         search[1].judge([])  # a model that cannot be loaded shows before anything is sampled
-    with files.explained(out):  # what cannot be written shows before it is sampled
-        out.parent.mkdir(parents=True, exist_ok=True)
-        files.part(out).touch()
-        files.part(out).unlink()
     done = _answered(model, asked, sampling, reporter, search)
-    with files.whole(out) as file:
-        if out.suffix == ".parquet":
-            write_groups(done, file)
-        else:
-            lines = (json.dumps(to_json(g), ensure_ascii=False) + "\n" for g in done)
-            file.write_text("".join(lines), encoding="utf-8")
-    return len(done)
+    return save_groups(done, out)
 
 
 def _answered(

@@ -25,7 +25,7 @@ from tropism.store.run import run_recipe
 from tropism.train.optim import Optim
 from tropism.types import ModelRef
 
-REASON = "a file or a model that it reads from outside the run has changed"
+REASON = "a file, a model or a store that it reads from outside the run has changed"
 
 
 class Heard(Reporter):

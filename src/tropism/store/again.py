@@ -45,7 +45,7 @@ def why(now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
         renewed.insert(0, f"the stage's version is {now['version']} and was {before.get('version')}")
     if renewed:
         changed.append(f"this version of tropism computes it differently ({', '.join(renewed[:MOST])})")
-    return "; ".join(changed[:MOST]) or "a file or a model that it reads from outside the run has changed"
+    return "; ".join(changed[:MOST]) or "a file, a model or a store that it reads from outside the run has changed"
 
 
 def _differences(now: Any, before: Any, at: str = "") -> Iterator[tuple[bool, str]]:

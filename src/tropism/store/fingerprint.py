@@ -1,7 +1,8 @@
 """What a stage's result depends on, as one hash: kind, version, resolved fields, inputs' fingerprints, seed.
 
 A function counts with its source and what it closes over (not with the functions it calls), and so does a class from
-outside this package; a data file and a model folder with their content; a hub id with its name. What changes no result
+outside this package; a data file and a model folder with their content; a feedback store, as data, with what was said in it
+(but not as what a judge asks people in: there nothing is known yet); a hub id with its name. What changes no result
 says so (`in_fingerprint = False`, such as the local engine) and is left out wherever it stands. A field that was added
 later, `field(default=…, metadata=ADDED)`, counts where it is not its default: run folders from before it stay as they are.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tropism.protocols import Stage
+from tropism.protocols import Marked, Stage
 from tropism.recipe.refs import refs
 from tropism.store.files import content_hash
 from tropism.types import Artifact
@@ -33,7 +34,7 @@ def fingerprint(stage: Stage, seed: int, inputs: Mapping[str, Artifact]) -> str:
         "version": type(stage).version,
         "seed": seed,
         "inputs": {str(ref): _input(ref, inputs) for _, _, ref in refs(stage)},
-        "files": [_hash_of(str(f.absolute()), f.stat().st_mtime_ns) for f in _files(stage)],
+        "files": _read(stage),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -111,15 +112,15 @@ def _hash_of(path: str, mtime_ns: int) -> str:
     return content_hash(Path(path))
 
 
-def _files(value: Any) -> list[Path]:
-    """The local files of every data format plugged in anywhere."""
-    found: list[Path] = []
+def _read(value: Any) -> list[str]:
+    """A hash of each local file, or the mark, of every data format plugged in anywhere."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if isinstance(value, Marked):
+            return [value.mark()]
         if callable(reads := getattr(value, "files", None)):
-            return [Path(str(f)) for f in reads()]  # type: ignore[union-attr]
-        for field in dataclasses.fields(value):
-            found += _files(getattr(value, field.name))
-    elif isinstance(value, (Mapping, tuple)):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            found += _files(item)
-    return found
+            files = [Path(str(f)) for f in reads()]  # type: ignore[union-attr]
+            return [_hash_of(str(f.absolute()), f.stat().st_mtime_ns) for f in files]
+        return [mark for field in dataclasses.fields(value) for mark in _read(getattr(value, field.name))]
+    if isinstance(value, (Mapping, tuple)):
+        return [mark for item in (value.values() if isinstance(value, Mapping) else value) for mark in _read(item)]
+    return []

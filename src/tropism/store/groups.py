@@ -1,7 +1,8 @@
-"""Groups as Parquet files: any program that reads Parquet can read the completions and judgments."""
+"""Groups as files: Parquet, which any program that reads Parquet can read, or JSON lines with one group a line."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tropism.errors import TropismError
+from tropism.store import files
 from tropism.store.plain import group_from_json, to_json
 from tropism.types import Group
 
@@ -48,12 +50,61 @@ SCHEMA = pa.schema(
     }
 )
 GROUPS_FILE = "groups.parquet"
+AT_ONCE = 8192  # groups in memory while they are written
 
 
 def write_groups(groups: Iterable[Group], path: Path) -> None:
     """One Parquet file."""
-    rows = [{**to_json(g), "meta": json.dumps(to_json(g.meta), ensure_ascii=False)} for g in groups]
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, compression="zstd")
+    left = iter(groups)
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as file:
+        while some := list(itertools.islice(left, AT_ONCE)):
+            rows = [{**to_json(g), "meta": json.dumps(to_json(g.meta), ensure_ascii=False)} for g in some]
+            file.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+
+
+def refuse_out(path: Path, force: bool) -> None:
+    """Raises TropismError unless `save_groups` may write there: a .jsonl or .parquet file, which is new or `force`d."""
+    if path.is_dir():
+        raise TropismError(f"{path} is a folder: name a file in it that ends in .jsonl or .parquet")
+    if path.suffix not in (".jsonl", ".parquet"):
+        raise TropismError(f"{path} ends in neither .jsonl nor .parquet: name such a file")
+    if path.exists() and not force:
+        raise TropismError(f"{path} exists: give another --out, or --force to replace it")
+    with files.explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.part(path).touch()
+        files.part(path).unlink()
+
+
+def save_groups(groups: Iterable[Group], path: Path) -> int:
+    """A file by its ending, whole or not at all; how many groups are in it."""
+    count = itertools.count()
+    counted = (group for group, _ in zip(groups, count))
+    with files.whole(path) as part:
+        if path.suffix == ".parquet":
+            write_groups(counted, part)
+        else:
+            with open(part, "w", encoding="utf-8") as file:
+                file.writelines(json.dumps(to_json(g), ensure_ascii=False) + "\n" for g in counted)
+    return next(count)
+
+
+def load_groups(path: Path) -> Iterator[Group]:
+    """The groups of a file that `save_groups` may have written, or of a stage's folder. Raises TropismError."""
+    if path.suffix != ".jsonl":
+        yield from read_groups(path)
+        return
+    if not path.is_file():
+        raise TropismError(f"there is no file {path} (looked for it from {Path.cwd()}): mend the path")
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield group_from_json(line)
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                raise TropismError(
+                    f"{path} line {number} is not a group ({error!r}): write a group as `tropism feedback export` does, or "
+                    "say with --format which data format it is"
+                ) from None
 
 
 def read_groups(path: str | Path) -> Iterator[Group]:

@@ -1,0 +1,89 @@
+"""People: the groups are put into a feedback store, and the run ends until people have judged them in a browser.
+
+    judges = [{ kind = "people", per_group = 3, combine = "reliability" }]
+
+The label stage calls `answers`: it adds the groups to a project and raises `Waiting` while judgments are missing. When
+they are there, each group gets one judgment a person, by name, and last the judgment `people`, which combines them
+(`feedback/aggregate.py`). By default the store is the run folder's own, which `tropism web RUN` opens, and the project has
+the name of the stage, so each round of a recipe has its own project.
+
+Left out: other stages. A round of `rl` cannot wait for days: train a reward model on what people said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from annotated_types import Ge, Interval
+
+from tropism.errors import TropismError, Waiting
+from tropism.feedback.aggregate import combined
+from tropism.feedback.answers import Ask, made, put, taken, welcome
+from tropism.feedback.place import IN_RUN
+from tropism.feedback.store import open_store
+from tropism.types import Group, Judgment
+
+__all__ = ["People"]
+
+
+@dataclass(frozen=True)
+class People:
+    """`per_group` people judge each group, and `combine` says how their judgments become one. The run goes on when the
+    share `enough` of the groups have all their judgments.
+
+    `store` is a file or an SQLAlchemy URL without a password; by default it is the run's own. `project` is the name of the
+    stage by default. For the question `rate`, `scale` lists numbers with their names, such as [[1, "bad"], [2, "good"]]; by
+    default there are five. `labels` may be added to any answer; `guidelines` (Markdown) are shown beside the question.
+    """
+
+    question: Literal["rank", "rate", "pair", "thumb"] = "rank"
+    per_group: Annotated[int, Ge(1)] = 1
+    combine: Literal["mean_rank", "plackett_luce", "reliability"] = "reliability"
+    enough: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    guidelines: str = ""
+    labels: tuple[str, ...] = ()
+    scale: tuple[tuple[float, str], ...] = ()
+    store: str = ""
+    project: str = ""
+
+    def __post_init__(self) -> None:
+        if "://" in self.store and urlsplit(self.store).password:
+            raise TropismError("store has a password in it, which a run folder would keep: put it into ~/.pgpass")
+
+    def judge(self, groups: Sequence[Group]) -> list[Judgment]:
+        raise TropismError(
+            "people judge in a label stage only: put the judge `people` there, and name a reward model here, or another "
+            "judge"
+        )
+
+    def answers(self, groups: Sequence[Group], run: Path, stage: str) -> list[tuple[Judgment, ...]]:
+        """Of each group one judgment a person and the combined one. Raises Waiting."""
+        project = self.project or stage
+        store = open_store(self.store or run / IN_RUN, create=True)
+        try:
+            with store.writing() as session:
+                asked = made(session, self._ask(project), store.now(session))
+                if not self.store:
+                    welcome(session, asked)
+            put(store, project, groups)
+            said = taken(store, project, groups)
+        finally:
+            store.close()
+        missing = sum(one.wanted for one in said)
+        if len(said) - missing < self.enough * len(said):
+            raise Waiting(
+                f"{missing} of {len(said)} groups still want judgments: open the project {project} with "
+                f"`tropism web {self.store or run}`, then run the same command"
+            )
+        judged = [replace(group, judgments=one.judgments) for group, one in zip(groups, said)]
+        return [(*group.judgments, whole) for group, whole in zip(judged, combined(judged, self.combine))]
+
+    def _ask(self, project: str) -> Ask:
+        spec: dict[str, Any] = {"labels": list(self.labels)} if self.labels else {}
+        if self.scale:
+            spec["scale"] = [list(step) for step in self.scale]
+        return Ask(project, self.question, self.per_group, spec, self.guidelines)
