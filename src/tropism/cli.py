@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from tropism import __version__
-from tropism.cli_feedback import feedback
+from tropism.cli_feedback import JsonOpt, feedback, pretty
 from tropism.ending import Commands
 from tropism.errors import TropismError
 
@@ -37,7 +37,6 @@ SetOpt = Annotated[
 OutOpt = Annotated[Path | None, typer.Option("--out", help="The run folder; runs/<recipe> by default.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and results.")]
 EveryOpt = Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0.0)]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
 
 
 @app.command()
@@ -84,7 +83,7 @@ def plan(
 
     loaded, folder = _load(recipe, set_ or [], out, code=not no_code)
     made = planning.plan(loaded, folder)
-    print(_json(made) if as_json else planning.table(made))
+    print(pretty(made) if as_json else planning.table(made))
     planning.refuse(made)
 
 
@@ -95,7 +94,7 @@ def show(run: Annotated[Path, typer.Argument(help="A run folder.")], as_json: Js
     from tropism.report.read import read
     from tropism.report.summary import summary
 
-    print(_json(build.build(run)) if as_json else summary(read(run)))
+    print(pretty(build.build(run)) if as_json else summary(read(run)))
 
 
 @app.command()
@@ -178,7 +177,7 @@ def compare(
     report = build.write(folder)
     if "comparison" not in report:
         raise TropismError(f"{folder} has no two methods to compare: {remedy}")
-    print(_json(report["comparison"]) if as_json else compared(report["comparison"]))
+    print(pretty(report["comparison"]) if as_json else compared(report["comparison"]))
     if not quiet and not as_json:
         print(f"the report:      {folder / 'report.html'}")
 
@@ -242,12 +241,6 @@ def _begin(what: str, quiet: bool = False, log: bool = False) -> None:
     """Says what is being done before the imports that take seconds: on a terminal, or in the log of a run."""
     if not quiet and (log or sys.stderr.isatty()) and os.environ.get("RANK", "0") == "0":
         print(f"tropism: {what} …", file=sys.stderr, flush=True)
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value, indent=1, ensure_ascii=False)
 
 
 def _load(recipe: str, overrides: list[str], out: Path | None, code: bool = True) -> tuple[Any, Path]:

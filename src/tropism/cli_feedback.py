@@ -105,7 +105,7 @@ def status(store: StoreArg, project: ProjectOpt, as_json: JsonOpt = False) -> No
 
     with _opened(store) as opened, opened.reading() as session:
         said = projects.status(session, projects.find(session, project), opened.now(session))
-    print(_json(said) if as_json else _table(project, said))
+    print(pretty(said) if as_json else _table(project, said))
 
 
 @feedback.command()
@@ -235,7 +235,8 @@ def _table(project: str, said: Any) -> str:
     return "\n".join(lines)
 
 
-def _json(value: Any) -> str:
+def pretty(value: Any) -> str:
+    """JSON over several lines."""
     import json
 
     return json.dumps(value, indent=1, ensure_ascii=False)
