@@ -153,6 +153,24 @@ def test_who_goes_against_all_others_counts_for_nothing():
         assert one.scores == pytest.approx(other.scores, abs=0.05)
 
 
+def test_reliability_beats_the_mean_rank_where_people_differ():
+    """Pairs of answers ordered as their quality does; `bench/people.py` has the figures, here it is one seed."""
+    rng = np.random.default_rng(8)
+    quality, groups = rng.normal(size=(80, 5)), []
+    for row in quality:
+        noises = {"careful": 0.3, "fair": 0.8, "hasty": 2.0}
+        groups.append(group({name: list(map(float, row + n * rng.normal(size=5))) for name, n in noises.items()}, k=5))
+    right = {}
+    for how in EVERY:
+        scores = np.array([judgment.scores for judgment in combined(groups, how)])
+        right[how] = np.mean(
+            [np.sign(s - s[i]) == np.sign(q - q[i]) for s, q in zip(scores, quality) for i in range(5)]
+        )
+    assert right["reliability"] > max(right["mean_rank"], right["plackett_luce"]) + 0.02
+    found = reliabilities(groups)
+    assert found["careful"] > found["fair"] > found["hasty"] > 0.2
+
+
 def test_ratings_stay_an_interval_scale_and_ranks_do_not():
     rates, ranks = group({"ann": [4, 2, 1], "bob": [5, 3, 3]}, "interval"), group({"ann": [4, 2, 1]})
     assert combined([rates], "mean_rank")[0].scores == (4.5, 2.5, 2.0)
