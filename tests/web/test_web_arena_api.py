@@ -12,7 +12,9 @@ import pytest
 from sqlalchemy import select
 from talkers import Broken, Talker, events
 
-from tropism.feedback import exporting
+from tropism.feedback import exporting, people, queue
+from tropism.feedback import project as projects
+from tropism.feedback.find import Filter, search
 from tropism.feedback.schema import StoredGroup, Vote
 
 ONE, TWO = "zebra-one-7b", "yak-two-3b"
@@ -155,6 +157,23 @@ def test_a_battle_is_its_own_persons_alone(world: Any):
     assert world.client.post("/api/arena/battles", headers=viewer).status_code == 403
     assert world.client.get("/api/arena/ratings", headers=viewer).status_code == 200
     assert begun(world, headers=other) != battle
+
+
+def test_voters_are_for_admins_and_the_explorer_finds_what_was_decided(world: Any):
+    for _ in range(6):
+        battle = begun(world)
+        ask(world, battle)
+        assert vote(world, battle, "a" if sides(world, battle)[0] == ONE else "b").status_code == 201
+    begun(world)
+    viewer = world.key("no admin", "viewer")
+    assert "Voters" in world.client.get("/arena/ratings").text
+    assert "Voters" not in world.client.get("/arena/ratings", headers=viewer).text
+    with world.store.writing() as session:
+        arena = projects.find(session, "arena")
+        wanted = Filter(text="second", category="one turn", author=TWO)
+        decided = session.scalars(select(Vote).where(Vote.winner.is_not(None))).all()
+        assert search(session, arena, wanted, 0, 10).count == sum(len(row.turns) == 1 for row in decided) >= 6
+        assert queue.next_group(session, arena, people.find(session, "tester"), 1.0) is None
 
 
 def test_sides_are_drawn(world: Any):
