@@ -22,10 +22,10 @@ from typing import Any
 import httpx2
 import pytest
 import uvicorn
-from tropism.feedback.store import Store, open_store
 
 from tropism.feedback import importing, people
 from tropism.feedback import project as projects
+from tropism.feedback.store import Store, open_store
 from tropism.types import Completion, Group, Message
 from tropism.web.app import Config, create_app
 
