@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from tropism.errors import TropismError
+from tropism.models.halves import backbone
 from tropism.models.layout import cost, layout
 from tropism.tensors.collate import collate, shape
 from tropism.tensors.tree import Tree
@@ -79,3 +82,19 @@ def test_the_same_choice_whatever_the_random_state_and_threads(llama: PreTrained
     first = layout(trees, llama).layout
     torch.manual_seed(9)
     assert all(layout(trees, llama).layout == first for _ in range(5))
+
+
+def test_the_weights_of_a_model_are_counted_once_and_the_model_is_let_go(
+    make_model: Callable[..., PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("tropism.models.layout.backbone", lambda m: asked.append(type(m)) or backbone(m))
+    one, other = make_model("llama"), make_model("gpt2")
+    first = [cost(1, 1, one), cost(1, 1, other)]
+    for model in (one, other, one):
+        layout([group(16, 4, 40)], model)
+    assert len(asked) == 2 and [cost(1, 1, one), cost(1, 1, other)] == first and first[0] != first[1]
+    seen = weakref.ref(one)
+    del one, model
+    gc.collect()
+    assert seen() is None

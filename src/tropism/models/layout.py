@@ -12,6 +12,7 @@ head, which sees the same tokens in both, and that a mixture's token goes throug
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 
 from torch import nn
@@ -51,13 +52,22 @@ def cost(rows: int, width: int, model: PreTrainedModel) -> int:
     except AmbiguousGlobalPerLayerAttributeError:  # layers differ: about the width of the model
         size = None
     attention = config.num_hidden_layers * (config.num_attention_heads * size if size else config.hidden_size)
-    linear = sum(
-        parameter.numel()
-        for module in backbone(model).modules()
-        if not isinstance(module, nn.Embedding)
-        for parameter in module.parameters(recurse=False)
-    )
-    return rows * width * (linear + 2 * attention * width)
+    return rows * width * (_linear(model) + 2 * attention * width)
+
+
+def _linear(model: PreTrainedModel) -> int:
+    """The weights that every token goes through, counted once for a model: it has its adapter before it is asked."""
+    if model not in _LINEAR:
+        _LINEAR[model] = sum(
+            parameter.numel()
+            for module in backbone(model).modules()
+            if not isinstance(module, nn.Embedding)
+            for parameter in module.parameters(recurse=False)
+        )
+    return _LINEAR[model]
+
+
+_LINEAR: weakref.WeakKeyDictionary[PreTrainedModel, int] = weakref.WeakKeyDictionary()
 
 
 def _shared_is_cheaper(trees: Sequence[Tree], model: PreTrainedModel, twins: bool) -> bool:
