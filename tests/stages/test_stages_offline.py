@@ -22,7 +22,8 @@ from tropism.errors import TropismError
 from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.thumbs import Thumbs
 from tropism.judges.verifier import Verifier
-from tropism.models.folder import load_lm, save
+from tropism.models.folder import frozen_lm, load_lm, save
+from tropism.stages._probe import Probe
 from tropism.stages.collect import Collect
 from tropism.stages.label import Label
 from tropism.stages.offline import Offline, judged_tree, mismatched, scored
@@ -221,6 +222,27 @@ def test_learning_the_order_without_a_reference(run: Run, model_folder: str, sam
         len(prompt_tokens(words, g.prompt)) + sum(len(c.tokens or ()) for c in g.completions) for g in groups(run)
     )
     assert facts(out)["tokens_spent"] == sampling + 3 * facts(out)["tokens_trained"]
+
+
+@pytest.mark.parametrize("probed", [False, True])
+@pytest.mark.parametrize(
+    ("algorithm", "asks"), [(SimPO(), False), (ORPO(), False), (DPO(), True), (KTO(), True)], ids=lambda x: str(x)[:4]
+)
+def test_a_reference_is_loaded_where_something_asks_for_it(
+    run: Run, model_folder: str, sampled: str, monkeypatch: pytest.MonkeyPatch, algorithm: Any, asks: bool, probed: bool
+) -> None:
+    """A probe always has a KL."""
+    loaded = []
+    monkeypatch.setattr(Offline, "freeze_lm", lambda self, path: loaded.append(path) or frozen_lm(path))
+    probe = (
+        Probe(Phrasebook("held_out", count=2), Verifier(lambda completion: float(len(completion))), every=10**9)
+        if probed
+        else None
+    )
+    out = run(stage(model_folder, sampled, "l", algorithm=algorithm, probe=probe, passes=4.0))
+    assert len(loaded) == (asks or probed)
+    looks = [line["probe_kl"] for line in read_metrics(out.parent) if "spent" in line]
+    assert len(looks) == 2 * probed and looks[:1] == [0.0][: len(looks)] and all(abs(kl) > 1e-4 for kl in looks[1:])
 
 
 def logprob(model: Any, words: Any, group: Group, completion: Completion) -> float:

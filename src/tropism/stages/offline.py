@@ -1,10 +1,10 @@
 """Stage: a policy trained on groups that somebody has judged, without sampling: DPO, KTO, and whatever learns likewise.
 
-The reference is the policy before the first update. The scores of a judge that only orders (`ordinal`) say nothing across
-prompts: as a reward stands the share of the prompt's other completions that one beats, ties for half. So kto's thumb, a
-reward above 0.5, is up for what is above the median. For an algorithm that needs the log-probabilities of `old`, those are
-the policy's before each update. One that asks for `mismatched` completions gets another prompt's answer in each group,
-without a score.
+The reference is the policy before the first update; it is loaded if the algorithm or a probe asks for it. The scores of a
+judge that only orders (`ordinal`) say nothing across prompts: as a reward stands the share of the prompt's other
+completions that one beats, ties for half. So kto's thumb, a reward above 0.5, is up for what is above the median. For an
+algorithm that needs the log-probabilities of `old`, those are the policy's before each update. One that asks for
+`mismatched` completions gets another prompt's answer in each group, without a score.
 """
 
 from __future__ import annotations
@@ -82,13 +82,14 @@ class Offline(Weights):
             at_once=each,
             pass_tokens=self.pass_tokens,
             keys=("pass_tokens", "policy"),
-            frozen=1,
-            passes=4.0,
+            frozen=int(self._refers()),
+            passes=float(passes),
         )
 
     def run(self, work: Work) -> None:
         tokenizer = load_tokenizer(self.policy)
-        model, reference = self.train_lm(self.policy, work.seed), self.freeze_lm(self.policy)
+        model = self.train_lm(self.policy, work.seed)
+        reference = self.freeze_lm(self.policy) if self._refers() else None
         tell(work, model)
         groups, _ = read_split(self.groups)
         learns(work, groups)
@@ -133,6 +134,10 @@ class Offline(Weights):
             "tokens_spent": place.spent,
         }
         save(model, tokenizer, work.out, self.save_dtype)
+
+    def _refers(self) -> bool:
+        """Whether the algorithm, or a probe for its KL, asks for the policy before the first update."""
+        return self.probe is not None or "ref_logprobs_BT" in self.algorithm.needs
 
     def _steps(self, trees: list[Tree], paid: int, seed: int) -> int:
         """How many updates `passes` make, or how many of them `budget` pays for, with `paid` spent already."""
@@ -185,7 +190,7 @@ def mismatched(trees: list[Tree], context: int) -> list[Tree]:
 
 
 def filled(
-    batch: Batch, algorithm: Algorithm, reference: PreTrainedModel, policy: PreTrainedModel, pass_tokens: int
+    batch: Batch, algorithm: Algorithm, reference: PreTrainedModel | None, policy: PreTrainedModel, pass_tokens: int
 ) -> Batch:
     """The batch with what the algorithm needs; nothing was sampled here, so `old` is the policy of this moment."""
     return annotate(batch, algorithm.needs, reference, None, SamplingParams(), pass_tokens, policy)

@@ -121,6 +121,10 @@ class ReST(Weights):
         """The loss of each Improve step."""
         return self.algorithm if isinstance(self.algorithm, tuple) else (self.algorithm,) * len(self.thresholds)
 
+    def _refers(self) -> bool:
+        """Whether a loss, or a probe for its KL, asks for the policy before the first update."""
+        return self.probe is not None or any("ref_logprobs_BT" in loss.needs for loss in self.losses)
+
     def needs(self, earlier: Earlier) -> Needs:
         updates, at_once = self.grows * len(self.thresholds) * self.steps, GROUP_TOKENS * self.groups_per_step
         grown = self.grows * count(self.prompts.groups()) * self.sampling.n * self.sampling.max_tokens
@@ -131,12 +135,13 @@ class ReST(Weights):
             at_once=at_once,
             pass_tokens=self.pass_tokens,
             keys=("pass_tokens", "policy"),
-            frozen=2,
+            frozen=1 + self._refers(),
         )
 
     def run(self, work: Work) -> None:
         tokenizer = load_tokenizer(self.policy)
-        policy, reference = self.train_lm(self.policy, work.seed), self.freeze_lm(self.policy)
+        policy = self.train_lm(self.policy, work.seed)
+        reference = self.freeze_lm(self.policy) if self._refers() else None
         tell(work, policy)
         make = functools.partial(
             question, tokenizer=tokenizer, context=context_of(policy), max_tokens=self.sampling.max_tokens
@@ -161,7 +166,7 @@ class ReST(Weights):
                 groups = read_again(work.folder.parent / place.more["samples"], work)
             elif number == 0:
                 if part == 0 and self.probe:
-                    work.log(step=0, **self.probe.look(policy, reference, tokenizer, 0))
+                    work.log(step=0, **Looks(self.probe, policy, reference, tokenizer).now(0))
                 groups = self._grow(work, policy, tokenizer, asked, grow, place)
             self._improve(work, learner, groups, grow, number, place, (policy, reference, tokenizer))
         work.facts |= {
@@ -216,7 +221,7 @@ class ReST(Weights):
         grow: int,
         number: int,
         place: Place,
-        models: tuple[PreTrainedModel, PreTrainedModel, Any],
+        models: tuple[PreTrainedModel, PreTrainedModel | None, Any],
     ) -> None:
         policy, reference, tokenizer = models
         threshold, algorithm = self.thresholds[number], self.losses[number]

@@ -88,7 +88,7 @@ def fillable(needs: Sequence[str], sampled: bool) -> list[str]:
 def annotate(
     batch: Batch,
     needs: Sequence[str],
-    reference: PreTrainedModel,
+    reference: PreTrainedModel | None,
     critic: PreTrainedModel | None,
     sampling: SamplingParams,
     pass_tokens: int,
@@ -102,7 +102,7 @@ def annotate(
     found: dict[str, list[torch.Tensor]] = {name: [] for name in fillable(needs, policy is None)}
     for rows in passes(batch, pass_tokens):
         piece = take_rows(batch, rows)
-        if "ref_logprobs_BT" in found:
+        if "ref_logprobs_BT" in found and reference is not None:
             found["ref_logprobs_BT"].append(predict_tokens(reference, piece, sampling).need("logprobs_BT"))
         if "old_logprobs_BT" in found and policy is not None:
             found["old_logprobs_BT"].append(predict_tokens(policy, piece, sampling).need("logprobs_BT"))
