@@ -40,7 +40,7 @@ def _both(work: Callable[..., None], arguments: list[tuple[Any, ...]]) -> list[i
     for process in started:
         process.start()
     for process in started:
-        process.join(120)
+        process.join(300)
         if process.is_alive():
             process.kill()
             process.join()

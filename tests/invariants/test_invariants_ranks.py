@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 from test_invariants_resume import assert_equal
-from test_invariants_update import ALGORITHMS, forest, layouts, updated
+from test_invariants_update import ALGORITHMS, forest, layouts, mixes, updated
 from test_invariants_update import models as models  # the fixture
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -83,6 +83,7 @@ def work(rank: int, path: Path) -> dict[str, Any]:
     models = torch.load(path, weights_only=False)
     return {
         "updated": [{n: updated(models, a, *batch) for n, batch in batches().items()} for a in ALGORITHMS],
+        "mixed": {name: updated(models, *mix) for name, mix in mixes().items()},
         "stopped": {
             (group, late): stopped(models["policy"], Broken(group, late)) for group in ("g2", "g3") for late in (0, 1)
         },
@@ -121,6 +122,21 @@ def test_an_update_on_two_ranks_is_one_on_one(
         assert worst(first, second) == 0, name
         assert metrics == pytest.approx(others, rel=0, abs=0, nan_ok=True), name
         assert metrics == pytest.approx(numbers, rel=1e-4, abs=1e-5, nan_ok=True), name
+
+
+@pytest.mark.parametrize("name", mixes())
+def test_documents_mixed_in_on_two_ranks_are_those_mixed_in_on_one(
+    models: dict[str, PreTrainedModel], ranks: list[dict[str, Any]], name: str
+):
+    """The update is plain gradient descent at rate 1, so equal weights are equal gradients."""
+    algorithm, batch, pass_tokens, mixed = mixes()[name]
+    expected, numbers = updated(models, algorithm, batch, pass_tokens, mixed)
+    (first, metrics), (second, others) = (found["mixed"][name] for found in ranks)
+    assert worst(first, expected) < 1e-6 and worst(first, second) == 0
+    assert metrics == pytest.approx(others, rel=0, abs=0, nan_ok=True)
+    assert metrics == pytest.approx(numbers, rel=1e-4, abs=1e-5, nan_ok=True)
+    without, _ = updated(models, algorithm, batch, pass_tokens)
+    assert worst(expected, without) > 1e-3  # the documents have a say
 
 
 def test_weights_stay_equal_bit_for_bit(models: dict[str, PreTrainedModel], ranks: list[dict[str, Any]]):

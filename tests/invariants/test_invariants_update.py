@@ -35,7 +35,7 @@ from tropism.tensors.batch import Batch
 from tropism.tensors.collate import collate
 from tropism.tensors.ratio import total
 from tropism.tensors.tree import Tree
-from tropism.train.loop import ROLE, Learner, predict
+from tropism.train.loop import ROLE, Learner, Mixed, predict
 from tropism.train.optim import Optim
 from tropism.train.rollouts import annotate
 from tropism.types import SamplingParams
@@ -103,7 +103,11 @@ def forest() -> list[Tree]:
 
 
 def updated(
-    models: dict[str, PreTrainedModel], algorithm: Algorithm, batch: Batch, pass_tokens: int
+    models: dict[str, PreTrainedModel],
+    algorithm: Algorithm,
+    batch: Batch,
+    pass_tokens: int,
+    mixed: Mixed | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The weights after one update from the same start, and its metrics."""
     roles = sorted({ROLE[part] for part in algorithm.predicts})
@@ -116,7 +120,7 @@ def updated(
     batch = annotate(
         batch, algorithm.needs, models["reference"], models["critic"], SAMPLING, pass_tokens, nobody_sampled
     )
-    metrics = learner.update(algorithm, algorithm.credit(batch))
+    metrics = learner.update(algorithm, algorithm.credit(batch), mixed=mixed)
     weights = {f"{role}.{n}": p.detach() for role, model in learning.items() for n, p in model.named_parameters()}
     return weights, {name: ratio.value for name, ratio in metrics.items()}
 
@@ -132,6 +136,25 @@ def layouts() -> dict[str, tuple[Batch, int]]:
         "another order": (collate(turned, 80), 0),
         "padded": (collate(trees, shared=False), 0),
         "padded, a group a pass": (collate(turned, shared=False), 1),
+    }
+
+
+def documents() -> list[Tree]:
+    """Five pieces of documents of very different lengths."""
+    rng = random.Random(2)
+    rows = [tuple(rng.randint(10, 250) for _ in range(n)) for n in (2, 30, 7, 19, 1)]
+    return [Tree(f"d{i}", (7,), (row,), ((True,) * len(row),), (True,)) for i, row in enumerate(rows)]
+
+
+def mixes() -> dict[str, tuple[Algorithm, Batch, int, Mixed]]:
+    """Updates that mix in documents: in one pass, in rows of their own, and with too little of either for two ranks."""
+    whole, one = collate(forest()), collate(documents()[1:2])
+    few, many = Mixed(NLL(), one, 0.5), Mixed(NLL(), collate(documents(), 40), 2.5)
+    return {
+        "PPO": (PPO(), whole, 0, many),
+        "a row a pass": (RLOO(), collate(forest(), shared=False), 1, many),
+        "one document": (RLOO(), whole, 0, few),
+        "one group": (GRPO(), collate(forest()[2:3]), 0, many),
     }
 
 
