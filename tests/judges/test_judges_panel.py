@@ -24,7 +24,7 @@ from tropism.recipe.refs import bind, refs
 from tropism.store.fingerprint import fingerprint
 from tropism.store.folder import latest
 from tropism.store.groups import GROUPS_FILE, read_groups, write_groups
-from tropism.types import Artifact, Completion, Group, Judgment, Message
+from tropism.types import Artifact, Completion, Group, Judgment, Message, Step
 
 
 def length(completion: str) -> float:
@@ -112,6 +112,33 @@ def test_an_ordinal_member_makes_an_ordinal_panel(samples: str) -> None:
     (said,) = Panel((Member(Verifier(length)), Member(Ranker()), Member(Ranker())), samples).judge([group(9, "a", "b")])
     assert said.scale == "ordinal"
     assert said.tokens == 14  # what both rankers read
+
+
+def halves(completion: str) -> Judgment | float:
+    """Its length, and of more than two characters a reward of 1 for the first two and of -2 for all; None for "?"."""
+    if "?" in completion:
+        return Judgment("", (None,), steps=((Step(1, 1.0),),))
+    if len(completion) < 3:
+        return length(completion)
+    return Judgment("", (length(completion),), steps=((Step(len(completion), -2.0), Step(2, 1.0)),))
+
+
+def second(completion: str) -> Judgment:
+    """Its vowels, and a reward of 3 for the first two characters of each."""
+    return Judgment("", (vowels(completion.replace("?", "")),), steps=((Step(min(2, len(completion)), 3.0),),))
+
+
+def test_rewards_for_steps_are_scaled_and_weighted_as_scores_are(samples: str) -> None:
+    """Of three parts length and one part vowels: 1 is worth 3/4 / sqrt 2 of the first, 1/4 / sqrt 1.2 of the second."""
+    one, other = 0.75 / LENGTH[1], 0.25 / VOWELS[1]
+    judges = (Member(Verifier(halves), 3.0), Member(Verifier(second)))
+    (said,) = Panel(judges, samples, pessimism=1.0).judge([group(9, "abcd", "x", "?")])
+    steps = said.steps
+    assert steps is not None and steps[2] is None  # where a member abstains, the panel says nothing
+    assert [s.end for s in steps[0] or ()] == [2, 4] and [s.end for s in steps[1] or ()] == [1]
+    assert [s.reward for s in steps[0] or ()] == pytest.approx([one + 3 * other, -2 * one])
+    assert [s.reward for s in steps[1] or ()] == pytest.approx([3 * other])
+    assert panel(samples).judge([group(9, "abcd")])[0].steps is None
 
 
 def test_calibration_takes_as_many_groups_as_it_is_told_spread_evenly_and_once(tmp_path: Path) -> None:

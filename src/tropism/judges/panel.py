@@ -8,8 +8,11 @@ their seed alone are an ensemble, and `pessimism` a lower confidence bound (arXi
 standard deviation keeps the unit). A score of 0 is what the calibrated completions, the SFT model's as a rule, get on
 average. Where members disagree the spread of `m` itself is below 1; we do not rescale it to 1, which would amplify noise.
 
-Where a member abstains the panel does. Its scores are an interval scale if those of all members are. Left out: rewards
-for steps inside an answer, weights that change in training, and negative ones (a verifier turns its own sign).
+A reward for a step inside an answer, in the units of its member's scores, counts p_i / std_i times; those of several
+members for the same step add up. The discount is for the scores alone.
+
+Where a member abstains the panel does. Its scores are an interval scale if those of all members are. Left out: weights
+that change in training, and negative ones (a verifier turns its own sign).
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from tropism.asking.judge import asked
 from tropism.errors import TropismError
 from tropism.protocols import Judge
 from tropism.store.groups import read_groups
-from tropism.types import Group, GroupsRef, Judgment
+from tropism.types import Group, GroupsRef, Judgment, Step
 
 __all__ = ["Panel"]
 
@@ -63,8 +66,22 @@ class Panel:
     def _combined(self, judged: Sequence[Judgment], scales: Sequence[tuple[float, float]]) -> Judgment:
         """One group's judgment from those of the members."""
         scale = "interval" if all(j.scale == "interval" for j in judged) else "ordinal"
-        scores = (self._score(of_one, scales) for of_one in zip(*(j.scores for j in judged)))
-        return Judgment("panel@1", tuple(scores), scale, tokens=sum(j.tokens for j in judged))
+        scores = tuple(self._score(of_one, scales) for of_one in zip(*(j.scores for j in judged)))
+        said = zip(*(j.steps or (None,) * len(scores) for j in judged))
+        steps = tuple(None if score is None else self._steps(s, scales) for score, s in zip(scores, said))
+        tokens = sum(j.tokens for j in judged)
+        return Judgment("panel@1", scores, scale, tokens=tokens, steps=steps if any(steps) else None)
+
+    def _steps(
+        self, said: Sequence[tuple[Step, ...] | None], scales: Sequence[tuple[float, float]]
+    ) -> tuple[Step, ...] | None:
+        """One completion's rewards inside it from those of the members; None if there are none."""
+        rewards: dict[int, float] = {}
+        for member, steps, (_, std) in zip(self.members, said, scales):
+            for step in steps or ():
+                rewards[step.end] = rewards.get(step.end, 0.0) + member.weight * step.reward / std
+        total = sum(member.weight for member in self.members)
+        return tuple(Step(end, reward / total) for end, reward in sorted(rewards.items())) or None
 
     def _score(self, scores: Sequence[float | None], scales: Sequence[tuple[float, float]]) -> float | None:
         """One completion's score from those of the members."""
