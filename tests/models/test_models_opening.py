@@ -20,8 +20,10 @@ from transformers import (
 
 from tropism.engines.local import LocalEngine
 from tropism.errors import TropismError
-from tropism.models.folder import check_taken, frozen_lm, load_lm, load_scalar, save
-from tropism.models.forward import predict_scores, predict_tokens
+from tropism.models.adapters import Adapter, is_adapter
+from tropism.models.folder import check_taken, frozen_lm, frozen_scorer, load_lm, load_scalar, save
+from tropism.models.forward import predict_scores, predict_tokens, set_units
+from tropism.models.weights import Weights
 from tropism.plan import plan
 from tropism.recipe.read import load
 from tropism.tensors.collate import collate
@@ -83,6 +85,24 @@ def test_a_reward_model_is_no_language_model(folder: Path, words):
     for opened in (load_lm, frozen_lm):
         with pytest.raises(TropismError, match="is a reward model, with a score head instead of an LM head"):
             opened(folder.parent / "rm")
+
+
+@pytest.mark.parametrize("r", [0, 2])
+def test_nor_is_one_whose_likelihoods_are_its_scores(folder: Path, words, r: int):
+    """A causal LM by its shape; its folder says that it scores, an adapter's in a note beside peft's files."""
+    path = folder.parent / "rm"
+    weights = Weights(adapter=Adapter(r=r))
+    model = weights.train_lm(str(folder), 0)
+    set_units(model, -3.0, 0.5)
+    save(model, words, path)
+    assert is_adapter(path) == bool(r)
+    for opened in (load_lm, frozen_lm, check_taken, lambda it: weights.train_lm(str(it), 0)):
+        with pytest.raises(TropismError, match="is a reward model, whose likelihoods are its scores: name a language"):
+            opened(path)
+    assert check_taken(path, scalar=True) and load_scalar(path)
+    for again in (frozen_scorer(path), load_lm(path, scorer=True), weights.train_lm(str(path), 0, scorer=True)):
+        assert again.config.score_unit == 0.5
+    assert load_lm(folder) and frozen_lm(folder)
 
 
 def test_weights_that_are_not_numbers_are_named(folder: Path):

@@ -66,6 +66,12 @@ def is_scalar(folder: str | Path) -> bool:
     return _read(Path(folder) / CONFIG_NAME).get("task_type") == "SEQ_CLS"
 
 
+def scores(folder: str | Path) -> bool:
+    """Whether an adapter's folder says in which unit its model scores: it is that of a reward model."""
+    note = Path(folder) / PLACE
+    return note.exists() and "score_unit" in _read(note)
+
+
 def is_adapted(model: PreTrainedModel) -> bool:
     """Whether a model in memory has an adapter."""
     return bool(getattr(model, "peft_config", None))

@@ -37,9 +37,10 @@ from tropism.text.template import PAD
 from tropism.text.tokenizer import load_tokenizer
 
 
-def load_lm(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A causal LM from a folder or hub id, in eval mode on this machine's device."""
-    return _load(path, dtype, scalar=False)
+def load_lm(path: str | Path, dtype: torch.dtype = torch.float32, scorer: bool = False) -> PreTrainedModel:
+    """A causal LM from a folder or hub id, in eval mode on this machine's device; with `scorer` also one that has learned
+    to score by its likelihoods."""
+    return _load(path, dtype, scalar=False, scorer=scorer)
 
 
 def load_scalar(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -53,7 +54,7 @@ def load_scalar(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrai
 def frozen_lm(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A causal LM that is not trained."""
     check_taken(path)
-    return _frozen(adapters.twin(frozen_base(adapters.base_of(path), dtype)), path)
+    return _frozen_lm(path, dtype)
 
 
 def frozen_scalar(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -67,7 +68,7 @@ def frozen_scorer(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTr
     Raises TropismError if the model was not trained to score.
     """
     headed = adapters.is_scalar(path) if adapters.is_adapter(path) else _is_scalar(config_of(path))
-    model = (frozen_scalar if headed else frozen_lm)(path, dtype)
+    model = frozen_scalar(path, dtype) if headed else _frozen_lm(path, dtype)
     learned = (
         model.get_submodule(adapters.HEAD).get_parameter("weight").any()
         if headed
@@ -86,7 +87,8 @@ def frozen_base(path: str, dtype: torch.dtype) -> PreTrainedModel:
     files = sorted(Path(path).glob("*.safetensors"))
     key = (str(Path(path).resolve()) if files else path, dtype, tuple((f.name, f.stat().st_mtime_ns) for f in files))
     if (found := _BASES.get(key)) is None:
-        found = _BASES[key] = _load(path, dtype, scalar=_is_scalar(config_of(path))).requires_grad_(False)
+        model = _load(path, dtype, scalar=_is_scalar(config_of(path)), scorer=True)
+        found = _BASES[key] = model.requires_grad_(False)
     return found
 
 
@@ -130,7 +132,7 @@ def merge(adapter: Path, out: Path) -> None:
     if not adapters.is_adapter(adapter):
         raise TropismError(f"{adapter} is not an adapter, it has no adapter_config.json: give a folder that peft wrote")
     files.vacant(out)
-    model = (load_scalar if adapters.is_scalar(adapter) else load_lm)(adapter)
+    model = load_scalar(adapter) if adapters.is_scalar(adapter) else load_lm(adapter, scorer=True)
     tokenizer = load_tokenizer(adapter)
     with files.whole_folder(out) as folder:
         save(model, tokenizer, folder)
@@ -159,8 +161,9 @@ def config_of(path: str | Path) -> Any:
         raise TropismError(f"no model is at {path} ({first}): give a Hugging Face folder or id") from None
 
 
-def check_taken(path: str | Path, scalar: bool = False) -> Any:
-    """The config of a model that can be used as a language model, or with `scalar` as a reward model or critic.
+def check_taken(path: str | Path, scalar: bool = False, scorer: bool = False) -> Any:
+    """The config of a model that can be used as a language model, or with `scalar` as a reward model or critic; with
+    `scorer` also a causal LM whose likelihoods are its scores.
 
     Raises TropismError if its config shows that it cannot.
     """
@@ -169,13 +172,16 @@ def check_taken(path: str | Path, scalar: bool = False) -> Any:
     headed = adapters.is_scalar(path) if adapters.is_adapter(path) else _is_scalar(config)
     if headed and not scalar:
         raise TropismError(f"{path} is a reward model, with a score head instead of an LM head: name a language model")
+    unit = adapters.scores(path) if adapters.is_adapter(path) else hasattr(config, "score_unit")
+    if unit and not headed and not scalar and not scorer:
+        raise TropismError(f"{path} is a reward model, whose likelihoods are its scores: name a language model")
     if _is_scalar(config) and config.num_labels != 1:
         raise TropismError(f"{path} has {config.num_labels} labels, but a reward model or critic has one: name another")
     return config
 
 
-def _load(path: str | Path, dtype: torch.dtype, scalar: bool) -> PreTrainedModel:
-    config = check_taken(path, scalar)
+def _load(path: str | Path, dtype: torch.dtype, scalar: bool, scorer: bool = False) -> PreTrainedModel:
+    config = check_taken(path, scalar, scorer)
     kind, config = scalar_class(config) if scalar else language_class(config)
     options: dict[str, Any] = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
     base = adapters.base_of(path)
@@ -202,6 +208,10 @@ def _load(path: str | Path, dtype: torch.dtype, scalar: bool) -> PreTrainedModel
 def _has_tokenizer(path: str | Path) -> bool:
     """A folder may have none; for a hub id this looks on the hub."""
     return not Path(path).is_dir() or any(Path(path).glob("*token*"))
+
+
+def _frozen_lm(path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
+    return _frozen(adapters.twin(frozen_base(adapters.base_of(path), dtype)), path)
 
 
 def _frozen(model: PreTrainedModel, path: str | Path) -> PreTrainedModel:

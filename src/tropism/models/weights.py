@@ -39,12 +39,12 @@ class Weights:
     save_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     layout: Layout = "auto"
 
-    def train_lm(self, path: str, seed: int) -> PreTrainedModel:
-        """The causal LM of a folder, for training. A new adapter is drawn from `seed`; the adapter of a folder is
-        trained on."""
+    def train_lm(self, path: str, seed: int, scorer: bool = False) -> PreTrainedModel:
+        """The causal LM of a folder, for training; with `scorer` also one that was trained to score. A new adapter is drawn
+        from `seed`; the adapter of a folder is trained on."""
         if not self.adapter.r:
-            return self.ready(load_lm(path))
-        check_taken(path)
+            return self.ready(load_lm(path, scorer=scorer))
+        check_taken(path, scorer=scorer)
         return self._adapted(twin(frozen_base(base_of(path), self._frozen_dtype())), path, seed)
 
     def train_scalar(self, path: str, seed: int) -> PreTrainedModel:

@@ -107,7 +107,9 @@ class Reward(Weights):
                 'model that has one, such as an sft stage with chat_template = "tropism" made from it'
             )
         headless = self.score == "likelihood"
-        model = self.train_lm(self.model, work.seed) if headless else self.train_scalar(self.model, work.seed)
+        model = (
+            self.train_lm(self.model, work.seed, scorer=True) if headless else self.train_scalar(self.model, work.seed)
+        )
         tell(work, model)
         context = context_of(model)
 
