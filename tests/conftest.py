@@ -80,7 +80,7 @@ def make_model(words: PreTrainedTokenizerFast) -> Callable[..., PreTrainedModel]
 
 @pytest.fixture
 def sliding(words: PreTrainedTokenizerFast) -> PreTrainedModel:
-    """A model that looks back over 24 tokens only, and so takes no trees."""
+    """A model whose layers look back over 24 tokens only; it takes trees, under a mask of that window."""
     shape = {"hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": LAYERS, "sliding_window": 24}
     heads = {"num_attention_heads": HEADS, "num_key_value_heads": HEADS}
     config = MistralConfig(vocab_size=len(words), eos_token_id=words.eos_token_id, **shape, **heads)
