@@ -242,7 +242,7 @@ def test_a_reference_is_loaded_where_something_asks_for_it(
     out = run(stage(model_folder, sampled, "l", algorithm=algorithm, probe=probe, passes=4.0))
     assert len(loaded) == (asks or probed)
     looks = [line["probe_kl"] for line in read_metrics(out.parent) if "spent" in line]
-    assert len(looks) == 2 * probed and looks[:1] == [0.0][: len(looks)] and all(abs(kl) > 1e-4 for kl in looks[1:])
+    assert [abs(kl) > 1e-2 for kl in looks] == ([False, True] if probed else [])
 
 
 def logprob(model: Any, words: Any, group: Group, completion: Completion) -> float:
