@@ -7,8 +7,8 @@ where it has no truth; `keep_by` names one. A truth that has chosen among looks 
 fitted to: measure the result on prompts that the probe does not ask.
 
 With `stop_when_over_optimised` the stage ends at the first look that shows the true quality to have fallen while the
-learned reward did not: the verdict of the report (`tensors/looks.py:fall`), asked at each look. The report asks once, of
-the whole run; asked often, it is by chance alone more often true.
+learned reward did not. A run whose true quality stays as it is ends by mistake with a chance of 5 % at most, however often
+it is looked at (`tensors/looks.py:fall_so_far`); the more prompts the probe asks, the sooner a real fall is seen.
 
 What the looks have shown so far stands in a table that is part of every checkpoint.
 """
@@ -26,7 +26,7 @@ from tropism.stages._best import put_back, remember
 from tropism.stages._probe import Probe
 from tropism.store.fingerprint import ADDED
 from tropism.store.work import Work
-from tropism.tensors.looks import PROMPTS, fall, read_look
+from tropism.tensors.looks import PROMPTS, fall_so_far, read_look
 
 LAST = "last"  # the folder, in a result that is the best, of the weights of the end
 
@@ -90,7 +90,7 @@ class Watched:
             )
         seen.setdefault("lines", []).append({key: line[key] for key in ("spent", "probe_kl", "by_prompt")})
         looks = [look for one in seen["lines"] if (look := read_look(one))]
-        if looks and (far := fall([[look] for look in looks])):
+        if far := fall_so_far(looks):
             seen["over_optimised"] = far
 
     def leave(

@@ -4,6 +4,11 @@ A look has the learned reward, the true quality and the KL for each held-out pro
 is over-optimised if the true quality fell from its best look to its last by more than three standard errors of the
 difference, paired by prompt, while the learned reward did not fall. It is three and not two because the best look is
 chosen after seeing all of them.
+
+Asked again after each look, this test is true sooner or later by chance. `fall_so_far` asks for more errors, so that the
+chance of a false alarm is at most `CHANCE` for a whole run of any length. Look t is compared with one of t - 1 earlier ones
+and gets the share 1 / (t (t - 1)) of the chance; these shares add up to 1. Each pair gets CHANCE / (t (t - 1)²) (Bonferroni),
+by Student's t for the number of prompts. `bench/over_optimised.py` measures how often it is wrong, and how late.
 """
 
 from __future__ import annotations
@@ -14,9 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 ERRORS = 3.0  # standard errors
 PROMPTS = 10  # with fewer, the standard error itself is too uncertain
+CHANCE = 0.05  # of a false alarm in a run that is asked at each look
 KEYS = ("reward", "truth")
 
 
@@ -58,6 +65,16 @@ def fall(moments: Sequence[Sequence[Look]], errors: float = ERRORS) -> dict[str,
     }
     at = {key: float(np.mean([getattr(look, key) for look in moments[best]])) for key in ("kl", "spent")}
     return {"kl": round(at["kl"], 4), "spent": round(at["spent"]), **said}
+
+
+def fall_so_far(looks: Sequence[Look]) -> dict[str, float] | None:
+    """The fall of the true quality from its best look to the last, asked after each look; None if it may be chance."""
+    pairs = len(looks) * (len(looks) - 1) ** 2
+    if not pairs:
+        return None
+    scored = np.isfinite([look.truth for look in looks])
+    prompts = int((scored & scored[-1])[:-1].sum(1).min())
+    return fall([[look] for look in looks], max(ERRORS, float(stdtrit(max(prompts - 1, 1), 1 - CHANCE / pairs))))
 
 
 def _errors(difference: np.ndarray) -> float:
