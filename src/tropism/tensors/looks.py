@@ -7,8 +7,9 @@ chosen after seeing all of them.
 
 Asked again after each look, this test is true sooner or later by chance. `fall_so_far` asks for more errors, so that the
 chance of a false alarm is at most `CHANCE` for a whole run of any length. Look t is compared with one of t - 1 earlier ones
-and gets the share 1 / (t (t - 1)) of the chance; these shares add up to 1. Each pair gets CHANCE / (t (t - 1)²) (Bonferroni),
-by Student's t for the number of prompts. `bench/over_optimised.py` measures how often it is wrong, and how late.
+and gets the share 1 / (t (t - 1)) of the chance; these shares add up to 1. Each pair gets CHANCE / (t (t - 1)²), which is
+Bonferroni's bound, by Student's t for the number of prompts. `bench/over_optimised.py` measures how often it is wrong, and
+how late.
 """
 
 from __future__ import annotations
