@@ -238,7 +238,7 @@ def _matches(session: Session, table: str, clauses: tuple[words.Clause, ...]) ->
 
 
 def _ordered(known: Columns, found: Selection, sort: Sort) -> Array:
-    """The ids of the groups, in order; without a value last, equal ones by the newest."""
+    """The ids of the groups, in order; without a value last, of equal ones the newest first (or last, as the order is)."""
     if sort in ("newest", "oldest", "disagreement"):
         values = known.group["disagreement" if sort == "disagreement" else "created_at"][found.groups]
     else:
@@ -248,7 +248,8 @@ def _ordered(known: Columns, found: Selection, sort: Sort) -> Array:
         most.at(best, known.completion["group_id"][found.completions], column[found.completions])
         values = best[found.groups]
     down = sort not in ("oldest", "shortest", "worst")
-    return found.groups[np.lexsort((-found.groups, -values if down else values))]
+    ids = found.groups if sort == "oldest" else -found.groups
+    return found.groups[np.lexsort((ids, -values if down else values))]
 
 
 def choices(session: Session, project: Project) -> dict[str, list[str]]:

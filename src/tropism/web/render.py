@@ -36,13 +36,15 @@ _MARKDOWN = (
 
 @dataclass(frozen=True, slots=True)
 class Nav:
-    """A page's place in the menu. Of a project: /projects/<project>/<path>, for who has the role `least`; else /<path>."""
+    """A page's place in the menu. Of a project: /projects/<project>/<path>, for who has the role `least`, but not for the
+    role `hidden_from`; else /<path>."""
 
     title: str  # N_("…")
     path: str
     order: int
     of: Literal["project", "store"] = "project"
     least: Literal["viewer", "annotator", "admin"] = "viewer"
+    hidden_from: str = ""
 
 
 def markdown(text: str) -> Markup:
@@ -124,6 +126,8 @@ def menu(request: Request, who: Visitor | None, project: str, role: str | None) 
     for nav in sorted(entries, key=lambda nav: nav.order):
         has = role if nav.of == "project" else "admin" if who and who.admin else "annotator"
         if (nav.of == "project" and not project) or has is None or roles.index(has) < roles.index(nav.least):
+            continue
+        if has == nav.hidden_from:
             continue
         path = f"/projects/{project}/{nav.path}" if nav.of == "project" else f"/{nav.path}"
         shown.append((path, say(request, nav.title), request.url.path.startswith(path)))
