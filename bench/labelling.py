@@ -220,7 +220,7 @@ def measured(args: argparse.Namespace, url: str, postgres, log: Path) -> None:
         port = free.getsockname()[1]
     server, seen, stop = Server(url, port, log), Seen(), threading.Event()
     work = [Annotator(name, key, port, args.think, seen, stop).work for name, key in keys.items()]
-    threads = [threading.Thread(target=one) for one in work]
+    threads = [threading.Thread(target=one, daemon=True) for one in work]
     start, end = time.monotonic(), time.monotonic() + args.minutes * 60
     for thread in threads:
         thread.start()

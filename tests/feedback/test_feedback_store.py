@@ -12,6 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from feedback_cases import group, person, project
+from setuptools import find_packages
 from sqlalchemy import create_engine, event, func, select, text
 
 from tropism.errors import TropismError
@@ -82,6 +83,12 @@ def test_a_store_of_a_newer_schema(where: str, store: Store):
     store.close()
     with pytest.raises(TropismError, match=r"newer tropism \(its schema is 9999.*update tropism$"):
         open_store(where)
+
+
+def test_an_installed_package_has_the_migrations():
+    found = find_packages(str(MIGRATIONS.parents[2]))
+    assert "tropism.feedback.migrations" in found  # every .py of a package that is found goes into a wheel
+    assert (MIGRATIONS / "0001_tables.py").exists()
 
 
 def test_the_password_is_in_no_sentence():

@@ -33,9 +33,9 @@ SECRET = {"password", "digest", "token"}
 
 def export_person(session: Session, person: Person) -> dict[str, Any]:
     """All that the store has of this person, as plain JSON values; without what opens doors (passwords, keys, tokens)."""
-    mine = {table: select(table).where(table.person_id == person.id) for table in (Member, Key, Lease, StoredJudgment)}
-    mine |= {table: select(table).where(table.person_id == person.id) for table in (Comment, Tag, Vote, Audit)}
-    rows = {table.__tablename__: [_row(found) for found in session.scalars(query)] for table, query in mine.items()}
+    tables: list[Any] = [Member, Key, Lease, StoredJudgment, Comment, Tag, Vote, Audit]
+    mine = {table.__tablename__: select(table).where(table.person_id == person.id) for table in tables}
+    rows = {name: [_row(found) for found in session.scalars(query)] for name, query in mine.items()}
     written = [_row(found) for found in session.scalars(_edits(person))]
     return {"person": _row(person), "completion": written, **rows}
 
@@ -58,7 +58,7 @@ def erase(session: Session, person: Person, now: float) -> None:
     session.flush()
 
 
-def _edits(person: Person) -> Select[tuple[StoredCompletion]]:
+def _edits(person: Person) -> Select[StoredCompletion]:
     """The completions that the person has written: those that were not added with their group."""
     where = (StoredCompletion.number >= StoredGroup.k, StoredCompletion.author == person.name)
     return select(StoredCompletion).join(StoredGroup, StoredGroup.id == StoredCompletion.group_id).where(*where)
