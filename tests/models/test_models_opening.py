@@ -56,7 +56,7 @@ def change_weights(folder: Path, drop: str = "", **more: torch.Tensor) -> None:
 @pytest.mark.parametrize("load", [load_lm, load_scalar])
 def test_weights_that_are_missing_are_named(load, folder: Path):
     change_config(folder, num_hidden_layers=6)
-    with pytest.raises(TropismError, match=r"lm does not hold .* \(36 weights are missing, such as model\.layers\.2\."):
+    with pytest.raises(TropismError, match=r"lm does not have .* \(36 weights are missing, such as model\.layers\.2\."):
         load(folder)
     change_config(folder, num_hidden_layers=2)
     change_weights(folder, "model.norm.weight")
