@@ -213,8 +213,10 @@ def test_a_group_with_one_completion_for_the_reward_stage(place: Place) -> None:
     reward = '[[stage]]\nid = "reward"\nkind = "reward"\nmodel = "sft"\ngroups = "rankings"\njudge = "annotator"\n'
     recipe = TOKENIZER + BASE + SFT + SAMPLES + RANKINGS + reward
     says = place.refused(recipe, "--set", "samples.sampling.n=1")
-    assert says.startswith("group phrasebook/prompts/0/") and "has 1 completion: a reward model needs at least" in says
-    assert says.endswith("two of a prompt, so sample with sampling.n ≥ 2")
+    assert (
+        says.startswith("group phrasebook/prompts/0/") and "has 1 completion, but a reward model needs at least" in says
+    )
+    assert says.endswith("two for each prompt: sample with sampling.n ≥ 2")
     assert place.finished() == ["tokenizer", "base", "sft", "samples", "rankings"]
 
 

@@ -155,7 +155,7 @@ SHAPES: list[Case] = [
     (
         "greedy best of n",
         plus(START + BEST, "sampling = { temperature = 0 }"),
-        "temperature = 0 gives n times the same",
+        "temperature = 0 gives n equal samples",
     ),
     ("thresholds fall", plus(START + REST, "thresholds = [0.7, 0.5]"), "rest.thresholds"),
     ("thresholds none", plus(START + REST, "thresholds = []"), "rest.thresholds"),
@@ -168,7 +168,7 @@ SHAPES: list[Case] = [
         plus(START + REST, 'judge = { kind = "panel", members = [], calibrated_on = "sft" }'),
         "no members",
     ),
-    ("evaluate over nobody", plus(START + EVALUATE, 'over = "x"'), "over = 'x' is none of the models"),
+    ("evaluate over nobody", plus(START + EVALUATE, 'over = "x"'), "over = 'x' is not one of the models"),
     ("evaluate a file's name", plus(START + EVALUATE, 'models = { "a/b" = "sft", sft = "sft" }'), "cannot name a file"),
     (
         "evaluate searches without proxy",

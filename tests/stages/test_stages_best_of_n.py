@@ -120,7 +120,7 @@ def test_a_second_try_leaves_no_line_of_the_first(run: Run, model_folder: str) -
 
 
 def test_greedy_is_refused() -> None:
-    with pytest.raises(TropismError, match=r"best_of_n.sampling.temperature = 0 gives n times the same"):
+    with pytest.raises(TropismError, match=r"best_of_n.sampling.temperature = 0 gives n equal samples"):
         BestOfNCurve("m", ASKED, JUDGE, sampling=SamplingParams(temperature=0))
 
 

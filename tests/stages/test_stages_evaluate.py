@@ -179,7 +179,7 @@ def test_the_reward_model_is_measured_on_its_held_out_groups(run: Run, model_fol
     ):
         run(wrong, "wrong")
     none = Evaluate({"sft": model_folder}, ASKED, reward=model_folder, sampling=SAMPLING)
-    with pytest.raises(TropismError, match="holds no groups kept from training: raise `test` in the label stage"):
+    with pytest.raises(TropismError, match="has no held-out groups: raise `test` in the label stage"):
         run(none, "none")
 
 
@@ -225,8 +225,8 @@ def test_a_prompt_that_leaves_no_room_is_named(run: Run, model_folder: str) -> N
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"over": "sfft"}, "over = 'sfft' is none of the models: choose one of sft"),
-        ({"completes": ASKED}, "base = 'base' is none of the models"),
+        ({"over": "sfft"}, "over = 'sfft' is not one of the models: choose one of sft"),
+        ({"completes": ASKED}, "base = 'base' is not one of the models"),
         ({"models": {"sft": "a/b", "a/b": "a/b"}}, "models.a/b cannot name a file"),
     ],
 )
@@ -276,7 +276,7 @@ def test_a_search_chooses_by_the_proxy(run: Run, model_folder: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"searches": {"other": BestOfN(4)}}, "searches.other names none of the models that answer chats"),
+        ({"searches": {"other": BestOfN(4)}}, "searches.other is not one of the models that answer chats"),
         ({"searches": {"sft": BestOfN(4)}, "proxy": None}, "searches choose by the proxy"),
     ],
 )

@@ -72,7 +72,7 @@ def test_who_compares_needs_two_scored_completions_of_a_prompt(run: Run, tmp_pat
     said = Judgment("j", (1.0, None))
     lone = [Group(f"{n}", (Message("user", "?"),), (Completion("a"), Completion("b")), (said,)) for n in range(4)]
     write_groups(lone, tmp_path / GROUPS_FILE)
-    with pytest.raises(TropismError, match="AWR compares the completions of a prompt, and no group has two that 'j'"):
+    with pytest.raises(TropismError, match="AWR compares completions of a prompt, but no group has two that 'j'"):
         run(stage(model_folder, str(tmp_path), "j", algorithm=AWR()))
 
 
@@ -308,11 +308,9 @@ def test_mismatched_answers_that_are_too_long_are_cut(
 
 def test_nothing_to_learn_from_is_refused(run: Run, tmp_path: Path, model_folder: str, thumbs: str) -> None:
     run(Label(data=Thumbs(thumbs), judges=(Verifier(lambda completion: None, "mute"),)))
-    with pytest.raises(
-        TropismError, match="no group orders any two completions by 'thumbs': name another judge, or an"
-    ):
+    with pytest.raises(TropismError, match="'thumbs' ranks no two completions of a prompt: name another judge, or an"):
         run(stage(model_folder, "label", "thumbs"))
-    with pytest.raises(TropismError, match="'mute' scored no completion of the training groups, or only orders them"):
+    with pytest.raises(TropismError, match="'mute' gave no score to a completion of the training groups, or"):
         run(stage(model_folder, "label", "mute", algorithm=KTO()))
     with pytest.raises(TropismError, match=r"has no judgment by 'truth' \(it has: mute, thumbs\)"):
         run(stage(model_folder, "label", "truth", algorithm=KTO()))

@@ -297,8 +297,8 @@ def assert_seen(line: Any, scored: list[tuple[float, str]], texts: list[str]) ->
 
 
 def test_tokens_are_counted(run: Run, model_folder: str) -> None:
-    """With all prompts in every update each tree is trained once in it. A token is sampled once (its prompt once for all
-    samples), and costs a forward pass and a backward pass, at twice the price, of the policy in each update."""
+    """With all prompts in every update each tree is trained once in it. A token is sampled once (its prompt once for
+    all samples), and costs a forward pass and a backward pass, at twice the price, of the policy in each update."""
     out = run(rest(model_folder, thresholds=(-1.0,), by="value", groups_per_step=8, steps=3))
     words, trained = load_tokenizer(model_folder), 0
     for g in samples(run):
@@ -413,8 +413,8 @@ def test_a_judge_without_numbers_is_refused(run: Run, model_folder: str, score: 
         ({"thresholds": (0.7, 0.5)}, r"rest.thresholds = \[0.7, 0.5\] must rise"),
         ({"thresholds": (0.5, 0.5)}, r"rest.thresholds = \[0.5, 0.5\] must rise"),
         ({"thresholds": (0.5, 1.0)}, 'shares from 0 to below 1 unless by = "value"'),
-        ({"sampling": SamplingParams(temperature=0.0)}, "temperature = 0 is greedy, which explores nothing"),
-        ({"sampling": SamplingParams(n=1)}, 'sampling.n = 1 leaves by = "prompt" nothing to tell apart: use 2 or more'),
+        ({"sampling": SamplingParams(temperature=0.0)}, "temperature = 0 is greedy, so all samples are equal"),
+        ({"sampling": SamplingParams(n=1)}, 'sampling.n = 1 leaves by = "prompt" nothing to compare: use 2 or more'),
         ({"by": "value", "floor": 0.5}, 'with by = "value" the thresholds are scores, so leave it out'),
         ({"algorithm": KTO()}, "needs answers to other prompts, which rest does not have"),
     ],

@@ -53,7 +53,8 @@ def written(groups: list[Group], folder: Path) -> str:
 
 
 def cut_off(stage: Reward, update: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, int]:
-    """What the stage leaves that is interrupted at this update and run again, and how many updates were begun in all."""
+    """What the stage leaves that is interrupted at this update and run again, and how many updates were begun in
+    all."""
     count, whole = itertools.count(), Learner.update
 
     def cut(*args: Any) -> Any:
@@ -177,7 +178,7 @@ def test_a_model_without_a_chat_template_is_refused_for_chats_and_takes_raw_text
     run: Run, bare_folder: str, tmp_path: Path
 ) -> None:
     path = written(GROUPS, tmp_path / "groups")
-    says = 'has no chat template: begin with a model that has one, such as an sft stage with chat_template = "tropism"'
+    says = 'use a model that has one, such as the result of an sft stage with chat_template = "tropism"'
     with pytest.raises(TropismError, match=says):
         run(Reward(bare_folder, path, "people"))
     raw = [replace(g, prompt=(Message("text", g.prompt[0].content),)) for g in GROUPS]
@@ -219,7 +220,7 @@ def test_a_margin_widens_the_scores(run: Run, model_folder: str, tmp_path: Path)
 def test_a_group_of_one_completion_is_refused(run: Run, model_folder: str, tmp_path: Path) -> None:
     alone = replace(GROUPS[7], completions=GROUPS[7].completions[:1], judgments=(Judgment("people", (1.0,)),))
     path = written([*GROUPS[:7], alone], tmp_path / "groups")
-    with pytest.raises(TropismError, match="group g7 has 1 completion: a reward model needs at least two of a prompt"):
+    with pytest.raises(TropismError, match="group g7 has 1 completion, but a reward model needs at least two"):
         run(Reward(model_folder, path, "people"))
 
 
@@ -231,7 +232,7 @@ def test_a_judge_that_did_not_look_is_named_with_those_that_did(run: Run, model_
 
 def test_groups_that_are_all_held_out_are_refused(run: Run, model_folder: str, tmp_path: Path) -> None:
     path = written([replace(g, meta={"split": "test"}) for g in GROUPS], tmp_path / "groups")
-    with pytest.raises(TropismError, match="holds no training groups: lower `test` in the label stage"):
+    with pytest.raises(TropismError, match="has no training groups: lower `test` in the label stage"):
         run(Reward(model_folder, path, "people"))
 
 

@@ -255,8 +255,8 @@ SEEN: list[list[Group]] = []
 
 @dataclass(frozen=True)
 class Witness:
-    """Scores by the place, or with `flat` all completions of the first so many prompts alike; notes what it saw. It says
-    that a model read `read` tokens of each group, and breaks off when it is called for the `last` time."""
+    """Scores by the place, or with `flat` all completions of the first so many prompts alike; notes what it saw. It
+    says that a model read `read` tokens of each group, and breaks off when it is called for the `last` time."""
 
     flat: int = 0
     low: float = 0.0
@@ -492,7 +492,7 @@ def test_an_infinite_reward_names_judge_group_and_completion(run: Run, model_fol
 
 
 def test_greedy_sampling_is_refused() -> None:
-    with pytest.raises(TropismError, match="temperature = 0 is greedy, which explores nothing"):
+    with pytest.raises(TropismError, match="temperature = 0 is greedy, so all samples are equal"):
         rl("x/y", sampling=SamplingParams(temperature=0.0))
 
 

@@ -69,10 +69,10 @@ REFUSED = [
     ),
     (offline, APA(), "needs a critic, which offline does not have"),
     (offline, KWise(), "needs the predictions of a scorer, which offline does not have"),
-    (rest, PPO(), "needs a critic, which rest does not have: use one that learns from what was kept, such as nll"),
+    (rest, PPO(), "needs a critic, which rest does not have: use one that learns from kept samples, such as nll"),
     (rest, KTO(), "needs answers to other prompts, which rest does not have"),
-    (rest, GRPO(), "needs all completions of a prompt side by side, which rest does not have"),
-    (rest, RLOO(), "needs all completions of a prompt side by side, which rest does not have"),
+    (rest, GRPO(), "needs all completions of a prompt together, which rest does not have"),
+    (rest, RLOO(), "needs all completions of a prompt together, which rest does not have"),
     (rest, KWise(), "needs the predictions of a scorer"),
     (rl, GKD(), f"needs a teacher, {SCORED}"),
     (offline, GKD(), "needs a teacher, which offline does not have"),
@@ -83,7 +83,7 @@ REFUSED = [
     (reward, NLL(), "needs the predictions of a policy, which reward does not have: use one that ranks, such as kwise"),
     (reward, SimPO(), "needs the predictions of a policy, which reward does not have"),
     (reward, DPO(), "needs a reference, which reward does not have"),
-    (reward, PPO(), "needs the log-probabilities of who sampled, which reward does not have"),
+    (reward, PPO(), "needs the log-probabilities of the policy that sampled, which reward does not have"),
 ]
 TAKEN = {
     rl: (

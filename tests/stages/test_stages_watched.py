@@ -257,7 +257,7 @@ def test_cut_off_it_ends_where_it_would_have(
 
 def test_too_few_prompts_tell_no_fall(run: Run, model_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch, *looks(*HACKED, prompts=9))
-    with pytest.raises(TropismError, match="needs 10 prompts to tell a fall from noise, and the probe asks 9"):
+    with pytest.raises(TropismError, match="needs 10 prompts to tell a fall from noise, but the probe has 9"):
         run(rl(model_folder, stop_when_over_optimised=True))
 
 

@@ -219,7 +219,7 @@ def test_what_an_update_was_given_is_to_blame(models: dict[str, PreTrainedModel]
     grpo = GRPO(kl_in="loss", drop_equal=False)
     with pytest.raises(NotFinite) as error:
         Learner(models, Optim(), 10).update(grpo, grpo.credit(bad))
-    words = {"ref": "the log-probabilities of the reference", "old": "the log-probabilities of who sampled"}
+    words = {"ref": "the log-probabilities of the reference", "old": "the log-probabilities of the policy that sampled"}
     assert error.value.source == words.get(field[:3], "the rewards")
 
 

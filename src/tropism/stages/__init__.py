@@ -1,1 +1,1 @@
-"""One file = one stage of a recipe: a frozen dataclass whose fields are its recipe entry."""
+"""One file = one kind of stage: a frozen dataclass whose fields are the keys of its recipe entry."""

@@ -1,7 +1,7 @@
-"""The best weights of all looks, which a stage may leave instead of its last ones.
+"""The best weights of all looks (evaluations during training), which a stage may keep instead of its last ones.
 
-They stand in a table of plain values and tensors that is part of every checkpoint: `best_loss`, the lowest so far; `best`,
-the weights it was seen at; `best_step`, how far training was; `worse`, how many looks since then were no better.
+They are in a table of plain values and tensors that is part of every checkpoint: `best_loss` is the lowest loss so far,
+`best` the weights with it, `best_step` the step of that look, `worse` the number of later looks without a better loss.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tropism.models.adapters import load_trained, trained_state
 
 
 def remember(kept: dict[str, Any], model: PreTrainedModel, loss: float, step: int) -> None:
-    """Takes the weights into `kept` if no look before had so low a `loss`; a look that is as good as the best is none."""
+    """Copies the weights into `kept` if this `loss` is lower than at all earlier looks; an equal loss is not better."""
     if not loss >= kept.get("best_loss", math.inf):
         best: dict[str, Tensor] = {name: value.clone() for name, value in trained_state(model).items()}
         kept |= {"best_loss": loss, "best_step": step, "best": best, "worse": 0}
@@ -27,5 +27,5 @@ def remember(kept: dict[str, Any], model: PreTrainedModel, loss: float, step: in
 
 @torch.no_grad()
 def put_back(kept: dict[str, Any], model: PreTrainedModel) -> None:
-    """Gives the model the weights of the best look."""
+    """Loads the weights of the best look into the model."""
     load_trained(model, kept["best"])

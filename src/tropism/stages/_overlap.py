@@ -1,9 +1,9 @@
-"""Which prompts of an evaluation the models it asks have been trained on.
+"""Finds the prompts of an evaluation on which its models were trained.
 
-Every stage that trains on or learns from prompts leaves their marks (`store/contents.py`) in its folder; an evaluation or a
-probe looks for its own prompts among those of all stages that it depends on. A prompt is met where it stands as a prompt,
-roles included, and in raw text where each line of its last message is a line of the documents. A model from elsewhere says
-nothing of what it was trained on.
+Every stage that learns from prompts writes their marks (`store/contents.py`) into its folder. An evaluation or a probe
+looks for its own prompts among the marks of all stages that it depends on. A prompt counts as met if it was a prompt in
+training, roles included, or if each line of its last message is a line of the raw text. The training data of models
+from elsewhere is not known.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ FILE = "learned.npy"
 
 
 def learns(work: Work, groups: Iterable[Group]) -> None:
-    """Leaves the marks of what a stage learns from: sorted, 64 bits each."""
+    """Writes the marks of the groups that a stage learns from: sorted, 64 bits each."""
     marks = np.unique(np.fromiter(chain.from_iterable(map(learned, groups)), np.uint64))
     work.peers.once(lambda: np.save(work.folder / FILE, marks))
 
 
 def overlap(work: Work, stage: Any, asked: Sequence[Group]) -> dict[str, Any]:
-    """{"prompts": how many are asked, "met": how many of them some stage was trained on, "stages": {id: by stage}}."""
+    """{"prompts": their number, "met": the number that some stage was trained on, "stages": {id: the same for one}}."""
     folders = ancestry(work.folder)
     for _, _, path in refs(stage):
         folders |= ancestry(Path(path).parent)
@@ -48,12 +48,10 @@ def overlap(work: Work, stage: Any, asked: Sequence[Group]) -> dict[str, Any]:
 
 
 def probed(work: Work, stage: Any) -> None:
-    """Counts the prompts of a stage's probe that it or a stage before it was trained on."""
+    """Counts the prompts of a stage's probe on which this stage or an earlier one was trained."""
     if stage.probe is None:
         return
     found = overlap(work, stage, list(stage.probe.prompts.groups()))
     work.facts["probe_prompts_trained_on"] = found["met"]
     if found["met"]:
-        work.note(
-            f"{found['met']} of the {found['prompts']} prompts of the probe stand in a training set: not held out"
-        )
+        work.note(f"{found['met']} of the {found['prompts']} prompts of the probe are in a training set: not held out")

@@ -1,9 +1,8 @@
-"""When to stop: a stage looks at held-out trees while it trains, and keeps the weights of the best look.
+"""Early stopping: a stage evaluates held-out trees during training, and keeps the weights with the best loss.
 
-A look is the loss of trees that no update has seen. Training ends after `patience` looks in a row that were no better than
-the best one before them, or with the last update. What is left in the model are the weights of the best look, so that a
-stage may be given more updates than it turns out to need, and none that spoil it. The looks, and the best weights so far,
-are part of every checkpoint.
+A look is one such evaluation: the loss on trees that are not trained on. Training ends after `patience` looks in a row
+without a new best, or with the last update. Then the model gets the weights of the best look, so more updates than
+needed do no harm. The looks, and the best weights so far, are part of every checkpoint.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ def fit_to_plateau(
     looks: int,
     patience: int,
 ) -> None:
-    """Trains the learner's one model with at most `data.steps` updates, and leaves the weights of the best of `looks`
-    looks, evenly spread."""
+    """Trains the learner's one model with at most `data.steps` updates and `looks` evenly spread looks, and keeps the
+    weights of the best look."""
     ((role, model),) = learner.models.items()
     place = resumed(work, learner)
     due = {math.ceil(data.steps * (i + 1) / looks) for i in range(looks)}

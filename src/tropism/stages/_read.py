@@ -1,4 +1,4 @@
-"""What the stages share that read groups: all of a format, those that fit, those on one side of a split."""
+"""Shared by the stages that read groups: reads a format, selects the groups that fit, splits off held-out ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tropism.types import Group
 
 
 def read(source: Format, what: str, work: Work) -> list[Group]:
-    """All groups of a format; what it left out is counted and shown."""
+    """All groups of a format; records that it left out are counted and shown."""
     records = source.groups()
     groups = list(records)
     if skipped := getattr(records, "skipped", []):
@@ -43,8 +43,8 @@ def fitting(
     work: Work,
     source: Format | None = None,
 ) -> list[tuple[Group, Tree]]:
-    """Groups with their trees. Those that do not fit the model's context stop the stage, or are left out and counted; so
-    are those that the chat template refuses, by the `on_error` of the format they come from, its `source`."""
+    """Groups with their trees. A group that does not fit the model's context stops the stage, or is left out and
+    counted. So does a group that the chat template refuses; here the `on_error` of its format, `source`, decides."""
     kept: list[tuple[Group, Tree]] = []
     refused: list[str] = []
     for group in groups:
@@ -73,10 +73,10 @@ def fitting(
 
 
 def held_out(groups: Sequence[Group], share: float) -> tuple[list[Group], list[Group]]:
-    """(train, test), by content: what is held out is not asked or said in training. If that leaves nothing to train on,
-    nothing is held out."""
+    """(train, test), split by content, so that nothing held out is in the training data. If nothing would be left to
+    train on, nothing is held out."""
     if not 0 <= share <= 0.5:
-        raise TropismError(f"held_out = {share} is no share of the data to keep from training: use 0 to 0.5")
+        raise TropismError(f"held_out = {share} is not a share of the data that can be held out: use 0 to 0.5")
     sides = [side(g, share) for g in groups]
     if "train" not in sides:
         return list(groups), []
@@ -85,12 +85,12 @@ def held_out(groups: Sequence[Group], share: float) -> tuple[list[Group], list[G
 
 
 def read_split(paths: str | Sequence[str]) -> tuple[list[Group], list[Group]]:
-    """(train, test) of groups, of one label stage or several. A prompt that one of them holds out is held out in all, so
+    """(train, test) groups of one or several label stages. A prompt that one of them holds out is held out in all, so
     the largest of their shares counts."""
     groups = [g for path in ([paths] if isinstance(paths, str) else paths) for g in read_groups(path)]
     marks = [mark(g) for g in groups]
     secret = {m for g, m in zip(groups, marks) if g.meta.get("split") == "test"}
     train = [g for g, m in zip(groups, marks) if m not in secret]
     if not train:
-        raise TropismError(f"{paths} holds no training groups: lower `test` in the label stage")
+        raise TropismError(f"{paths} has no training groups: lower `test` in the label stage")
     return train, [g for g, m in zip(groups, marks) if m in secret]

@@ -1,11 +1,11 @@
-"""What a reward model is worth on the groups kept from its training: figures over pairs of completions of one prompt.
+"""The quality of a reward model on held-out groups: figures over pairs of completions of the same prompt.
 
-A pair counts if the judge taken as true orders it; it is right if the scores order it likewise (equal scores are wrong).
-The intervals are over prompts (`statistics.py`). ECE (arXiv 1706.04599) is the mean over pairs of |observed -
-predicted| of the pair's bin; it is biased upwards, so that with few pairs a perfect model is above 0 too. The
-length-controlled accuracy holds length fixed instead of modelling it: it is that of the pairs whose texts are nearly as
-long as each other. That needs no assumption on how length acts and is in the unit of the plain accuracy; it costs pairs,
-so it comes with its own count.
+A pair counts if the true judge ranks one completion above the other; it is right if the scores have the same order
+(equal scores are wrong). The intervals are over prompts (`statistics.py`). ECE (arXiv 1706.04599) is the mean over
+pairs of |observed - predicted| of the pair's bin; it is biased upwards, so with few pairs it is above 0 even for a
+perfect model. The length-controlled accuracy is the accuracy on pairs whose texts have nearly the same length. So it
+needs no assumption about the effect of length, and can be compared with the plain accuracy; it uses fewer pairs, so it
+has its own count.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from tropism.store.groups import read_groups
 from tropism.types import Group
 
 BINS = 10  # of the predicted probability, from one half to one
-AS_LONG = 1.1  # the longer of two texts has at most so many times the characters of the shorter
+AS_LONG = 1.1  # the longer of two texts has at most this many times the characters of the shorter
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One held-out group, without the completions that were not scored or not judged. `k` counts those too."""
+    """One held-out group, without completions that lack a score or a judgment. `k` counts these too."""
 
     k: int
     scores: np.ndarray
@@ -40,11 +40,11 @@ class Scored:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The P pairs that the truth orders, in G groups."""
+    """The P pairs that have an order by the truth, in G groups."""
 
     groups: int
     group_P: np.ndarray
-    k_P: np.ndarray  # how many completions the group has
+    k_P: np.ndarray  # the number of completions of the group
     margin_P: np.ndarray  # |difference of scores|
     right_P: np.ndarray  # 1 right, 0 wrong, 0.5 equal scores
     as_long_P: np.ndarray  # True = of nearly equal length
@@ -59,15 +59,15 @@ class Pairs:
 
 
 def held_out_groups(reward: str) -> list[Group]:
-    """The groups that a reward stage kept from its training, with its scores."""
+    """The groups that a reward stage held out, with its scores."""
     path = Path(reward) / HELD_OUT
     if not path.exists():
-        raise TropismError(f"{reward} holds no groups kept from training: raise `test` in the label stage before it")
+        raise TropismError(f"{reward} has no held-out groups: raise `test` in the label stage before it")
     return list(read_groups(path))
 
 
 def reward_figures(groups: Sequence[Group], against: str) -> dict[str, Any]:
-    """Accuracy, rank correlation, length bias and calibration; `counted` says over how many pairs or groups each is."""
+    """Accuracy, rank correlation, length bias and calibration; `counted` has the number of pairs or groups for each."""
     found = [scored(group, against) for group in groups]
     pairs = pairs_of(found)
     figures: dict[str, Any] = {"n_groups": len(groups), "n_pairs": len(pairs.group_P), "against": against}
@@ -110,7 +110,7 @@ def scored(group: Group, against: str) -> Scored:
 
 
 def pairs_of(found: Sequence[Scored]) -> Pairs:
-    """Each pair once, the first with the second, the third …"""
+    """Each pair once."""
     parts: list[tuple[np.ndarray, ...]] = []
     for number, s in enumerate(found):
         i, j = np.triu_indices(len(s.scores), 1)
@@ -125,7 +125,8 @@ def pairs_of(found: Sequence[Scored]) -> Pairs:
 
 
 def calibration(pairs: Pairs) -> list[dict[str, float]]:
-    """Equal bins of σ(score difference), as the probability that the preferred is better, against how often it is."""
+    """Equal bins of σ(score difference), the predicted probability that the preferred one is better, with its
+    frequency."""
     predicted, bins = _predicted(pairs)
     return [
         {
@@ -141,8 +142,8 @@ def calibration(pairs: Pairs) -> list[dict[str, float]]:
 def calibration_error(pairs: Pairs) -> Figure:
     """ECE: sum over bins of |sum of (observed - predicted)|, over the number of pairs.
 
-    The interval draws groups with replacement, from two more than there are: average ones, one of which has all pairs
-    right and one all wrong, as unseen groups may."""
+    For the interval, groups are drawn with replacement, after adding two average groups, one with all pairs right and
+    one with all wrong, as unseen groups may be."""
     predicted, bins = _predicted(pairs)
     gap_GB = np.zeros((pairs.groups, BINS))
     np.add.at(gap_GB, (pairs.group_P, bins), pairs.right_P - predicted)
@@ -151,7 +152,7 @@ def calibration_error(pairs: Pairs) -> Figure:
     gap_GB, weight_G = np.concatenate([gap_GB, more_2B]), np.append(n_G, [n_G.mean()] * 2)
     even = np.full(len(weight_G), 1 / len(weight_G))
     times = np.random.default_rng(0).multinomial(pairs.groups, even, statistics.RESAMPLES)
-    drawn = times[times @ weight_G > 0]  # how often each group is in each resample that has pairs
+    drawn = times[times @ weight_G > 0]  # the count of each group in each resample that has pairs
     low, high = np.quantile(np.abs(drawn @ gap_GB).sum(1) / (drawn @ weight_G), [0.025, 0.975])
     return rounded(np.abs(gap_GB[:-2].sum(0)).sum() / n_G.sum(), low, high)
 
@@ -168,6 +169,6 @@ def accuracy_by_margin(pairs: Pairs) -> list[dict[str, Any]]:
 
 
 def _predicted(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    """(P,) probabilities of the preferred, and the number of each one's bin."""
+    """(P,) probabilities of the preferred completions, and the index of the bin of each."""
     predicted = 1 / (1 + np.exp(-pairs.margin_P))
     return predicted, np.clip(((predicted - 0.5) * 2 * BINS).astype(int), 0, BINS - 1)

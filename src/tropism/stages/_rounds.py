@@ -1,4 +1,4 @@
-"""What the rounds of the `rl` stage hand on: everything a round reads beside the models, as a checkpoint carries it."""
+"""The state between rounds of the `rl` stage: everything that a round reads besides the models, for checkpoints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COUNTS = ("round", "completions", "generated", "trained", "spent", "mixed")
 
 @dataclass
 class State:
-    """`save` and `load` carry it through a checkpoint."""
+    """`save` and `load` are for checkpoints."""
 
     algorithm: Any
     order: Order
@@ -35,12 +35,12 @@ class State:
     generated: int = 0  # tokens
     trained: int = 0  # tokens, prompts included
     spent: int = 0  # tokens through models, train/cost.py
-    mixed: int = 0  # of these, those of documents mixed in
+    mixed: int = 0  # those of `spent` for documents that are mixed in
     seen: Moments = Moments()  # of all scores so far
     looks: dict[str, Any] = field(default_factory=dict)  # what they have shown: stages/_watched.py
 
     def count(self, groups: Sequence[Group], trees: Sequence[Tree]) -> None:
-        """Adds what was sampled and said of it."""
+        """Adds the tokens and scores of samples."""
         self.completions += sum(len(g.completions) for g in groups)
         self.generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
         self.spent += sum(cost.sampling(len(t.prompt), g.completions, g.judgments[-1]) for g, t in zip(groups, trees))
@@ -65,7 +65,7 @@ class State:
         self.algorithm = dataclasses.replace(self.algorithm, **saved["algorithm"])
 
     def mix(self, layout: Layout) -> Mixed | None:
-        """What the next update mixes in, its tokens counted; nothing if nothing is asked for."""
+        """The documents that the next update mixes in, with their tokens counted; None if there are none to mix."""
         if self.mixing is None:
             return None
         mixed, spent = self.mixing.take(layout)

@@ -1,6 +1,7 @@
-"""Scored samples kept in the run folder's `samples`, under a name made of all that they depend on.
+"""Scored samples in the run folder's `samples`, under a name that depends on everything that can change them.
 
-Another threshold or loss, or a second run, then samples nothing again. Left out: deleting them, which is the user's to do.
+A different threshold or loss, or a second run, then uses the same samples. Left out: deleting them; the user can do
+that.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tropism.types import Group, SamplingParams
 
 
 def weights_of(model: PreTrainedModel) -> str:
-    """A name for the policy as it is: the hash of its weights."""
+    """A name for the current policy: the hash of its weights."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         data = value.detach().cpu().flatten().view(torch.uint8)  # numpy has no bfloat16
@@ -42,8 +43,8 @@ def name_of(
     engine: EngineSpec,
     version: int,
 ) -> str:
-    """A name for scored samples: of the policy, the judge with the content of its models, the prompts as the policy
-    reads them, the sampling with its engine, and the `version` of the stage."""
+    """A name for scored samples. It depends on the policy, the judge with the content of its models, the prompts as the
+    policy reads them, the sampling with its engine, and the `version` of the stage."""
     known = bind(judge, lambda ref: files.content_hash(Path(ref)) if Path(ref).exists() else ref)
     prompts = [(to_json(g), t.prompt) for g, t in asked]
     facts = [weights, describe(known), prompts, *describe([sampling, engine]), version]
@@ -51,7 +52,7 @@ def name_of(
 
 
 def read_again(path: Path, work: Work) -> list[Group]:
-    """The samples that an unfinished stage goes on with."""
+    """The samples with which an unfinished stage continues."""
     if files.sealed(path) is None:
         raise TropismError(
             f"{path} was removed or changed while {work.id} was unfinished: delete {work.folder} as well"

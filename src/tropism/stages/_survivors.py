@@ -1,4 +1,5 @@
-"""Which samples survive a threshold of ReST, and the trees that are trained on. The rules stand in `stages/rest.py`."""
+"""Which samples survive a threshold of ReST, and the trees for training. The rules are explained in
+`stages/rest.py`."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def survivors(
     most: int = 0,
     floor: float | None = None,
 ) -> list[list[int]]:
-    """For each group which completions are kept, best first: scored above the threshold, no copies, `most` at most."""
+    """The kept completions of each group, best first: scores above the threshold, no copies, at most `most`."""
     found = [[(s, k) for k, s in enumerate(scores(g)) if s is not None] for g in groups]
     bar = threshold
     if by == "quantile":
@@ -39,7 +40,7 @@ def survivors(
 
 
 def _bar(known: Sequence[float], share: float, floor: float | None) -> float:
-    """What a score has to be above: the quantile, or where the best tie at the quantile, the score next to the best."""
+    """Scores have to be above this: the quantile, or the second-best score if the quantile is the best score."""
     behind = [s for s in known if s < max(known)]
     if not behind:
         return math.inf if floor is None else floor
@@ -47,10 +48,10 @@ def _bar(known: Sequence[float], share: float, floor: float | None) -> float:
 
 
 def filtered(group: Group, kept: Sequence[int], found: Tree, ranked: bool) -> Tree:
-    """The tree of the survivors with their scores and the mean score of all; if the loss ranks, all completions with
-    kept above dropped.
+    """The tree of the survivors with their scores and the mean score of all. If the loss ranks, the tree has all
+    completions, and the kept ones are ranked above the dropped ones.
 
-    A copy of a survivor is not ranked: it is neither.
+    A copy of a survivor counts as neither and is not ranked.
     """
     reward = scores(group)
     if ranked:

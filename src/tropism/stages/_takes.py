@@ -1,4 +1,4 @@
-"""Whether a stage has what its algorithm asks for: known when the recipe is read, so said before anything runs."""
+"""Checks that a stage has what its algorithm needs. It is done when the recipe is read, before anything runs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ SEVERAL = {"others", "baseline_N", "rank_N"}  # what takes two completions of a 
 NEEDS = {
     "reward_N": "scores",
     "rank_N": "rankings",
-    "old_logprobs_BT": "the log-probabilities of who sampled",
+    "old_logprobs_BT": "the log-probabilities of the policy that sampled",
     "ref_logprobs_BT": "a reference",
     "values_BT": "a critic",
     "teacher": "a teacher",
     "mismatched": "answers to other prompts",
-    "others": "all completions of a prompt side by side",
+    "others": "all completions of a prompt together",
     "baseline_N": "several completions of a prompt",
 }
 
 
 def check(stage: str, algorithm: Algorithm, fills: Collection[str], roles: Collection[str], instead: str) -> None:
-    """Raises if the algorithm needs what the stage does not fill, or reads what no model of it predicts."""
+    """Raises if the algorithm needs a field that the stage does not fill, or a prediction that no model of it makes."""
     missing = [NEEDS.get(need, need) for need in algorithm.needs if need not in fills]
     missing += [f"the predictions of a {ROLE[p]}" for p in algorithm.predicts if ROLE.get(p, "policy") not in roles]
     if missing:
@@ -34,7 +34,7 @@ def check(stage: str, algorithm: Algorithm, fills: Collection[str], roles: Colle
 
 
 def check_several(stage: str, algorithm: Algorithm, completions: int) -> None:
-    """Raises if the algorithm compares the completions of a prompt and there is one."""
+    """Raises if the algorithm compares the completions of a prompt and there is only one."""
     if completions < 2 and SEVERAL & {*algorithm.needs}:
         raise TropismError(
             f"{stage}.sampling.n = {completions} leaves {type(algorithm).__name__} nothing to compare a completion with: "
@@ -60,12 +60,12 @@ def check_distils(algorithm: Algorithm) -> None:
 
 
 def check_teacher(policy: str, teacher: str, made: Collection[str] = ()) -> None:
-    """Raises if the two models have different tokenizers: their distributions are compared token by token. Of stages that
-    are still to be `made` nothing is known yet."""
+    """Raises if the two models have different tokenizers: their distributions are compared token by token. Of stages
+    that are still to be `made` nothing is known yet."""
     if {policy, teacher} & {*made}:
         return
     if identity(load_tokenizer(policy)) != identity(load_tokenizer(teacher)):
         raise TropismError(
-            f"distill.teacher {teacher} has another tokenizer than distill.policy {policy}, and the two are compared token "
-            "by token: take a teacher with the same tokenizer"
+            f"distill.teacher {teacher} has another tokenizer than distill.policy {policy}, but they are compared token "
+            "by token: use a teacher with the same tokenizer"
         )

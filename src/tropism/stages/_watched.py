@@ -1,16 +1,16 @@
-"""What the looks of a probe decide: when a stage ends and which weights it leaves. A stage inherits `Watched`, as it does
-`Weights`.
+"""The effects of a probe's looks (evaluations on held-out prompts during training): when a stage ends, and which
+weights it keeps. A stage inherits `Watched`, like `Weights`.
 
-With `keep = "best"` the result has the weights of the look with the best figure, the look before the first update among
-them; the weights of the end lie beside it in `out/last`. The figure is the mean of the probe's truth, or of its reward
-where it has no truth; `keep_by` names one. A truth that has chosen among looks is no longer a figure that nothing was
-fitted to: measure the result on prompts that the probe does not ask.
+With `keep = "best"` the result has the weights of the look with the best figure; the look before the first update
+counts too. The last weights are in `out/last`. The figure is the mean of the probe's truth, or of its reward if it has
+no truth; `keep_by` names one. A truth that was used to choose among looks is no longer an unbiased figure: measure the
+result on other prompts than those of the probe.
 
-With `stop_when_over_optimised` the stage ends at the first look that shows the true quality to have fallen while the
-learned reward did not. A run whose true quality stays as it is ends by mistake with a chance of 5 % at most, however often
-it is looked at (`tensors/looks.py:fall_so_far`); the more prompts the probe asks, the sooner a real fall is seen.
+With `stop_when_over_optimised` the stage ends at the first look that shows that the true quality has fallen while the
+learned reward has not. If the true quality of a run does not change, the chance of a false alarm is at most 5 %, however
+many looks there are (`tensors/looks.py:fall_so_far`). With more prompts in the probe a real fall is detected earlier.
 
-What the looks have shown so far stands in a table that is part of every checkpoint.
+The results of the looks so far are in a table that is part of every checkpoint.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from tropism.store.fingerprint import ADDED
 from tropism.store.work import Work
 from tropism.tensors.looks import PROMPTS, fall_so_far, read_look
 
-LAST = "last"  # the folder, in a result that is the best, of the weights of the end
+LAST = "last"  # the folder of the last weights, inside a result with the best ones
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """`probe` says how the policy is looked at; `keep` and `keep_by` which weights are left; `stop_when_over_optimised`
-    whether a fall of the probe's truth ends the stage."""
+    """`probe` says how the policy is evaluated during training; `keep` and `keep_by` which weights are kept;
+    `stop_when_over_optimised` whether a fall of the probe's truth ends the stage."""
 
     probe: Probe | None = None
     keep: Literal["last", "best"] = field(default="last", metadata=ADDED)
@@ -42,7 +42,7 @@ class Watched:
     stop_when_over_optimised: bool = field(default=False, metadata=ADDED)
 
     def check_watched(self) -> None:
-        """Raises TropismError for what needs a probe and has none."""
+        """Raises TropismError for settings that need a probe if there is none."""
         stage = type(self).__name__.lower()
         if self.keep_by and self.keep != "best":
             raise TropismError(
@@ -59,7 +59,7 @@ class Watched:
 
     @property
     def kept_by(self) -> str:
-        """The figure that the best look is chosen by."""
+        """The figure for choosing the best look."""
         return self.keep_by or ("truth" if self.probe and self.probe.truth else "reward")
 
     def look(
@@ -71,7 +71,7 @@ class Watched:
         round: int,
         spent: int,
     ) -> dict[str, Any]:
-        """A line for the metrics, empty without a probe; `seen` is what a checkpoint holds of the looks."""
+        """A line for the metrics, empty without a probe; `seen` is the table of the looks so far."""
         if self.probe is None:
             return {}
         line = self.probe.look(policy, reference, tokenizer, spent)
@@ -82,10 +82,10 @@ class Watched:
         return line
 
     def _judge(self, seen: dict[str, Any], line: dict[str, Any]) -> None:
-        """Adds a look to those `seen`; where they show that the policy is optimised too far, `seen` says so."""
+        """Adds a look to those `seen`, and notes there if they show that the policy is over-optimised."""
         if (asked := len(line["by_prompt"]["reward"])) < PROMPTS:
             raise TropismError(
-                f"stop_when_over_optimised needs {PROMPTS} prompts to tell a fall from noise, and the probe asks "
+                f"stop_when_over_optimised needs {PROMPTS} prompts to tell a fall from noise, but the probe has "
                 f"{asked}: give it more"
             )
         seen.setdefault("lines", []).append({key: line[key] for key in ("spent", "probe_kl", "by_prompt")})
@@ -96,8 +96,8 @@ class Watched:
     def leave(
         self, seen: dict[str, Any], policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, work: Work, dtype: str
     ) -> None:
-        """Writes the result, and says why the stage ended early if it did. Raises TropismError if the best is asked for and
-        no look had a figure."""
+        """Writes the result, and says why the stage ended early, if it did. Raises TropismError if the best weights are
+        to be kept and no look has a figure."""
         if far := seen.get("over_optimised"):
             work.facts["over_optimised"] = far
             work.note(

@@ -1,9 +1,9 @@
-"""Stage: what best-of-n would give, for every n up to `sampling.n`, from one set of samples.
+"""Stage: estimates the results of best-of-n for every n up to `sampling.n`, from one set of samples.
 
-The policy stays as it is; what changes is how it is asked. For each n: the expected learned reward and truth of the sample
-with the best learned reward, without bias (tensors/best_of.py), the bound log n - (n-1)/n on its KL to the policy, and the
-tokens that went through models for n samples of each prompt and, in proportion, their judging (train/cost.py). They are
-paid at every answer and not once.
+The policy is not changed. For each n this gives the expected learned reward and truth of the sample with the best
+learned reward, without bias (tensors/best_of.py); the bound log n - (n-1)/n on its KL to the policy; and the tokens
+that went through models for n samples of each prompt and, in proportion, for judging them (train/cost.py). Best-of-n
+costs these tokens for every answer, not once like training.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["BestOfNCurve"]
 
 @dataclass(frozen=True)
 class BestOfNCurve:
-    """`judge` chooses; `truth` is looked at and chooses nothing."""
+    """`judge` chooses the best sample; `truth` is only measured."""
 
     policy: PolicyRef
     prompts: Format
@@ -45,7 +45,7 @@ class BestOfNCurve:
 
     def __post_init__(self) -> None:
         if self.sampling.temperature == 0:
-            raise TropismError("best_of_n.sampling.temperature = 0 gives n times the same: use a number above 0")
+            raise TropismError("best_of_n.sampling.temperature = 0 gives n equal samples: use a number above 0")
 
     def needs(self, earlier: Earlier) -> Needs:
         groups = count(self.prompts.groups())
@@ -53,7 +53,7 @@ class BestOfNCurve:
         return sampling(earlier.model(self.policy), tokens=tokens, keys=("policy",), held=2, groups=groups)
 
     def run(self, work: Work) -> None:
-        work.restore()  # there is no checkpoint: the lines of a try that was cut off go
+        work.restore()  # there is no checkpoint: this removes the lines of an interrupted run
         asked = read(self.prompts, "prompts", work)
         tokenizer = load_tokenizer(self.policy)
         engine = self.engine.open(load_lm(self.policy), tokenizer, work.fingerprint + "@0")

@@ -1,4 +1,4 @@
-"""Stage: K completions for each prompt, sampled from a policy. A prompt that stands there twice gets samples of its own."""
+"""Stage: samples K completions for each prompt from a policy. A prompt that occurs twice gets different samples."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["Collect"]
 
 @dataclass(frozen=True)
 class Collect:
-    """`sampling.n` is K. `too_long` says what happens to a prompt that leaves no room for an answer."""
+    """`sampling.n` is K. `too_long` says what to do with a prompt that leaves no room for an answer."""
 
     policy: PolicyRef
     prompts: Format

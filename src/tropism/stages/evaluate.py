@@ -1,8 +1,9 @@
-"""Stage: models side by side on held-out prompts, each figure (`measures/`) with its n and 95 % interval (over prompts).
+"""Stage: compares models on held-out prompts; each figure (`measures/`) has its n and a 95 % interval (over prompts).
 
-The judge may see the reference answer; no model and no reward model does. A model named in `plain` is asked in raw text,
-as it has never seen a chat template. Writes the answers, a checkpoint after each model, and then `evaluation.json`.
-`measures` in it says what each figure is called, in which unit, and which way is better; `left_out`, why a model lacks one.
+The judge may see the reference answer; models and reward models do not. A model in `plain` gets its prompts as raw
+text, because it was never trained with a chat template. Writes the answers, a checkpoint after each model, and then
+`evaluation.json`. There `measures` has the name, the unit and the better direction of each figure, and `left_out` says
+why a model has no such figure.
 """
 
 from __future__ import annotations
@@ -38,19 +39,19 @@ from tropism.types import Completion, Drawn, Evaluation, Group, Message, PolicyR
 __all__ = ["Evaluate"]
 
 FILE = "evaluation.json"
-SHOWN = 40  # prompts whose answers the report shows side by side
+SHOWN = 40  # prompts with answers that evaluation.json keeps for the report
 KINDS: tuple[Drawn, ...] = ("greedy", "sampled")
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """`models` by the names the report gives them; `over` is the one that the others are compared with.
+    """`models` maps the names in the report to models; the others are compared with the model `over`.
 
-    `judge` is the truth, `proxy` the reward model (to see how far it is from the truth). `completes` are raw-text
-    prompts for the model `base`; `reward` is a reward stage, measured on its held-out groups against the judgments of
-    `against`. The figures are those of `measures/` that are usual and those that `metrics` names: "bleu", "chrf",
-    "rouge_l", or one of your own. A model named in `searches` draws its sampled answers by that search, with the proxy to
-    choose by: the same model may stand there under two names.
+    `judge` is the truth, `proxy` the reward model (to see how it differs from the truth). `completes` are raw-text
+    prompts for the model `base`. `reward` is a reward stage; its model is measured on its held-out groups, compared
+    with the judgments of `against`. The figures are the usual ones of `measures/` and those that `metrics` names:
+    "bleu", "chrf", "rouge_l", or your own. The sampled answers of a model in `searches` come from that search, which
+    uses the proxy; so the same model may be in `models` under two names.
     """
 
     models: Mapping[str, PolicyRef]
@@ -73,11 +74,11 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         if self.over not in self.models:
-            raise TropismError(f"over = {self.over!r} is none of the models: choose one of {', '.join(self.models)}")
+            raise TropismError(f"over = {self.over!r} is not one of the models: choose one of {', '.join(self.models)}")
         if self.completes is not None and self.base not in self.models:
-            raise TropismError(f"base = {self.base!r} is none of the models, so nothing can complete the raw text")
+            raise TropismError(f"base = {self.base!r} is not one of the models, so nothing can complete the raw text")
         if stray := next((name for name in self.searches if name not in self.models or name in self.plain), None):
-            raise TropismError(f"searches.{stray} names none of the models that answer chats: name one of them")
+            raise TropismError(f"searches.{stray} is not one of the models that answer chats: name one of them")
         if self.searches and self.proxy is None:
             raise TropismError("searches choose by the proxy: give evaluate a `proxy`")
         if bad := next((name for name in self.models if not re.fullmatch(r"[\w-]+", name)), None):
@@ -94,7 +95,7 @@ class Evaluate:
         asked = read(self.prompts, "prompts", work)
         measures = self._measures(asked)
         result: dict[str, Any] = {"over": self.over, "overlap": overlap(work, self, asked)}
-        if self.reward:  # first, as it may find that `against` is wrong
+        if self.reward:  # first, because it finds a wrong `against` early
             result["reward_model"] = reward_figures(held_out_groups(self.reward), self.against)
         answers = self._answers(asked, work)
         for name, given in answers.items():
@@ -107,7 +108,7 @@ class Evaluate:
         files.write_json(work.out / FILE, result)
 
     def _answers(self, asked: list[Group], work: Work) -> dict[str, dict[Drawn, list[Group]]]:
-        """By model and kind. A checkpoint after each model: sampling is what takes long, and figures may fail."""
+        """The answers by model and kind. There is a checkpoint after each model, because sampling takes long."""
         answers: dict[str, dict[Drawn, list[Group]]] = {}
 
         def fill(folder: Path) -> None:
@@ -130,7 +131,7 @@ class Evaluate:
         return answers
 
     def _answer(self, name: str, path: str, asked: list[Group], work: Work) -> dict[Drawn, list[Group]]:
-        """The groups with one greedy completion, and with sampled ones, both judged."""
+        """The groups with one greedy completion, and those with sampled ones, all judged."""
         tokenizer = load_tokenizer(path)
         model = load_lm(path)
         engine = self.engine.open(model, tokenizer, name)
@@ -158,7 +159,7 @@ class Evaluate:
     def _searched(
         self, search: Search, asked: list[Group], engine: Engine, params: SamplingParams
     ) -> list[tuple[Completion, ...]]:
-        """For each prompt what `params.n` searches of their own end with."""
+        """For each prompt the results of `params.n` separate searches."""
         assert self.proxy is not None
         each = [g for g in asked for _ in range(params.n)]
         found = drive(search, each, engine, self.proxy, dataclasses.replace(params, n=1))
@@ -166,7 +167,7 @@ class Evaluate:
         return [tuple(next(answers) for _ in range(params.n)) for _ in asked]
 
     def _measures(self, asked: Sequence[Group]) -> list[Measure]:
-        """The usual figures and those of `metrics`, in order; one that is named replaces the usual one of its name."""
+        """The usual figures and those of `metrics`, in order; a named figure replaces a usual one with the same key."""
         alone = next((g.id for g in asked if g.target is None), None)
         if alone is not None and any(m.about.target for m in self.metrics):
             raise TropismError(f"metrics compare with a reference answer and group {alone} has none: leave metrics out")
@@ -176,7 +177,7 @@ class Evaluate:
         return sorted(chosen.values(), key=lambda m: m.about.order)
 
     def _figures(self, measures: Sequence[Measure], found: Evaluation) -> dict[str, Any]:
-        """The figures of each model, and of each figure what a reader is told."""
+        """The figures of each model, and the description of each figure."""
         models: dict[str, Any] = {
             name: {"n": len(answers["sampled"]), "samples": self.sampling.n} for name, answers in found.answers.items()
         }
@@ -199,7 +200,7 @@ class Evaluate:
         return {"models": models, "measures": shown}
 
     def _completes(self, work: Work) -> Figure:
-        """How often the base model, given raw text to go on with, goes on rightly (its first line)."""
+        """How often the base model continues raw text correctly (only the first line counts)."""
         assert self.completes is not None
         groups = read(self.completes, "completes", work)
         path = self.models[self.base]
@@ -214,7 +215,7 @@ def _exact(text: str, target: str | None) -> bool:
 
 
 def _plain(group: Group) -> tuple[Message, ...]:
-    """The question as a document would begin."""
+    """The question as the beginning of a document."""
     return (Message("text", "\n".join(m.content for m in group.prompt) + "\n"),)
 
 

@@ -1,10 +1,10 @@
-"""Stage: a policy trained on groups that somebody has judged, without sampling: DPO, KTO, and whatever learns likewise.
+"""Stage: trains a policy on judged groups without sampling: DPO, KTO, and similar algorithms.
 
-The reference is the policy before the first update; it is loaded if the algorithm or a probe asks for it. The scores of a
-judge that only orders (`ordinal`) say nothing across prompts: as a reward stands the share of the prompt's other
-completions that one beats, ties for half. So kto's thumb, a reward above 0.5, is up for what is above the median. For an
-algorithm that needs the log-probabilities of `old`, those are the policy's before each update. One that asks for
-`mismatched` completions gets another prompt's answer in each group, without a score.
+The reference is the policy before the first update; it is loaded only if the algorithm or a probe needs it. Scores of an
+`ordinal` judge cannot be compared across prompts. Then the reward of a completion is the share of the prompt's other
+completions that it beats, ties counting half; so for kto, where a reward above 0.5 is a thumb up, completions above the
+median are good. If an algorithm needs the old log-probabilities, they are those of the policy before each update. If it
+needs `mismatched` completions, each group gets the answer to another prompt, without a score.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ _FILLS = ("reward_N", "rank_N", "old_logprobs_BT", "ref_logprobs_BT", "mismatche
 
 @dataclass(frozen=True)
 class Offline(Weights):
-    """`judge` names whose judgments are learned from; `passes` over the training groups are made, or fewer if a `budget`
-    in tokens through models (train/cost.py), those for sampling and judging included, allows no more (0: no bound)."""
+    """`judge` names the judge whose judgments are used. `passes` is the number of passes over the training groups. A
+    `budget` in tokens through models (train/cost.py), sampling and judging included, can end them earlier (0:
+    never)."""
 
     policy: PolicyRef
     groups: GroupsRef | tuple[GroupsRef, ...]
@@ -99,19 +100,19 @@ class Offline(Weights):
         trees = [t for _, t in kept]
         if "rank_N" in self.algorithm.needs and not any(len({r for r in t.rank or () if r}) > 1 for t in trees):
             raise TropismError(
-                f"no group orders any two completions by {self.judge!r}: name another judge, or an algorithm that needs "
+                f"{self.judge!r} ranks no two completions of a prompt: name another judge, or an algorithm that needs "
                 "no order, such as kto"
             )
         if all(s is None for t in trees for s in t.reward or ()):
             raise TropismError(
-                f"{self.judge!r} scored no completion of the training groups, or only orders them and had one of each "
-                "prompt: name another judge"
+                f"{self.judge!r} gave no score to a completion of the training groups, or it only ranks and had one "
+                "completion for each prompt: name another judge"
             )
         alone = all(sum(s is not None for s in t.reward or ()) < 2 for t in trees)
         if alone and SEVERAL & {*self.algorithm.needs}:
             raise TropismError(
-                f"offline.algorithm {type(self.algorithm).__name__} compares the completions of a prompt, and no group has "
-                f"two that {self.judge!r} scored: sample more of each, or use one that needs one, such as kto"
+                f"offline.algorithm {type(self.algorithm).__name__} compares completions of a prompt, but no group has "
+                f"two that {self.judge!r} scored: sample more, or use an algorithm that needs only one, such as kto"
             )
         if "mismatched" in self.algorithm.needs:
             trees = mismatched([t for t in map(scored, trees) if t.completions], context)
@@ -140,7 +141,7 @@ class Offline(Weights):
         return self.probe is not None or "ref_logprobs_BT" in self.algorithm.needs
 
     def _steps(self, trees: list[Tree], paid: int, seed: int) -> int:
-        """How many updates `passes` make, or how many of them `budget` pays for, with `paid` spent already."""
+        """The number of updates in `passes`, or fewer if `budget`, of which `paid` is already spent, allows no more."""
         steps = max(1, round(self.passes * len(trees) / self.groups_per_step))
         if not self.budget:
             return steps
@@ -159,20 +160,20 @@ class Offline(Weights):
 
 
 def judged_tree(group: Group, judge: str, found: Tree) -> Tree:
-    """The tree with the judge's ranks, and as rewards its scores: of a judge that only orders, what share of the prompt's
-    other completions each one beats."""
+    """The tree with the judge's ranks and rewards. Rewards are its scores; for an ordinal judge, the share of the
+    prompt's other completions that each one beats."""
     judgment = group.judged(judge)
     reward = judgment.scores if judgment.scale == "interval" else beaten(judgment)
     return dataclasses.replace(found, rank=ranks(judgment), reward=reward)
 
 
 def scored(found: Tree) -> Tree:
-    """The tree without the completions that its judge did not score."""
+    """The tree without completions that have no score."""
     return pick(found, [k for k, reward in enumerate(found.reward or ()) if reward is not None])
 
 
 def mismatched(trees: list[Tree], context: int) -> list[Tree]:
-    """Each tree with the first completion of the tree before it added, unscored, unranked, and cut to fit `context`."""
+    """Each tree with the first completion of the previous tree added, without score and rank, cut to fit `context`."""
     if len(trees) < 2:
         raise TropismError("mismatched completions need two groups or more: give more data")
     return [
@@ -192,5 +193,5 @@ def mismatched(trees: list[Tree], context: int) -> list[Tree]:
 def filled(
     batch: Batch, algorithm: Algorithm, reference: PreTrainedModel | None, policy: PreTrainedModel, pass_tokens: int
 ) -> Batch:
-    """The batch with what the algorithm needs; nothing was sampled here, so `old` is the policy of this moment."""
+    """The batch with the fields that the algorithm needs; as nothing was sampled, `old` is the current policy."""
     return annotate(batch, algorithm.needs, reference, None, SamplingParams(), pass_tokens, policy)

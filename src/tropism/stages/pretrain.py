@@ -1,4 +1,4 @@
-"""Stage: a base model from raw text. It learns to go on with a document; it does not answer."""
+"""Stage: trains a base model on raw text. It learns to continue documents, not to answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["Pretrain"]
 class Pretrain(Weights):
     """A new model on `tokenizer`, or `init` trained further; exactly one of the two is given.
 
-    Documents longer than `row_tokens` are cut into pieces of that length; each token is trained once a pass.
+    Documents longer than `row_tokens` are cut into pieces of that length; each token is trained once in every pass.
     """
 
     data: Format
@@ -51,9 +51,9 @@ class Pretrain(Weights):
 
     def __post_init__(self) -> None:
         if (self.tokenizer is None) == (self.init is None):
-            raise TropismError("pretrain needs either `tokenizer` (a new model) or `init` (a model to go on from)")
+            raise TropismError("pretrain needs either `tokenizer` (a new model) or `init` (a model to train further)")
         if self.adapter.r and not self.init:
-            raise TropismError("pretrain.adapter needs `init`: a new model has no weights to leave as they are")
+            raise TropismError("pretrain.adapter needs `init`: a new model has no weights to freeze")
 
     def needs(self, earlier: Earlier) -> Needs:
         if self.init:

@@ -1,23 +1,24 @@
-"""Stage: reinforced self-training (ReST, arXiv 2308.08998). Grow samples and scores; Improve filters and trains offline.
+"""Stage: reinforced self-training (ReST, arXiv 2308.08998). Grow samples and scores; Improve filters and trains
+offline.
 
-    for grow:                                  samples of the latest policy, scored once, kept on disk
+    for grow:                                  samples of the newest policy, scored once, kept on disk
         for threshold in thresholds, rising:   F = {samples whose score is above the threshold}
             train on F with any loss: nll (the paper's BC), gold, awr, vmpo, or dpo on kept against dropped
 
-A threshold is a score (`by = "value"`), or the share of samples to leave out, counted over all prompts (`by = "quantile"`)
-or for each prompt alone (`by = "prompt"`: a reward model's scores need not compare across prompts). A share stands for the
-quantile of the scores, and what survives is above it; 0 leaves out the worst alone. Where so many tie for the best that the
-quantile is the best score, they survive, being above all others. Scores that are all alike tell nothing apart: none
-survives, unless they are above `floor`, which is what any survivor then has to be above (0.5, say, for rewards of 0 and 1:
-a prompt that is always solved is kept whole, one that never is not at all).
+A threshold is a score (`by = "value"`), or the share of samples to leave out, over all prompts (`by = "quantile"`) or
+for each prompt separately (`by = "prompt"`, because a reward model's scores may not be comparable across prompts). A
+share means the quantile of the scores, and samples above it survive; 0 leaves out only the worst. If so many samples
+share the best score that it is the quantile, they survive. If all scores are equal, none survives unless they are above
+`floor`. With a `floor` every survivor has to be above it (for example 0.5 for rewards of 0 and 1: then all samples of a
+prompt that is always solved are kept, and none of one that is never solved).
 
-Copies of a survivor are dropped, a prompt has at most `per_prompt` survivors, the best first, and prompts without one are
-counted. A loss that weighs by the score (awr, vmpo) measures a survivor against the mean of all samples of its prompt. Each
-Improve goes on from the one before, at `decay` times its rate; the reference of a loss that needs one is the stage's first
-policy.
+Copies of a survivor are dropped, a prompt has at most `per_prompt` survivors, the best first, and prompts without one
+are counted. A loss with weights by score (awr, vmpo) compares a survivor with the mean of all samples of its prompt.
+Each Improve step continues from the previous one, with `decay` times its learning rate. The reference of a loss that
+needs one is the stage's first policy.
 
-Scored samples stand in the run folder's `samples`, under a name made of policy, judge, prompts and sampling: another
-threshold or loss, or a second run, samples nothing again.
+Scored samples are kept in the run folder's `samples`, under a name that depends on policy, judge, prompts and sampling:
+a different threshold or loss, or a second run, uses the same samples again.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ _FILLS = ("reward_N", "rank_N", "old_logprobs_BT", "ref_logprobs_BT", "baseline_
 
 @dataclass(frozen=True)
 class ReST(Weights):
-    """`steps` updates an Improve step. `truth` is looked at and never trained on."""
+    """`steps` is the number of updates in an Improve step. `truth` is only measured, never trained on."""
 
     policy: PolicyRef
     prompts: Format
@@ -101,10 +102,12 @@ class ReST(Weights):
         if self.by == "value" and self.floor is not None:
             raise TropismError('rest.floor is for shares: with by = "value" the thresholds are scores, so leave it out')
         if self.sampling.temperature == 0:
-            raise TropismError("rest.sampling.temperature = 0 is greedy, which explores nothing: use a number above 0")
+            raise TropismError(
+                "rest.sampling.temperature = 0 is greedy, so all samples are equal: use a number above 0"
+            )
         if self.by == "prompt" and self.sampling.n == 1 and self.floor is None:
             raise TropismError(
-                'rest.sampling.n = 1 leaves by = "prompt" nothing to tell apart: use 2 or more, or another `by`'
+                'rest.sampling.n = 1 leaves by = "prompt" nothing to compare: use 2 or more, or another `by`'
             )
         if len(self.losses) != len(self.thresholds):
             raise TropismError(
@@ -112,7 +115,7 @@ class ReST(Weights):
                 "give one for all, or one for each"
             )
         for loss in self.losses:
-            instead = "use one that learns from what was kept, such as nll or gold"
+            instead = "use one that learns from kept samples, such as nll or gold"
             check("rest", loss, _FILLS, ("policy",), instead)
             check_several("rest", loss, self.sampling.n)
 
@@ -185,7 +188,7 @@ class ReST(Weights):
         grow: int,
         place: Place,
     ) -> list[Group]:
-        """The scored samples of the policy as it is, sampled now or read from an earlier time."""
+        """The scored samples of the current policy, sampled now or read from an earlier run."""
         sampling = dataclasses.replace(self.sampling, seed=self.sampling.seed + (work.seed << 8) + grow)
         name = name_of(weights_of(policy), self.judge, asked, sampling, self.engine, self.version)
         path = work.folder.parent / "samples" / name
@@ -203,7 +206,7 @@ class ReST(Weights):
         groups = list(read_groups(path))
         if all(s is None for g in groups for s in scores(g)):
             raise TropismError(
-                f"the judge gave no score to any completion of grow {grow + 1}: name a judge that can tell"
+                f"the judge gave no score to any completion of grow {grow + 1}: name a judge that can score them"
             )
         generated = sum(len(c.tokens or ()) for g in groups for c in g.completions)
         place.more = {"samples": f"samples/{name}", "generated": place.more.get("generated", 0) + generated}
@@ -229,8 +232,8 @@ class ReST(Weights):
         alive = [g for g, k in zip(groups, kept) if k]
         if not alive:
             raise TropismError(
-                f"no sample of grow {grow + 1} is above the threshold {threshold}: lower rest.thresholds, or where all "
-                "scores are alike say with rest.floor which are good"
+                f"no sample of grow {grow + 1} is above the threshold {threshold}: lower rest.thresholds, or if all "
+                "scores are equal set rest.floor to say which are good"
             )
         trees = [
             filtered(g, k, tree(g, tokenizer, context_of(policy)), "rank_N" in algorithm.needs)
@@ -254,7 +257,7 @@ class ReST(Weights):
         work.log(step=place.before + self.steps, **line, **looks.now(place.spent))
 
     def _seen(self, groups: Sequence[Group], kept: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """Mean score, mean truth and a histogram of the scores of these completions, for the log."""
+        """Mean score, mean truth and a histogram of the scores of these completions, for the metrics."""
         rows = [s for g, k in zip(groups, kept) for row in [scores(g)] for i in k if (s := row[i]) is not None]
         counts, edges = np.histogram(rows, bins=20)
         line: dict[str, Any] = {

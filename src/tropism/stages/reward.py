@@ -1,18 +1,18 @@
-"""Stage: a reward model from judged groups, as `AutoModelForSequenceClassification` with one label, or as a causal LM.
+"""Stage: trains a reward model on judged groups: `AutoModelForSequenceClassification` with one label, or a causal LM.
 
-With `score = "likelihood"` it has no head: it stays a causal LM, and a completion's score is the mean log-probability of
-its tokens (SimPO's reward, arXiv 2405.14734, on rankings of K). What the model knows of which tokens fit is then in its
-scores before the first update, where a head has to learn it from the order of whole answers.
+With `score = "likelihood"` it has no head: it stays a causal LM, and the score of a completion is the mean
+log-probability of its tokens (SimPO's reward, arXiv 2405.14734, on rankings of K). Before the first update the scores
+then already contain the model's knowledge of which tokens fit; a head has to learn this from the order of whole
+answers.
 
-Training goes on until held-out groups stop getting likelier, for `passes` passes at most, and the weights of the best
-moment are kept: small models learn what sets answers apart late and all at once, after a number of updates that nobody
-knows before.
+Training continues until the loss on held-out groups no longer falls, for at most `passes` passes, and the best weights
+are kept. Small models learn the difference between answers late and suddenly, after an unknown number of updates.
 
-The test groups come back in `held_out.parquet` with the model's judgment added, for calibration and accuracy: in
-the scale of the likelihood, where a difference of scores is the log-odds of a preference. The saved model's scores have
-standard deviation 1 on the training completions, so that a KL coefficient keeps its meaning.
+The test groups are written to `held_out.parquet` with the model's judgments, for accuracy and calibration. There the
+scores are not rescaled, so that a difference of scores is the log-odds of a preference. The scores of the saved model
+have standard deviation 1 on the training completions, so that the size of a KL coefficient keeps its meaning.
 
-An ensemble is several of these stages: each draws its data order from a seed of its own, which follows from its id.
+An ensemble is several of these stages: each has its own order of the data, as its seed depends on its id.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ from tropism.types import Group, GroupsRef, Judgment, ModelRef
 __all__ = ["Reward"]
 
 HELD_OUT = "held_out.parquet"
-FEWEST = 16  # groups to look at: with fewer the best look is chosen by luck
-UNIT_GROUPS = 256  # groups that set the unit in which a likelihood's training begins
+FEWEST = 16  # validation groups: with fewer, the best look would be a matter of chance
+UNIT_GROUPS = 256  # groups that set the unit of a likelihood's scores at the start of training
 
 
 @dataclass(frozen=True)
 class Reward(Weights):
-    """`judge` names whose judgments are learned. At most `passes` over the training groups are made, less the share
-    `validation` of them, which is looked at `looks` times; after `patience` looks that were no better than an earlier
-    one the training ends. With `validation = 0` all passes are made.
+    """`judge` names the judge whose judgments are learned. `passes` is the largest number of passes over the training
+    groups. The share `validation` of the groups is not trained on; its loss is measured `looks` times, and training
+    ends after `patience` looks without a new best. With `validation = 0` all passes are made.
 
-    `model` is where the weights begin: the policy that sampled (sft), or the pretrained model (base) it came from. Chats
+    `model` gives the initial weights: the policy that sampled (sft), or the pretrained model (base) it came from. Chats
     need a tokenizer with a chat template.
     """
 
@@ -103,8 +103,8 @@ class Reward(Weights):
         tokenizer = load_tokenizer(self.model)
         if tokenizer.chat_template is None and any(m.role != "text" for g in train for m in g.prompt):
             raise TropismError(
-                f"the groups are chats and the tokenizer of reward.model {self.model} has no chat template: begin with a "
-                'model that has one, such as an sft stage with chat_template = "tropism" made from it'
+                f"the groups are chats, but the tokenizer of reward.model {self.model} has no chat template: use a model "
+                'that has one, such as the result of an sft stage with chat_template = "tropism"'
             )
         headless = self.score == "likelihood"
         model = (
@@ -119,7 +119,9 @@ class Reward(Weights):
         fitted = fitting(train, make, self.too_long, work)
         trees = [t for _, t in fitted]
         if not any(map(orders, trees)):
-            raise TropismError(f"no group orders any two completions by {self.judge!r}: sample more, or name a judge")
+            raise TropismError(
+                f"{self.judge!r} ranks no two completions of a prompt: sample more, or name another judge"
+            )
         if headless and (spread := _scores(model, trees[:UNIT_GROUPS])).std() > 0:
             set_units(model, float(spread.mean()), float(spread.std()))
         tested = fitting(test, make, self.too_long, work) if test else []
@@ -141,12 +143,12 @@ class Reward(Weights):
             self._test(work, model, tested)
         scores = _scores(model, trees)
         if (scale := float(scores.std())) > 0:
-            model.config.score_scale = scale  # what a difference of scores is multiplied by to be a log-odds
+            model.config.score_scale = scale  # a difference of scores times this is a log-odds
             set_units(model, float(scores.mean()), scale)
         save(model, tokenizer, work.out, self.save_dtype)
 
     def _test(self, work: Work, model: PreTrainedModel, tested: list[tuple[Group, Tree]]) -> None:
-        """Measures the model on the test groups, and leaves these with its judgments."""
+        """Measures the model on the test groups, and writes these with its judgments."""
         trees = [t for _, t in tested]
         numbers = measure({"scorer": model}, self.algorithm, trees)
         work.facts |= {"held_out_loss": round(numbers["loss"].value, 4)}
@@ -162,8 +164,8 @@ class Reward(Weights):
         write_groups(marked, work.out / HELD_OUT)
 
     def _unseen(self, fitted: list[tuple[Group, Tree]]) -> tuple[list[Tree], list[Tree]]:
-        """The trees to train on, and those to look at: no prompt is among both. None to look at if too few order two
-        completions."""
+        """The trees for training and those for validation, which share no prompt. There are none for validation if too
+        few of them would rank two completions."""
         marks = [mark(g) for g, _ in fitted]
         end = sorted(marks)[round(self.validation * len(marks))]
         looked = [t for (_, t), m in zip(fitted, marks) if m < end and orders(t)]
@@ -178,12 +180,12 @@ def orders(found: Tree) -> bool:
 
 
 def ranked(group: Group, judge: str, found: Tree) -> Tree:
-    """The tree with the judge's ranks, and as rewards what a margin goes by: an interval judge's scores, minus the ranks
-    of an ordinal one. A group of one completion ranks nothing and is refused."""
+    """The tree with the judge's ranks, and rewards for the margin: the scores of an interval judge, or minus the ranks
+    of an ordinal one. Raises TropismError for a group of one completion, which ranks nothing."""
     if len(group.completions) < 2:
         raise TropismError(
-            f"group {group.id} has {len(group.completions)} completion: a reward model needs at least "
-            "two of a prompt, so sample with sampling.n ≥ 2"
+            f"group {group.id} has {len(group.completions)} completion, but a reward model needs at least "
+            "two for each prompt: sample with sampling.n ≥ 2"
         )
     judgment = group.judged(judge)
     rank = ranks(judgment)

@@ -1,13 +1,13 @@
-"""Stage: reinforcement learning, held close to the reference by a KL penalty; blind to which algorithm it runs.
+"""Stage: reinforcement learning with a KL penalty that keeps the policy near the reference, for any algorithm.
 
-A round samples completions from the policy, has them judged, gives credit, and makes `epochs` passes of `minibatches`
-updates over them. `truth` is a judge that is looked at and never trained on, so that reward hacking shows: the reward
-goes up and the truth does not. With an algorithm that learns nothing from some groups (all rewards equal), other prompts
-are sampled in their place. A round's reward, truth, KL and stop rate are of all that was sampled; `teaching` is the share
-of its groups that is trained on, `teaching_reward` their reward.
+A round samples completions from the policy, judges them, computes the credit, and makes `epochs` passes of
+`minibatches` updates over them. `truth` is a judge that is only measured and never trained on, so that reward hacking
+can be seen: the reward rises and the truth does not. If the algorithm learns nothing from some groups (all rewards
+equal), other prompts are sampled instead. The reward, truth, KL and stop rate of a round are over all samples;
+`teaching` is the share of the groups that are trained on, `teaching_reward` their reward.
 
-An algorithm that learns from rankings (online DPO, arXiv 2402.04792) gets those of the shaped rewards, so any judge will
-do, one that only orders included: its scores are minus ranks, and a penalty of 1 is then one rank.
+An algorithm that learns from rankings (online DPO, arXiv 2402.04792) gets the ranking of the shaped rewards, so every
+judge can be used, an ordinal one too: its scores are minus the ranks, so a penalty of 1 is one rank.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ _FILLS = ("reward_N", "rank_N", "old_logprobs_BT", "ref_logprobs_BT", "values_BT
 
 @dataclass(frozen=True)
 class RL(Weights, Watched):
-    """The reference is the policy before the first round. `critic` is where the critic's weights begin (by default
-    the policy's); for `critic_warmup` rounds only the critic is trained. `sampling.n` completions a prompt. `budget`
-    ends the stage before `rounds` do, once so many tokens have gone through models (train/cost.py; 0: never). `refills`
-    bounds how often a round samples again for groups that nothing is learned from. `mix` adds pretraining to every
-    update."""
+    """The reference is the policy before the first round. `critic` gives the critic's initial weights (by default the
+    policy's); for `critic_warmup` rounds only the critic is trained. `sampling.n` is the number of completions for each
+    prompt. `budget` ends the stage before all `rounds`, when so many tokens have gone through models (train/cost.py; 0:
+    never). `refills` limits how often a round replaces groups from which nothing is learned. `mix` adds pretraining to
+    every update."""
 
     policy: PolicyRef
     prompts: Format
@@ -94,7 +94,7 @@ class RL(Weights, Watched):
 
     def __post_init__(self) -> None:
         if self.sampling.temperature == 0:
-            raise TropismError("rl.sampling.temperature = 0 is greedy, which explores nothing: use a number above 0")
+            raise TropismError("rl.sampling.temperature = 0 is greedy, so all samples are equal: use a number above 0")
         instead = "use one that learns from scores of the policy's own samples, such as ppo or grpo"
         check("rl", self.algorithm, _FILLS, ("policy", "critic"), instead)
         self.check_watched()
@@ -174,11 +174,13 @@ class RL(Weights, Watched):
         return state.round >= self.rounds or spent or "over_optimised" in state.looks
 
     def _round(self, work: Work, learner: Learner, state: State, asked: list[Group], engine: Engine) -> dict[str, Any]:
-        """Samples, judges, gives credit, updates. Numbers of the round: of all that was sampled, then of the updates."""
+        """Samples, judges, computes credit, updates. Returns the metrics of all samples, then those of the updates."""
         kept, dull = self._sampled(work, learner, state, asked, engine)
         batches = [self._filled(part, learner, state) for part in (kept, dull) if part]
         if not any(batch.need("scored_N").any() for batch in batches):
-            raise TropismError(f"the judge scored no completion of round {state.round + 1}: name a judge that can")
+            raise TropismError(
+                f"the judge scored no completion of round {state.round + 1}: name a judge that can score them"
+            )
         numbers: dict[str, Any] = {"layout": batches[0].layout}
         numbers |= values(total(round_metrics(batch) for batch in batches)) | self._truth(kept + dull)
         if isinstance(self.algorithm, Selective):
@@ -206,7 +208,7 @@ class RL(Weights, Watched):
         return numbers
 
     def _truth(self, sampled: list[_Rollout]) -> dict[str, float]:
-        """The mean of what the judge that only looks says, if it says anything."""
+        """The mean score of the judge `truth`, if it gave any."""
         said = judgments(self.truth, [g for g, _ in sampled]) if self.truth is not None else []
         known = [s for j in said for s in j.scores if s is not None]
         return {"truth": sum(known) / len(known)} if known else {}
@@ -214,7 +216,7 @@ class RL(Weights, Watched):
     def _sampled(
         self, work: Work, learner: Learner, state: State, asked: list[Group], engine: Engine
     ) -> tuple[list[_Rollout], list[_Rollout]]:
-        """The judged groups of a round that teach the algorithm something, and those that do not."""
+        """The judged groups of a round from which the algorithm learns something, and the others."""
         policy = learner.models["policy"]
         kept: list[_Rollout] = []
         dull: list[_Rollout] = []
@@ -231,13 +233,13 @@ class RL(Weights, Watched):
         return kept, dull
 
     def _teaching(self, state: State, trees: list[Tree], policy: PreTrainedModel) -> list[bool]:
-        """For each group, whether its rewards, shaped as the update sees them, can change the policy."""
+        """For each group, whether its rewards, after shaping, can change the policy."""
         if not isinstance(state.algorithm, Selective):
             return [True] * len(trees)
         return state.algorithm.teaches(self.shaping(layout(trees, policy, force=self.layout), state.seen)).tolist()
 
     def _filled(self, part: list[_Rollout], learner: Learner, state: State) -> Batch:
-        """A batch with what the algorithm needs, its rewards those of the judge."""
+        """A batch with the fields that the algorithm needs; its rewards are the judge's scores."""
         trees = [t for _, t in part]
         state.spent += sum(t.size for t in trees) * cost.filling(state.algorithm, sampled=True)
         return annotate(
@@ -250,7 +252,7 @@ class RL(Weights, Watched):
         )
 
     def _pieces(self, batch: Batch, rng: np.random.Generator) -> list[Batch]:
-        """The rows of a round, shuffled anew for each epoch, in `minibatches` pieces that part no group."""
+        """The rows of a round, shuffled again for each epoch, in `minibatches` pieces of whole groups."""
         units = passes(batch, 1)
         pieces = []
         for _ in range(self.epochs):

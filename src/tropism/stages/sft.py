@@ -1,4 +1,4 @@
-"""Stage: supervised fine-tuning on demonstrations. Only what an assistant says is trained, the stop token included."""
+"""Stage: supervised fine-tuning on demonstrations. Only assistant turns are trained, with their stop tokens."""
 
 from __future__ import annotations
 
@@ -35,12 +35,14 @@ __all__ = ["SFT"]
 
 @dataclass(frozen=True)
 class SFT(Weights):
-    """`chat_template` is for a tokenizer that has none: "tropism" or a Jinja file. `template_arguments` are given to
-    the template for good (`{ enable_thinking = false }`): they are saved with it, so that every later stage renders alike.
+    """`chat_template` is for a tokenizer that has none: "tropism" or a Jinja file. `template_arguments` are written
+    into the template (`{ enable_thinking = false }`) and saved with it, so that every later stage renders the same
+    text.
 
-    `train_on`: every assistant turn, or the last one; where the template writes earlier turns otherwise than the model
-    says them, it is the last one, and such conversations are counted. `thinking`: what stands in `<think>` is trained, or
-    kept there untrained, or dropped. `too_long` says what happens to a demonstration longer than the model's context.
+    `train_on`: every assistant turn, or only the last one. If the template writes earlier turns differently from what
+    the model says, only the last one is trained, and such conversations are counted. `thinking`: text in `<think>` is
+    trained, or kept but not trained, or dropped. `too_long` says what to do with a demonstration longer than the
+    model's context.
     """
 
     model: PolicyRef
@@ -79,7 +81,7 @@ class SFT(Weights):
             if len(tokenizer) > vocabulary_of(model):
                 if self.adapter.r:
                     raise TropismError(
-                        f"chat_template = {self.chat_template!r} adds tokens to {self.model}, and an adapter trains no "
+                        f"chat_template = {self.chat_template!r} adds tokens to {self.model}, but an adapter trains no "
                         "embeddings: run one sft stage without `adapter` first"
                     )
                 model.resize_token_embeddings(len(tokenizer))
@@ -102,7 +104,7 @@ class SFT(Weights):
         if rewritten:
             work.note(
                 f"in {len(rewritten)} of {len(kept)} conversations only the last turn is trained: the chat template writes "
-                "earlier ones otherwise than a model says them"
+                "earlier turns differently from what a model says"
             )
             work.facts["last_turn_only"] = len(rewritten)
         train, test = held_out([g for g, _ in kept], self.held_out)
@@ -126,7 +128,7 @@ class SFT(Weights):
 
 
 def adopt(tokenizer: object, template: str) -> None:
-    """Gives a tokenizer a chat template: ours, or the Jinja file at `template`."""
+    """Gives a tokenizer a chat template: tropism's own, or the Jinja file at `template`."""
     if template == "tropism":
         adopt_template(tokenizer)  # type: ignore[arg-type]
         return

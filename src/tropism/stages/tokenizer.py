@@ -1,4 +1,4 @@
-"""Stage: a byte-level BPE from raw text."""
+"""Stage: trains a byte-level BPE tokenizer on raw text."""
 
 from __future__ import annotations
 
