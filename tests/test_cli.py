@@ -233,7 +233,7 @@ def test_plan_without_code_imports_none_of_it(tmp_path: Path, monkeypatch: pytes
     }
     assert "parameters" in rows["base"]
     shown = tropism("plan", tmp_path / "r.toml", "--out", tmp_path / "x", "--no-code").out
-    assert "code from outside the package, not read: trespassing:Copy, trespassing:judge" in shown
+    assert "code from outside the package, not loaded: trespassing:Copy, trespassing:judge" in shown
     assert tropism("plan", tmp_path / "r.toml", "--out", tmp_path / "x").code == 2  # it has no `judge`
     assert trace.read_text() == "x"
 

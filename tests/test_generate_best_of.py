@@ -61,7 +61,7 @@ def test_the_best_of_the_same_samples_is_kept(folder: Path, tmp_path: Path) -> N
     [
         (("--best-of", 4), "--best-of and --judge go together: give both, or neither"),
         (("--judge", "reward"), "--best-of and --judge go together: give both, or neither"),
-        (("--best-of", 4, "--judge", "reward", "-n", 2), "-n 2 keeps 2 completions and --best-of keeps one: leave one"),
+        (("--best-of", 4, "--judge", "reward", "-n", 2), "-n 2 keeps 2 completions but --best-of keeps one: leave one"),
         (("--best-of", 4, "--judge", "./nowhere"), "no model is at ./nowhere"),
         (("--best-of", 4, "--judge", "reward", "--temperature", 0), "all 4 greedy completions are the same"),
     ],

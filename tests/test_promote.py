@@ -123,7 +123,11 @@ def test_intervals_that_touch_are_not_apart(run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("better", "code", "says"),
-    [("lower", 0, ""), ("higher", 2, "not apart with ppo above"), ("", 2, "neither more nor less of slips is better")],
+    [
+        ("lower", 0, ""),
+        ("higher", 2, "the interval of ppo is not above the other"),
+        ("", 2, "the metric slips has no better direction"),
+    ],
 )
 def test_the_figure_says_which_way_is_better(run: Path, tmp_path: Path, better: str, code: int, says: str) -> None:
     slips = {
@@ -155,7 +159,7 @@ def test_wins_are_held_against_one_half(run: Path, tmp_path: Path) -> None:
     said = tropism("promote", run, "lora", "--metric", "win_over_sft", "--out", tmp_path / "other")
     assert (
         said.code == 2
-        and "lora has 0.55 [0.5, 0.6] on held-out prompts, and that is not apart from one half" in said.err
+        and "lora has 0.55 [0.5, 0.6] on held-out prompts, and that interval is not above one half" in said.err
     )
 
 
@@ -176,11 +180,11 @@ def test_an_adapter_leaves_as_a_plain_model(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        (("pppo",), "has not evaluated a model 'pppo': choose one of sft, ppo, lora, hub"),
-        (("ppo", "--over", "base"), "has not evaluated a model 'base': choose one of sft, ppo, lora, hub"),
+        (("pppo",), "has no evaluated model 'pppo': choose one of sft, ppo, lora, hub"),
+        (("ppo", "--over", "base"), "has no evaluated model 'base': choose one of sft, ppo, lora, hub"),
         (("ppo", "--metric", "bleu"), "measured no 'bleu' of ppo: choose one of quality, chrf"),
         (("ppo", "--metric", "n"), "measured no 'n' of ppo: choose one of quality, chrf"),
-        (("hub",), "hub is some/hub-id, which is no finished and whole stage of"),
+        (("hub",), "hub is some/hub-id, which is not a finished, undamaged stage of"),
     ],
 )
 def test_what_is_not_there_is_named(run: Path, tmp_path: Path, asked: Any, says: str) -> None:
@@ -192,14 +196,14 @@ def test_what_is_not_there_is_named(run: Path, tmp_path: Path, asked: Any, says:
 def test_a_run_without_an_evaluation(run: Path, tmp_path: Path) -> None:
     (run / "evaluation-01" / "DONE").unlink()
     said = tropism("promote", run, "ppo", "--out", tmp_path / "served")
-    assert said.code == 2 and "has not evaluated a model 'ppo': choose one of none yet" in said.err
+    assert said.code == 2 and "has no evaluated model 'ppo': choose one of none yet" in said.err
 
 
 def test_a_damaged_model_stays(run: Path, tmp_path: Path) -> None:
     with open(run / "ppo-2-01" / "out" / "model.safetensors", "r+b") as file:
         file.write(b"x")
     said = tropism("promote", run, "ppo", "--out", tmp_path / "served")
-    assert said.code == 2 and "ppo is ppo-2, which is no finished and whole stage of" in said.err
+    assert said.code == 2 and "ppo is ppo-2, which is not a finished, undamaged stage of" in said.err
 
 
 def test_a_model_that_was_made_anew_since_it_was_measured_stays(run: Path, tmp_path: Path) -> None:

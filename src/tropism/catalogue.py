@@ -1,4 +1,4 @@
-"""`tropism list`: what a folder of the package offers, with keys, defaults and ranges."""
+"""`tropism list`: the kinds in a folder of the package, with keys, defaults and ranges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: parse, call one function. Imports that take long happen inside the commands, so `--help` is quick.
+"""The command line: parse, call one function. Slow imports are inside the commands, so `--help` is quick.
 
 No `from __future__ import annotations` here: typer would compile each annotation again, every time.
 """
@@ -47,7 +47,7 @@ def run(
     checkpoint_s: EveryOpt = 15.0,
     quiet: QuietOpt = False,
 ) -> None:
-    """Run a recipe. The same command again skips what is done and continues what was cut off."""
+    """Run a recipe. The same command again skips finished stages and continues an interrupted one."""
     _run(recipe, set_ or [], out, checkpoint_s, quiet)
 
 
@@ -70,11 +70,14 @@ def plan(
     set_: SetOpt = None,
     out: OutOpt = None,
     no_code: Annotated[
-        bool, typer.Option("--no-code", help="Import no code from outside the package; what it would do is not known.")
+        bool,
+        typer.Option(
+            "--no-code", help="Do not import code from outside the package; stages that need it are not known."
+        ),
     ] = False,
     as_json: JsonOpt = False,
 ) -> None:
-    """Before anything runs: stages, parameters, tokens, updates, memory, time, and what is already done.
+    """Show, before anything runs: stages, parameters, tokens, updates, memory, time, and what is already done.
 
     Reading a recipe imports the modules that it names as "module:name", which runs them.
     """
@@ -89,7 +92,7 @@ def plan(
 
 @app.command()
 def show(run: Annotated[Path, typer.Argument(help="A run folder.")], as_json: JsonOpt = False) -> None:
-    """What a run has measured so far."""
+    """Show what a run has measured so far."""
     from tropism.report import build
     from tropism.report.read import read
     from tropism.report.summary import summary
@@ -116,9 +119,11 @@ def chat(
 @app.command()
 def generate(
     model: Annotated[str, typer.Argument(help="A model folder, a hub id, or a run folder (its last policy).")],
-    prompts: Annotated[Path, typer.Option(help="Prompts: .txt (one a line) or .jsonl with `prompt` or `messages`.")],
+    prompts: Annotated[
+        Path, typer.Option(help="Prompts: .txt (one on each line) or .jsonl with `prompt` or `messages`.")
+    ],
     out: Annotated[Path, typer.Option(help="Where to write: .jsonl or .parquet groups.")],
-    n: Annotated[int, typer.Option("-n", help="Completions a prompt.", min=1)] = 1,
+    n: Annotated[int, typer.Option("-n", help="Completions for each prompt.", min=1)] = 1,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this share.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 0,
@@ -143,7 +148,7 @@ def generate(
     if (best_of is None) != (judge is None):
         raise TropismError("--best-of and --judge go together: give both, or neither")
     if best_of is not None and n != 1:
-        raise TropismError(f"-n {n} keeps {n} completions and --best-of keeps one: leave one of them out")
+        raise TropismError(f"-n {n} keeps {n} completions but --best-of keeps one: leave one of them out")
     options = {"n": n, "max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p}
     sampling = build(SamplingParams, {**options, "seed": seed}, "generate")
     search = (BestOfN(best_of), RewardModel(judge)) if best_of and judge else None
@@ -190,7 +195,7 @@ def promote(
     over: Annotated[str, typer.Option(help="The model it must be better than.")] = "sft",
     metric: Annotated[str, typer.Option(help="The figure that decides.")] = "quality",
 ) -> None:
-    """Copy a model out of a run, only if it is measured to be better than another, intervals apart."""
+    """Copy a model out of a run, but only if it was measured to be better than another, with separate intervals."""
     from tropism import promote as gate
 
     said = gate.promote(run, model, out, over, metric)
@@ -199,10 +204,12 @@ def promote(
 
 @app.command()
 def merge(
-    adapter: Annotated[Path, typer.Argument(help="The folder of an adapter, such as a stage with `adapter` leaves.")],
+    adapter: Annotated[
+        Path, typer.Argument(help="The folder of an adapter, such as the result of a stage with `adapter`.")
+    ],
     out: Annotated[Path, typer.Option(help="Where to write the plain model.")],
 ) -> None:
-    """Write the plain model that a base and its adapter amount to."""
+    """Merge an adapter into its base and write the plain model."""
     _begin(f"loading {adapter}")
     from tropism.models.folder import merge as merged
 
@@ -216,7 +223,7 @@ def list_(
         str, typer.Argument(help="algorithms, engines, formats, judges, measures, search, stages or recipes.")
     ],
 ) -> None:
-    """What a folder of the package offers, with its keys."""
+    """List the kinds in a folder of the package, with their keys."""
     _begin(f"reading {folder}")
     from tropism.catalogue import catalogue
 
@@ -238,7 +245,7 @@ def main() -> None:
 
 
 def _begin(what: str, quiet: bool = False, log: bool = False) -> None:
-    """Says what is being done before the imports that take seconds: on a terminal, or in the log of a run."""
+    """Says what is being done before slow imports: on a terminal, or in the log of a run."""
     if not quiet and (log or sys.stderr.isatty()) and os.environ.get("RANK", "0") == "0":
         print(f"tropism: {what} …", file=sys.stderr, flush=True)
 

@@ -2,9 +2,9 @@
 
     2      a mistake that a person can fix, or a machine that is full, locked or offline
     3      people still have to judge: run the same command again when they have
-    130    Ctrl-C          143  SIGTERM          141  whoever read the output has closed it (said by nothing but the status)
+    130    Ctrl-C          143  SIGTERM          141  the reader of the output has closed it (without a message)
 
-Code from outside the package never ends a command with status 0: `sys.exit` in it is a mistake like another.
+Code from outside the package cannot end a command with status 0: `sys.exit` in it is reported as a mistake.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typer.core import TyperGroup
 from tropism.errors import TropismError, Waiting
 from tropism.outside import frames, plain, raised, sentence
 
-CONTINUES = ("run", "demo", "compare")  # commands that the same words go on with
+CONTINUES = ("run", "demo", "compare")  # commands that continue when they are run again
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: like Ctrl-C, whoever cleans up after that one cleans up after this one too."""
+    """SIGTERM. As a KeyboardInterrupt it gets the same cleanup as Ctrl-C."""
 
 
 class Commands(TyperGroup):
@@ -71,7 +71,7 @@ def _say(text: str) -> None:
 
 @contextlib.contextmanager
 def _sigterm() -> Iterator[None]:
-    """Ctrl-C and SIGTERM stop the block in the same way; what they did before is put back."""
+    """Ctrl-C and SIGTERM stop the block in the same way; the old handlers are restored at the end."""
 
     def stop(*_: object) -> None:
         raise Terminated

@@ -1,7 +1,7 @@
-"""Before anything runs: what a recipe will do, what it will need, what is already done.
+"""`tropism plan`: what a recipe will do, what it will need, and what is already done, before anything runs.
 
-Estimates, not promises: each stage says what it needs (`needs.py`), and time is arithmetic over this machine's measured
-matrix speed.
+These are estimates: each stage says what it needs (`needs.py`), and times are computed from the measured matrix speed
+of this machine.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from tropism.recipe.refs import refs
 from tropism.store.run import status
 from tropism.types import MODELS
 
-EFFICIENCY = 0.35  # of the matrix speed, in a training step of a small model
+EFFICIENCY = 0.35  # the share of the matrix speed that a training step of a small model reaches
 
 
 def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """{"stages": [{id, kind, state, parameters, updates, tokens, memory_bytes, seconds, key}], "memory_bytes": free}.
 
-    A stage that does not say what it needs has `needs`: "unknown" and no figures. One that asks people has `judgments`.
-    Where a stage names code that was not read, `not_read` lists it; stages that depend on it have the state "not known".
+    A stage that does not say what it needs has `needs`: "unknown" and no figures. A stage that asks people has
+    `judgments`. If a stage names code that was not loaded, `not_read` lists it; the state of everything that depends on
+    it is "not known".
     """
     states = status(recipe, folder)
     speed = _flops()
@@ -51,7 +52,7 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
             row["needs"] = "unknown"
         if needs.judgments:
             row["judgments"] = needs.judgments
-        if code or any(ref in unknown for _, _, ref in refs(stage)):  # the fingerprint covers that code
+        if code or any(ref in unknown for _, _, ref in refs(stage)):  # the fingerprint depends on that code
             unknown.add(id)
             row["state"] = "not known"
         figures = _figures(id, needs, speed)
@@ -64,13 +65,13 @@ def refuse(made: Mapping[str, Any]) -> None:
     for row in made["stages"]:
         if row["state"] != "done" and row.get("memory_bytes", 0) > made["memory_bytes"]:
             raise TropismError(
-                f"stage {row['id']} needs about {_size(row['memory_bytes'])} and {_size(made['memory_bytes'])} are "
+                f"stage {row['id']} needs about {_size(row['memory_bytes'])}, but {_size(made['memory_bytes'])} are "
                 f"free: lower {row['key']}"
             )
 
 
 def table(made: Mapping[str, Any]) -> str:
-    """The plan for a person."""
+    """The plan as a table for people."""
     grid = Table(box=None, pad_edge=False)
     for column in ("stage", "kind", "state", "parameters", "updates", "tokens", "memory", "time"):
         grid.add_column(column, justify="left" if column in ("stage", "kind", "state") else "right")
@@ -94,7 +95,7 @@ def table(made: Mapping[str, Any]) -> str:
                 console.print(f"{row['id']} asks people for {row['judgments']:,} judgments, and waits for them")
         left = sum(r.get("seconds", 0) for r in made["stages"] if r["state"] != "done")
         if code := sorted({kind for row in made["stages"] for kind in row.get("not_read", ())}):
-            console.print(f"code from outside the package, not read: {', '.join(code)}")
+            console.print(f"code from outside the package, not loaded: {', '.join(code)}")
         console.print(
             f"about {left:,.0f} s to go; {_size(made['memory_bytes'])} of memory free; run folder {made['folder']}"
         )
@@ -102,7 +103,7 @@ def table(made: Mapping[str, Any]) -> str:
 
 
 def free_memory() -> int:
-    """Bytes that can be had: of the GPU if there is one, else of the machine."""
+    """Free bytes, of the GPU if there is one, otherwise of the machine."""
     import torch
 
     if torch.cuda.is_available():
@@ -117,7 +118,7 @@ def free_memory() -> int:
 
 
 def _figures(id: str, needs: Needs, speed: float) -> dict[str, Any]:
-    """What a row says of a stage, nothing if it uses no model or one not known yet."""
+    """The figures of a stage for its row; empty if it uses no model, or one that is not known yet."""
     if not needs.parameters:
         return {}
     flops = needs.passes * 2 * needs.parameters * needs.tokens
@@ -132,7 +133,7 @@ def _figures(id: str, needs: Needs, speed: float) -> dict[str, Any]:
 
 
 def _not_read(value: Any) -> list[str]:
-    """The kinds in a stage whose code was not read."""
+    """The kinds in a stage whose code was not loaded."""
     if isinstance(value, NotRead):
         return [value.kind]
     if isinstance(value, Mapping):
@@ -145,7 +146,7 @@ def _not_read(value: Any) -> list[str]:
 
 
 def _check_models(id: str, stage: Stage, recipe: Recipe) -> None:
-    """Raises for a model from outside the recipe that a stage cannot take, as far as its config tells."""
+    """Raises TropismError if the config of a model from outside the recipe shows that a stage cannot use it."""
     for field, ref, name in refs(stage):
         if set(ref.takes) <= set(MODELS) and name not in recipe.stages:
             try:
@@ -155,13 +156,13 @@ def _check_models(id: str, stage: Stage, recipe: Recipe) -> None:
 
 
 def _flops() -> float:
-    """Floating-point operations a second of a matrix product on this machine."""
+    """Floating-point operations per second of a matrix product on this machine."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     a = torch.randn(512, 512, device=device)
     best = float("inf")
-    for _ in range(20):  # the best of many, since others may be using the machine
+    for _ in range(20):  # the best of many, since other programs may be running
         began = time.perf_counter()
         (a @ a).sum().item()
         best = min(best, time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""Using a model from the command line: a chat that streams, and a file of prompts answered."""
+"""Using a model from the command line: a chat that streams, and answering a file of prompts."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ AT_ONCE = 64  # prompts in one call of the engine
 
 
 def chat(model: str, system: str, temperature: float, seed: int, max_tokens: int, forget: bool = False) -> None:
-    """Reads lines from standard input and streams answers to standard output. The conversation is remembered, unless
-    `forget` makes each line one of its own (for models that were only ever asked one question).
+    """Reads lines from standard input and streams answers to standard output. The conversation is remembered; with
+    `forget` each line is a new conversation (for models that were trained only on single questions).
 
-    When it no longer fits the model's context, its oldest turns are forgotten (`fitting`).
+    When it no longer fits the model's context, the oldest turns are removed (`fitting`).
     """
     engine = Local().open(load_lm(model), load_tokenizer(model), model)
     opening = [Message("system", system)] if system else []
     turns: list[Message] = []
     prompting = sys.stdin.isatty()
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")  # a key that is no UTF-8 ends no chat
+        sys.stdin.reconfigure(errors="replace")  # so that input that is not UTF-8 does not end the chat
     while True:
         if prompting:
             print("you> ", end="", flush=True)
@@ -76,16 +76,16 @@ def generate(
     search: tuple[Search, Judge] | None = None,
     force: bool = False,
 ) -> int:
-    """Answers the prompts of a file; groups as JSON lines or Parquet, written whole or not at all.
+    """Answers the prompts of a file; writes groups as JSON lines or Parquet, completely or not at all.
 
-    A file that exists is replaced only by `force`.
+    A file that exists is replaced only with `force`.
 
-    With a `search` and the judge it asks, each with the one completion that it finds, and the judge's score of it.
+    With a `search` and its judge, each group has the one completion that the search chose, and the judge's score of it.
     """
-    refuse_out(out, force)  # what cannot be written shows before it is sampled
+    refuse_out(out, force)  # raises before anything is sampled if the file cannot be written
     asked = list(Prompts(path=str(prompts)).groups())
     if search:
-        search[1].judge([])  # a model that cannot be loaded shows before anything is sampled
+        search[1].judge([])  # raises before anything is sampled if its model cannot be loaded
     done = _answered(model, asked, sampling, reporter, search)
     return save_groups(done, out)
 

@@ -92,23 +92,23 @@ def test_the_report_says_who_leads_who_hacks_and_who_is_apart(run: Path) -> None
     assert quality == {"search": 0.9, "good": 0.63, "hack": 0.5222, "poor": 0.45}
     assert (found["equal_spent"]["level"], list(found["equal_spent"]["methods"])) == (180, ["good", "poor", "hack"])
     assert sentences(found) == [
-        "At equal KL search has the highest true quality, 0.90; every other is told apart from it, over prompts only where "
-        "marked *.",
-        "At equal compute good has the highest true quality, 0.79; every other is told apart from it, over prompts only "
+        "At equal KL search has the highest true quality, 0.90; all others are significantly lower, over prompts only "
         "where marked *.",
-        "* Over prompts only. One seed each, which tells nothing of how another would have ended: poor, hack.",
+        "At equal compute good has the highest true quality, 0.79; all others are significantly lower, over prompts only "
+        "where marked *.",
+        "* Over prompts only. One seed each, so nothing is known about other seeds: poor, hack.",
         "hack over-optimises: from 9.00 nats on the true quality fell from 0.70 to 0.20 while the learned reward went "
         "from 5.00 to 9.00.",
-        "search: it is not trained and has no seeds, its KL is the bound log n − (n−1)/n, and its tokens are paid at "
-        "every answer, so that it has no place at equal compute.",
-        "hack: its learned reward is another judge's, in other units.",
+        "search: it is not trained and has no seeds, its KL is the bound log n − (n−1)/n, and it costs its tokens at "
+        "every answer, so it cannot be compared at equal compute.",
+        "hack: its learned reward comes from another judge, in other units.",
     ]
 
 
 def test_without_a_hack_that_is_said(tmp_path: Path) -> None:
     found = write(make_run(tmp_path / "run", hacked=False))["comparison"]
     assert found["methods"]["poor"]["over_optimises"] is None  # its reward falls as well
-    said = "No method is seen to over-optimise: no true quality falls while its learned reward holds or rises."
+    said = "No method shows over-optimisation: no true quality falls while its learned reward holds or rises."
     assert said in sentences(found)
 
 
@@ -120,9 +120,9 @@ def test_one_that_cannot_be_told_from_the_first_is_named(tmp_path: Path) -> None
     said = sentences(write(tmp_path / "run")["comparison"])
     assert (
         said[0]
-        == "At equal KL a has the highest true quality, 0.80; not told apart from it: b, over prompts only where marked *."
+        == "At equal KL a has the highest true quality, 0.80; not significantly lower: b, over prompts only where marked *."
     )
-    assert said[-1] == "Left out, as of another start, or looked at with other prompts, truth or sampling: d."
+    assert said[-1] == "Left out, because the start, or the prompts, truth or sampling of the looks differ: d."
 
 
 def test_the_terminal_shows_both_tables(run: Path) -> None:

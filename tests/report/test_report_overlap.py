@@ -1,4 +1,5 @@
-"""The report says how many prompts of the evaluation stand in a training set, and calls them held-out only if none does."""
+"""The report says how many prompts of the evaluation stand in a training set, and calls them held-out only if none
+does."""
 
 from __future__ import annotations
 
@@ -18,9 +19,9 @@ from tropism.report.words import overlap
 @pytest.mark.parametrize(
     ("met", "says"),
     [
-        ({"sft": 11, "ppo": 3}, "Not all held out: 12 of the 300 prompts stand in a training set (SFT 11, PPO 3)."),
-        ({"sft": 0, "ppo": 0}, "None of the 300 prompts stands in a training set: SFT, PPO."),
-        ({}, "What the models were trained on is not known here, so neither is whether the prompts were held out."),
+        ({"sft": 11, "ppo": 3}, "Not all held out: 12 of the 300 prompts are in a training set (SFT 11, PPO 3)."),
+        ({"sft": 0, "ppo": 0}, "None of the 300 prompts is in a training set: SFT, PPO."),
+        ({}, "The training data of the models is not known, so it is not known whether the prompts were held out."),
     ],
 )
 def test_page_json_and_terminal(tmp_path: Path, met: dict[str, int], says: str) -> None:

@@ -22,7 +22,7 @@ HEADINGS = [
     "Reward, truth and KL",
     "Is the reward being hacked?",
     "Diagnostics",
-    "What each stage says",
+    "Facts of each stage",
     "Methods",
 ]
 

@@ -41,7 +41,9 @@ def test_a_win(tmp_path: Path) -> None:
 )
 def test_a_tie(tmp_path: Path, win: Mapping[str, float], word: str) -> None:
     sentence = said(make_run(tmp_path, win=win))
-    assert sentence.startswith(f"PPO cannot be told from SFT: it wins {100 * win['value']:.0f} % of comparisons")
+    assert sentence.startswith(
+        f"PPO is not significantly different from SFT: it wins {100 * win['value']:.0f} % of comparisons"
+    )
     assert f"{word} one half" in sentence
     assert "better" not in sentence
 
@@ -72,7 +74,10 @@ def test_a_worse_model_that_the_reward_prefers_is_hacking_without_any_rounds() -
     ("reward", "words"),
     [
         (0.9, "The learned reward of PPO is higher than that of SFT (0.90 against 0.00)"),
-        (0.05, "does not tell PPO from SFT (0.05 against 0.00), as their intervals overlap"),
+        (
+            0.05,
+            "The learned rewards of PPO and SFT do not differ significantly (0.05 against 0.00): the intervals overlap",
+        ),
         (-0.9, "The learned reward of PPO is lower than that of SFT (−0.90 against 0.00)"),
     ],
 )
@@ -88,7 +93,7 @@ def test_every_tuned_model_has_its_sentence_and_a_plain_one_has_none() -> None:
     models = {"base": {}, "sft": {}, "ppo": {"win_over_sft": figure(0.7)}, "mine": {"win_over_sft": figure(0.5)}}
     findings = Findings("x", (), (), {"over": "sft", "models": models}, {"plain": ["base"]})
     starts = [sentence.partition(":")[0] for sentence in verdicts(findings)]
-    assert starts == ["PPO answers better than SFT", "mine cannot be told from SFT"]
+    assert starts == ["PPO answers better than SFT", "mine is not significantly different from SFT"]
 
 
 def test_an_unfinished_run_has_no_verdict(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a plot stands on: round ticks, the range of an axis, and data coordinates turned into the picture's."""
+"""The axes of a plot: ticks at round numbers, the range of an axis, and conversion of data to picture coordinates."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tropism.report.elements import escape
 from tropism.report.words import plain
 
 Point = tuple[float, float]
-LETTER = 6.6  # about as wide as one is, in the picture's units
+LETTER = 6.6  # the approximate width of a letter, in the picture's units
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis shows. Without `low` or `high` it takes them from the data, and with `zero` it reaches down to 0 and
-    further if the data do; `whole` marks whole numbers only."""
+    """An axis. Without `low` or `high` it takes them from the data; with `zero` it goes down to 0, or lower if the data
+    do; `whole` puts ticks at whole numbers only."""
 
     label: str
     low: float | None = None
@@ -30,14 +30,14 @@ class Axis:
         low = min(values) if self.low is None else self.low
         stands = self.low is not None or (self.zero and low == 0)
         high = max(values) if self.high is None else self.high
-        if high <= low:  # one value, or all of them beyond a fixed end
+        if high <= low:  # only one value, or all of them outside a fixed end
             room = abs(low) * 0.1 or 1.0
             return low - (0 if stands else room), low + room
         room = (high - low) * pad
         return low - (0 if stands else room), high + (room if self.high is None else 0)
 
     def ticks(self, low: float, high: float, width: float, most: int = 5) -> list[float]:
-        """Round numbers along `width`, fewer where their labels would run into each other."""
+        """Round numbers along `width`, fewer if their labels would overlap."""
         for fewer in range(most, 0, -1):
             found = [v for v in ticks(low, high, fewer) if not self.whole or v == round(v)]
             if sum((len(self.shown(v)) + 2) * LETTER for v in found) <= width:
@@ -58,7 +58,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 class Frame:
-    """Data coordinates to the picture's, and the axes."""
+    """Converts data coordinates to picture coordinates, and draws the axes."""
 
     def __init__(self, x: Axis, y: Axis, xs: tuple[float, float], ys: tuple[float, float], size: Point) -> None:
         self.axes, self.xs, self.ys = (x, y), xs, ys
@@ -100,7 +100,7 @@ class Frame:
         return "".join(parts)
 
     def mark(self, name: str, value: float) -> str:
-        """A dashed level with its name."""
+        """A dashed line at a level, with its name."""
         at = self.y(value)
         line = f'<line class="mark" x1="{self.left}" x2="{self.right}" y1="{at}" y2="{at}"/>'
         return line + written(self.right, at - 4, name, "tick end")

@@ -5,8 +5,8 @@
      "reward_model": figures, "base_completes": figure,
      "comparison": {"start", "equal_kl", "equal_spent", "methods"}, "stages": {stage: {"kind", "facts"}}}
 
-A measured value is {"value", "low", "high"} with its 95 % interval. What was not measured is left out. But for
-`seconds` two runs with the same seed have the same report: there is no date, time or path in it.
+A measured value is {"value", "low", "high"} with its 95 % interval. Values that were not measured are left out. Except
+for `seconds`, two runs with the same seed have the same report: there is no date, time or path in it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def build(folder: Path) -> dict[str, Any]:
 
 
 def write(folder: Path) -> dict[str, Any]:
-    """Writes `report.json` and `report.html` into the run folder, each whole or not at all; returns the report."""
+    """Writes `report.json` and `report.html` into the run folder, each completely or not at all; returns the report."""
     findings = read(folder)
     report = _report(findings)
     files.write_json(folder / "report.json", report)

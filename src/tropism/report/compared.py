@@ -1,4 +1,5 @@
-"""What is said of compared methods: who leads, who cannot be told apart from it, who over-optimises."""
+"""The comparison of methods in sentences: the best one, those not significantly different from it,
+over-optimisation."""
 
 from __future__ import annotations
 
@@ -13,13 +14,13 @@ STAR = "*"
 
 
 def comparison(findings: Findings) -> dict[str, Any] | None:
-    """What the report says of the methods; None unless two or more were looked at in the same way."""
+    """The report's entry on the methods; None unless two or more were evaluated in the same way."""
     found, others = comparable(methods(findings))
     return compare(found, others) if len(found) > 1 else None
 
 
 def sentences(report: Mapping[str, Any]) -> list[str]:
-    """Who leads at equal KL and compute, what cannot be told apart from it, who over-optimises."""
+    """The best method at equal KL and compute, those not significantly different from it, and which over-optimise."""
     said = []
     for key, what in (("equal_kl", "equal KL"), ("equal_spent", "equal compute")):
         if key not in report:
@@ -28,14 +29,13 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
         first, *rest = rows
         near = [title(name) for name in rest if rows[name].get("behind_best", {"high": 0.0})["high"] >= 0]
         quality = number(rows[first]["truth"]["value"])
-        tied = f"; not told apart from it: {', '.join(near)}" if near else "; every other is told apart from it"
+        tied = f"; not significantly lower: {', '.join(near)}" if near else "; all others are significantly lower"
         only = any(starred(rows[name].get("behind_best")) for name in rest)
         alone = f", over prompts only where marked {STAR}" if only else ""
         said.append(f"At {what} {title(first)} has the highest true quality, {quality}{tied}{alone}.")
     if once := [title(name) for name, m in report["methods"].items() if m["seeds"] == 1 and not m["at_answers"]]:
         said.append(
-            f"{STAR} Over prompts only. One seed each, which tells nothing of how another would have ended: "
-            f"{', '.join(once)}."
+            f"{STAR} Over prompts only. One seed each, so nothing is known about other seeds: {', '.join(once)}."
         )
     for name, method in report["methods"].items():
         if far := method["over_optimises"]:
@@ -46,25 +46,23 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
                 f"{number(far['reward_best'])} to {number(far['reward_last'])}."
             )
     if not any(m["over_optimises"] for m in report["methods"].values()):
-        said.append(
-            "No method is seen to over-optimise: no true quality falls while its learned reward holds or rises."
-        )
+        said.append("No method shows over-optimisation: no true quality falls while its learned reward holds or rises.")
     if searches := [title(name) for name, m in report["methods"].items() if m["at_answers"]]:
         said.append(
-            f"{', '.join(searches)}: it is not trained and has no seeds, its KL is the bound log n − (n−1)/n, and its "
-            "tokens are paid at every answer, so that it has no place at equal compute."
+            f"{', '.join(searches)}: it is not trained and has no seeds, its KL is the bound log n − (n−1)/n, and it "
+            "costs its tokens at every answer, so it cannot be compared at equal compute."
         )
     if report["other_reward"]:
         others = ", ".join(title(name) for name in report["other_reward"])
-        said.append(f"{others}: its learned reward is another judge's, in other units.")
+        said.append(f"{others}: its learned reward comes from another judge, in other units.")
     if report["left_out"]:
         others = ", ".join(title(name) for name in report["left_out"])
-        said.append(f"Left out, as of another start, or looked at with other prompts, truth or sampling: {others}.")
+        said.append(f"Left out, because the start, or the prompts, truth or sampling of the looks differ: {others}.")
     return said
 
 
 def starred(figure: Mapping[str, Any] | None) -> str:
-    """The mark of a figure that says nothing of other seeds."""
+    """The mark of a figure that does not cover other seeds."""
     return STAR if figure and figure["over"] == PROMPTS_ONLY else ""
 
 

@@ -1,13 +1,12 @@
-"""Methods compared: every policy that was looked at while it was trained, at equal KL and at equal tokens.
+"""The comparison of methods: every policy with looks (evaluations during training), at equal KL and at equal tokens.
 
 A look (stages/_probe.py) is a policy's learned reward, true quality and KL on prompts that nothing was trained on, with
-the tokens spent until then. The figures of a method at a level of KL or of tokens lie on the straight line between its
-two looks around it, prompt by prompt, so that differences between methods are paired by prompt. Intervals and p-values
-are those of `statistics.py`: prompts and seeds crossed. Where a method that was trained has one seed, they are
-over prompts only, and say so; the start and a search are one model each, whose samples vary with the prompts. The level is
-the largest that every seed of every method reached, and is taken as given. A prompt counts where every seed has a score
-for it. All is said of this start, this reward model and this truth. Left out: a correction of the p-values for their
-number.
+the tokens spent until then. The figures of a method at a level of KL or of tokens are interpolated for each prompt
+between the two looks around it, so that differences between methods are paired by prompt. Intervals and p-values are
+those of `statistics.py`: prompts and seeds crossed. If a trained method has only one seed, they are over prompts only,
+and this is stated; the start and a search are one model each, whose samples vary with the prompts. The level is the
+largest that every seed of every method reached, and is taken as given. A prompt counts if every seed has a score for
+it. All results are for this start, this reward model and this truth. Left out: a correction for multiple comparisons.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from tropism.report.read import Findings, Finished
 from tropism.statistics import Estimate, Range, bounds, crossed
 from tropism.tensors.looks import ERRORS, KEYS, Look, fall, read_look
 
-PROMPTS_ONLY, BOTH = "prompts", "prompts and seeds"  # what an interval is over
+PROMPTS_ONLY, BOTH = "prompts", "prompts and seeds"  # what an interval covers
 Level = Literal["kl", "spent"]
 
 
 @dataclass(frozen=True)
 class Method:
-    """The looks of each seed, in order. `at_answers` says that its tokens are paid at every answer, not once. `start` is
-    where it began and how it was looked at: methods can be compared where that is the same, and their learned rewards
-    where `judge` is."""
+    """The looks of each seed, in order. `at_answers`: it costs its tokens at every answer, not once. `start` says where
+    it began and how it was evaluated: methods can be compared if this is the same, and their learned rewards if `judge`
+    is the same too."""
 
     name: str
     seeds: tuple[tuple[Look, ...], ...]
@@ -45,13 +44,13 @@ class Method:
 
     @property
     def one_seed(self) -> bool:
-        """Whether it was trained but once, so that nothing is known of other seeds."""
+        """Whether it was trained only once, so that nothing is known about other seeds."""
         return len(self.seeds) == 1 and not self.at_answers
 
 
 def methods(findings: Findings) -> list[Method]:
-    """The stages that were looked at; those that differ in nothing but their number (`ppo-1`, `ppo-2`) are the seeds of
-    one method."""
+    """The methods of all stages with looks; stages that differ only in their number (`ppo-1`, `ppo-2`) are seeds of one
+    method."""
     found: dict[str, list[tuple[Finished, tuple[Look, ...]]]] = {}
     for stage in findings.stages:
         if looks := _looks(stage):
@@ -60,13 +59,13 @@ def methods(findings: Findings) -> list[Method]:
 
 
 def comparable(found: Sequence[Method]) -> tuple[list[Method], list[str]]:
-    """The methods that began where most did and were looked at as most were; the names of the others."""
+    """The methods with the most common start and way of evaluation; the names of the others."""
     usual = _most(m.start for m in found)
     return [m for m in found if m.start == usual], [m.name for m in found if m.start != usual]
 
 
 def compare(found: Sequence[Method], left_out: Sequence[str] = ()) -> dict[str, Any]:
-    """Everything the comparison says, as JSON: curves, the tables at equal KL and at equal tokens, over-optimisation."""
+    """The whole comparison as JSON: curves, the tables at equal KL and at equal tokens, over-optimisation."""
     trained = [m for m in found if not m.at_answers]
     first = {key: _figure([_start(found, key)], _within(found, found[0], key), found[0]) for key in KEYS}
     report: dict[str, Any] = {"start": {**first, "prompts": len(found[0].seeds[0][0].truth)}}
@@ -88,7 +87,7 @@ def compare(found: Sequence[Method], left_out: Sequence[str] = ()) -> dict[str, 
 
 
 def curve(found: Sequence[Method], method: Method) -> list[dict[str, Any]]:
-    """Moment by moment the means over the seeds that went so far, with intervals for reward and truth."""
+    """For each moment the means over the seeds that got so far, with intervals for reward and truth."""
     rows = []
     for looks in _moments(method):
         figures = {
@@ -101,8 +100,8 @@ def curve(found: Sequence[Method], method: Method) -> list[dict[str, Any]]:
 
 
 def table(found: Sequence[Method], by: Level, level: float) -> dict[str, Any]:
-    """For each method, the best first, its figures at the level and its true quality against the start's and the best's.
-    A method without a prompt whose truth every seed knows is left out."""
+    """For each method, best first, its figures at the level and its true quality compared with the start and the best.
+    A method is left out if there is no prompt for which every seed has a truth."""
     at = {m.name: {key: _at(m, by, level, key) for key in KEYS} for m in found}
     named = {m.name: m for m in found}
     means = {name: float(known.mean()) for name, v in at.items() if (known := _known(v["truth"])[0]).size}
@@ -120,12 +119,13 @@ def table(found: Sequence[Method], by: Level, level: float) -> dict[str, Any]:
 
 
 def optimised_too_far(method: Method) -> dict[str, Any] | None:
-    """Where the true quality was best, if since then it fell by more than three standard errors of the paired difference
-    while the learned reward did not fall; None if that is not seen.
+    """Where the true quality was best, if since then it fell by more than three standard errors of the paired
+    difference while the learned reward did not fall; None otherwise.
 
-    Each seed is followed to its own end. `seeds` are all of them if their mean fell, else the numbers of those that fell
-    by themselves, whose figures these are. It is said of the runs that were made: the errors are over prompts. The more
-    looks at seeds, the more errors it takes (Bonferroni), so that more seeds are not blamed more often."""
+    Each seed is followed to its own end. `seeds` are all of them if their mean fell; otherwise the numbers of those
+    that fell on their own, and then the figures are theirs. It is a statement about these runs: the errors are over
+    prompts. With more tests, more standard errors are needed (Bonferroni), so that more seeds do not give more false
+    alarms."""
     if method.at_answers:
         return None
     tests = len(method.seeds) + 1 if len(method.seeds) > 1 else 1
@@ -150,7 +150,7 @@ def _name(stage: Finished, stages: Sequence[Finished]) -> str:
 
 
 def _method(name: str, stages: Sequence[Finished], seeds: Sequence[tuple[Look, ...]]) -> Method:
-    """How many samples a prompt were drawn does not matter to whether methods can be compared."""
+    """A method from its seeds. Methods with different numbers of samples for each prompt can still be compared."""
     fields = stages[0].fields
     probe: Mapping[str, Any] = fields.get("probe") or fields
     sampling = {k: v for k, v in (probe.get("sampling") or {}).items() if k not in ("n", "seed")}
@@ -163,7 +163,7 @@ def _most(values: Iterable[str]) -> str:
 
 
 def _looks(stage: Finished) -> tuple[Look, ...]:
-    """The looks of a stage; one without KL, or at which nothing was scored, is none."""
+    """The looks of a stage, except those without KL or without any score."""
     return tuple(look for line in stage.metrics if (look := read_look(line)))
 
 
@@ -177,8 +177,8 @@ def _level(found: Sequence[Method], by: Level) -> float:
 
 
 def _moments(method: Method) -> list[list[Look]]:
-    """The looks of the seed that went furthest, each with those of the others at as many tokens; a seed that ended is
-    left out of what lies more than half a step behind its end."""
+    """The looks of the seed that went furthest, each with the looks of the others at as many tokens. A seed is left out
+    of moments that are more than half a step after its end."""
     longest = max(method.seeds, key=lambda seed: seed[-1].spent)
     found = [[seed[0] for seed in method.seeds]]
     for before, look in itertools.pairwise(longest):
@@ -189,10 +189,10 @@ def _moments(method: Method) -> list[list[Look]]:
 
 
 def _reach(seed: Sequence[Look], by: Level, level: float) -> Look:
-    """The policy at the level, where the seed first got there: on the line between the looks before and after."""
+    """The policy where the seed first reached the level, interpolated between the looks before and after."""
     i = next(i for i, look in enumerate(seed) if getattr(look, by) >= level)
     before, after = seed[max(i - 1, 0)], seed[i]
-    if i == 0 or getattr(after, by) == level:  # a prompt without a score before does not matter here
+    if i == 0 or getattr(after, by) == level:  # needs no score from the look before
         return after
     share = (level - getattr(before, by)) / (getattr(after, by) - getattr(before, by))
     pairs = ((getattr(before, name), getattr(after, name)) for name in ("spent", "kl", "reward", "truth"))
@@ -200,24 +200,24 @@ def _reach(seed: Sequence[Look], by: Level, level: float) -> Look:
 
 
 def _at(method: Method, by: Level, level: float, key: str) -> list[np.ndarray]:
-    """For each seed its values at the level, prompt by prompt."""
+    """For each seed its value for each prompt, at the level."""
     return [getattr(_reach(seed, by, level), key) for seed in method.seeds]
 
 
 def _start(found: Sequence[Method], key: str) -> np.ndarray:
-    """Where all began: one model, though each seed looked at it."""
+    """The values at the common start: one model, although each seed evaluated it."""
     return np.mean([getattr(seed[0], key) for seed in found[0].seeds], axis=0)
 
 
 def _within(found: Sequence[Method], method: Method, key: str) -> Range | None:
-    """The bounds of what the method was judged by, as far as anything that was judged so tells."""
+    """The bounds of the scores by which the method was judged, from all scores of that judge."""
     alike = [m for m in found if key == "truth" or m.judge == method.judge]
     values = np.concatenate([getattr(look, key) for m in alike for seed in m.seeds for look in seed])
     return bounds(values[np.isfinite(values)])
 
 
 def _known(*tables: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The same as (seeds, prompts), with the prompts that have a score in all of them."""
+    """The tables as (seeds, prompts) arrays, with only the prompts that have a score in all of them."""
     known = np.isfinite(np.concatenate(tables)).all(axis=0)
     return [np.stack(values)[:, known] for values in tables]
 

@@ -1,4 +1,4 @@
-"""Pieces of HTML that need no axes: escaped text, what scrolls, a plot in its frame, the time line."""
+"""Pieces of HTML without axes: escaped text, scrolling regions, a plot in its frame, the time line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Sequence
 
-STYLES = 6  # of the series of a plot, told apart by colour, dash and shape
+STYLES = 6  # of the series in a plot: colour, dash and shape differ
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -16,8 +16,8 @@ def escape(value: object) -> str:
 
 
 def timeline(label: str, stages: Sequence[tuple[str, float, str]]) -> str:
-    """(name, seconds, text) one below the other, each a bar from where the one before it ended: a table, so that it is
-    read on a narrow screen and aloud."""
+    """(name, seconds, text) below each other, each a bar that starts where the previous one ended. It is a table, for
+    narrow screens and screen readers."""
     total, began, rows = sum(seconds for _, seconds, _ in stages) or 1.0, 0.0, []
     for name, seconds, said in stages:
         place = f'x="{100 * began / total:.1f}" y="0" width="{max(100 * seconds / total, 0.5):.1f}" height="10"'
@@ -33,12 +33,12 @@ def timeline(label: str, stages: Sequence[tuple[str, float, str]]) -> str:
 
 
 def scroll(label: str, content: str) -> str:
-    """What may be wider than the screen, in a region that the keyboard can move too."""
+    """Content that may be wider than the screen, in a region that can also be scrolled with the keyboard."""
     return f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">{content}</div>'
 
 
 def figure(heading: str, svg: str, series: Sequence[str] = (), caption: str = "", wide: bool = False) -> str:
-    """A plot with its heading, the key to its series (those of style 0, 1, …) and a line of text; "" without a plot."""
+    """A plot with heading, legend (series in style 0, 1, …) and caption; "" without a plot."""
     if not svg:
         return ""
     key = "".join(f'<span class="key s{i % STYLES}"><i></i>{escape(name)}</span>' for i, name in enumerate(series))

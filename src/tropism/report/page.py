@@ -1,4 +1,5 @@
-"""`report.html`: one file that needs nothing else: no script, no font, no address. For light, dark and paper."""
+"""`report.html`: one file that loads nothing else: no script, no font, no other page. For light and dark, and
+printing."""
 
 from __future__ import annotations
 
@@ -14,11 +15,11 @@ from tropism.report.verdict import verdicts
 from tropism.report.words import duration
 
 STYLE = Path(__file__).with_name("style.css")
-SAFE = "default-src 'none'; style-src 'unsafe-inline'"  # not even a script in an answer could run
+SAFE = "default-src 'none'; style-src 'unsafe-inline'"  # a script inside an answer could not run
 
 
 def page(findings: Findings) -> str:
-    """The whole page; parts that the run has nothing to say on are left out."""
+    """The whole page; parts without content are left out."""
     name = escape(findings.recipe)
     written = ((part.HEADING, part.html(findings)) for part in _parts())
     body = "".join(f"<section><h2>{heading}</h2>{text}</section>" for heading, text in written if text)
@@ -40,15 +41,15 @@ def _parts() -> list[Any]:
 
 
 def methods(findings: Findings) -> list[str]:
-    """What n is, where the intervals come from, who is simulated."""
+    """What n is, how the intervals are computed, who is simulated."""
     said = []
     measured = {key for figures in findings.models.values() for key in figures}
     if findings.models:
         count = next(iter(findings.models.values())).get("n", "?")
         said.append(
             f"n is the number of {findings.asked} ({count}). Intervals are 95 % and over prompts, because the samples of "
-            "one prompt are not independent: Wilson's where a figure has bounds, with as many trials as have the spread "
-            "seen, else Student's t. KL is measured on a model's own samples."
+            "one prompt are not independent: Wilson's if a figure has bounds, with the number of trials that has the "
+            "observed variance, otherwise Student's t. KL is measured on a model's own samples."
         )
     if f"win_over_{findings.over}" in measured:
         said.append(
@@ -57,7 +58,7 @@ def methods(findings: Findings) -> list[str]:
         )
     if findings.simulated:
         said.append(f"{_people(findings)} no person labelled anything. Results on people's data will differ.")
-    said.append("Unless said, intervals speak of other prompts, not of other seeds: another seed gives another run.")
+    said.append("Unless stated, intervals cover other prompts but not other seeds: another seed gives another run.")
     return said
 
 

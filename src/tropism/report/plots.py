@@ -1,7 +1,7 @@
 """Small plots as inline SVG: lines, dots and whiskers, bars, a reliability scatter. No library, no script.
 
-Colours are classes (`s0` … `s5`) that the style sheet fills for light and dark; a series is also told apart by its dash
-or its shape. Every point carries its numbers as a <title>. Left out: zoom and tooltips that need scripts.
+Colours are classes (`s0` … `s5`) that the style sheet defines for light and dark; series also differ in dash or shape.
+Every point has its numbers as a <title>. Left out: zoom and tooltips that need scripts.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ LONGEST_NAME = 22
 
 @dataclass(frozen=True)
 class Series:
-    """`smooth` points are averaged for the curve (1: none); the points stay visible, joined unless `dots`. `band` is
-    an interval (x, low, high) at each point; a `faint` curve is there to compare with."""
+    """`smooth` is the number of points that are averaged for the curve (1: none); the points stay visible, joined
+    unless `dots`. `band` is an interval (x, low, high) at each point; a `faint` curve is for comparison."""
 
     name: str
     points: Sequence[Point]
@@ -38,7 +38,7 @@ class Series:
 
 
 def smoothed(points: Sequence[Point], window: int) -> list[Point]:
-    """A centred moving average of x and y alike; at the ends the window is cut off."""
+    """A centred moving average of both x and y; at the ends the window is shorter."""
     half, averaged = window // 2, []
     for i in range(len(points)):
         near = points[max(i - half, 0) : i + half + 1]
@@ -49,7 +49,7 @@ def smoothed(points: Sequence[Point], window: int) -> list[Point]:
 def lines(
     label: str, series: Sequence[Series], x: Axis, y: Axis, marks: Mapping[str, float] | None = None, wide: bool = False
 ) -> str:
-    """Curves over x; `marks` are named levels on the y axis. Empty if there is no finite point."""
+    """Curves over x; `marks` are named levels on the y axis. "" if there is no finite point."""
     every = [p for s in series for p in s.finite()]
     if not every:
         return ""
@@ -81,7 +81,7 @@ def lines(
 def whiskers(
     label: str, rows: Mapping[str, Mapping[str, Mapping[str, float]]], x: Axis, mark: float | None = None
 ) -> str:
-    """For each row (a model) and each series in it a dot at the value and a whisker over its interval.
+    """For each row (a model) and each of its series a dot at the value and a whisker over its interval.
 
     `rows[row][series]` is {"value", "low", "high"}; `mark` is a level to compare with.
     """
@@ -118,7 +118,7 @@ def whiskers(
 
 
 def reliability(label: str, points: Sequence[tuple[float, float, float, str]], x: Axis, y: Axis) -> str:
-    """(predicted, observed, count, title) as dots with area by count, and the diagonal on which they ought to lie."""
+    """(predicted, observed, count, title) as dots with area by count, and the diagonal, where they should be."""
     xs, ys = x.span([p[0] for p in points]), y.span([p[1] for p in points])
     most, size = max(p[2] for p in points), (SIZE[0], 250)
     frame = Frame(x, y, xs, ys, size)
@@ -133,7 +133,7 @@ def reliability(label: str, points: Sequence[tuple[float, float, float, str]], x
 def bars(label: str, rows: Sequence[tuple[str, Mapping[str, float], str]], x: Axis, y: Axis, mark: float) -> str:
     """(name, {"value", "low", "high"}, title) as bars side by side, each with a whisker over its interval.
 
-    They stand on 0, so that their lengths can be compared; `mark` is a level to compare with. Empty without rows.
+    They start at 0, so that their lengths can be compared; `mark` is a level to compare with. "" without rows.
     """
     if not rows:
         return ""
@@ -158,7 +158,7 @@ def short(name: str) -> str:
 
 
 def _shape(j: int, x: float, y: float) -> str:
-    """A disc, then a diamond: shapes tell apart what colours may not."""
+    """A disc, then a diamond: shapes help where colours are hard to distinguish."""
     if j % 2 == 0:
         return f'<circle class="point" cx="{x}" cy="{y}" r="4.5"/>'
     return f'<path class="point" d="M{x:.1f} {y - 6:.1f}l6 6-6 6-6-6z"/>'

@@ -1,7 +1,7 @@
-"""What the report is made from: the finished stages of a run folder and what its evaluation found.
+"""Reads the data for the report: the finished stages of a run folder and the results of its evaluation.
 
-An unfinished or torn stage is left out, and so is a figure that is not a number: missing is missing. Where a recipe
-evaluates more than once, the last finished evaluation counts: figures on different prompts are not mixed.
+Unfinished or damaged stages are left out, and so are figures that are not numbers. If a recipe evaluates more than
+once, the last finished evaluation is used: figures on different prompts are not mixed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Findings:
 
     @property
     def measures(self) -> Mapping[str, Mapping[str, str]]:
-        """Of each figure its title, its unit and which way is better, in the order in which they are shown."""
+        """The title, unit and better direction of each figure, in the order of display."""
         over = title(self.over)
         told = self.evaluation.get("measures") or _known(self.over)
         return {key: {**about, "title": about["title"].replace("{over}", over)} for key, about in told.items()}
@@ -65,17 +65,17 @@ class Findings:
 
     @property
     def asked(self) -> str:
-        """What the report calls the prompts of the evaluation."""
+        """How the report calls the prompts of the evaluation."""
         return "prompts" if self.evaluation.get("overlap", {}).get("met") else "held-out prompts"
 
     @property
     def plain(self) -> Sequence[str]:
-        """The models that were asked in raw text, as they have never seen a chat template."""
+        """The models that got their prompts as raw text, because they were never trained with a chat template."""
         return self.evaluate.get("plain", ())
 
     @property
     def simulated(self) -> list[str]:
-        """Who in this run is simulated: demonstrators, annotators."""
+        """The people who are simulated in this run: demonstrators, annotators."""
         kinds = {kind for stage in self.stages for kind in _kinds(stage.fields)}
         return sorted({who for kind, who in SIMULATED.items() if kind in kinds}, reverse=True)
 
@@ -97,13 +97,13 @@ def read(folder: Path) -> Findings:
 
 
 def _known(over: str) -> dict[str, dict[str, str]]:
-    """The same from the package, for evaluations of before they said it themselves."""
+    """The same from the package, for older evaluations without this entry."""
     known = sorted((resolve("measures", kind).about for kind in names("measures")), key=lambda about: about.order)
     return {about.key(drawn, over): about.shown(drawn) for about in known for drawn in about.of}
 
 
 def finite(value: Any) -> Any:
-    """The same without NaN and infinities, for which JSON has no word, and without what they leave empty."""
+    """The value without NaN and infinities, which JSON does not have, and without tables that become empty."""
     if isinstance(value, Mapping):
         kept = {key: finite(item) for key, item in value.items() if not _lost(item)}
         return {key: item for key, item in kept.items() if item not in ({}, []) or item == value[key]}
@@ -115,7 +115,7 @@ def _lost(value: Any) -> bool:
 
 
 def _short(kind: str) -> str:
-    """`tropism.stages.sft:SFT` is the kind `sft`; an outside kind stays as it is."""
+    """`tropism.stages.sft:SFT` becomes the kind `sft`; a kind from outside is not changed."""
     module, _, _ = kind.partition(":")
     return module.removeprefix("tropism.stages.") if module.startswith("tropism.stages.") else kind
 

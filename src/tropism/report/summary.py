@@ -18,7 +18,7 @@ ARROWS = {"higher": " ↑", "lower": " ↓"}  # which way is better
 
 
 def summary(findings: Findings) -> str:
-    """What `tropism run` prints at its end and `tropism show` at any time."""
+    """The text that `tropism run` prints at its end and `tropism show` at any time."""
     models, found = findings.models, findings.evaluation
     console = Console(width=max(120, 26 * (1 + len(models)) + 12), color_system=None)
     with console.capture() as capture:
@@ -51,7 +51,7 @@ def summary(findings: Findings) -> str:
 
 
 def compared(report: Mapping[str, Any]) -> str:
-    """The comparison of methods: a table at equal KL, one at equal compute, and what they say."""
+    """The comparison of methods: a table at equal KL, one at equal compute, and their results in sentences."""
     console = Console(width=120, color_system=None)
     with console.capture() as capture:
         for key, unit in (("equal_kl", "nats of KL per completion"), ("equal_spent", "tokens through models")):

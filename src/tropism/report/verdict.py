@@ -1,8 +1,9 @@
-"""The run in a sentence, computed from its figures; what they do not show is not said.
+"""The result of a run in one sentence, computed from its figures.
 
-A win is a win when the 95 % interval of the win rate lies above one half. Reward hacking (arXiv 2210.10760) is said
-where the rounds show it: after its best fifth of the rounds the true quality fell by more than three standard errors
-while the learned reward rose by more than three. Three and not two, because the best of five is chosen by looking.
+A model wins if the 95 % interval of its win rate is above one half. Reward hacking (arXiv 2210.10760) is reported if
+the rounds show it: after its best fifth of the rounds the true quality fell by more than three standard errors while
+the learned reward rose by more than three. It is three and not two because the best fifth is chosen after seeing all of
+them.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Hacking:
 
 
 def verdicts(findings: Findings) -> list[str]:
-    """One sentence for each model that was trained further than the one it is compared with; without such a comparison
-    what the stages themselves say."""
+    """One sentence for each model that was trained further than the model it is compared with; without such a
+    comparison the results of the stages."""
     tuned = [n for n in findings.models if n != findings.over and n not in findings.plain]
     if not tuned or findings.over not in findings.models:
         said = outcomes(findings)
@@ -41,7 +42,7 @@ def verdicts(findings: Findings) -> list[str]:
 
 
 def outcomes(findings: Findings) -> list[str]:
-    """What the reward models and the stages that went by rounds say of themselves: accuracy, reward, truth, KL."""
+    """The results of reward models and of stages with rounds: accuracy, reward, truth, KL."""
     said = []
     for stage in findings.stages:
         right, pairs = stage.facts.get("held_out_accuracy"), stage.facts.get("held_out_pairs")
@@ -59,7 +60,7 @@ def outcomes(findings: Findings) -> list[str]:
         if all("truth" in m for m in rounds):
             told.append(f"the true quality {_went('truth', parts)}")
         if kl := [m["kl"] for m in parts[-1] if math.isfinite(m.get("kl", math.nan))]:
-            told.append(f"the KL to where it began ended at {number(statistics.mean(kl))} nats per completion")
+            told.append(f"the KL to its start ended at {number(statistics.mean(kl))} nats per completion")
         sentence = f"{title(stage.id)}: {'; '.join(told)}"
         sentence += f" (means over {size} of {len(rounds)} rounds at each end)" if size > 1 else ""
         if not any("truth" in m for m in rounds):
@@ -76,7 +77,7 @@ def _went(key: str, parts: Sequence[Sequence[Mapping[str, Any]]]) -> str:
 
 
 def hacking(rounds: Sequence[Mapping[str, Any]]) -> Hacking | None:
-    """Where the learned reward went on rising and the true quality fell; None if that is not seen."""
+    """Where the learned reward kept rising while the true quality fell; None if this did not happen."""
     kept = [r for r in rounds if all(math.isfinite(r.get(key, math.nan)) for key in ("reward", "truth"))]
     if len(kept) < FEWEST_ROUNDS:
         return None
@@ -112,15 +113,15 @@ def _verdict(name: str, findings: Findings) -> str:
         else:
             touches = "touches" if 0.5 in (win["low"], win["high"]) else "includes"
             said = (
-                f"{ours} cannot be told from {theirs}: it wins {share}, and the 95\u202f% interval "
+                f"{ours} is not significantly different from {theirs}: it wins {share}, and the 95\u202f% interval "
                 f"({interval(win)}) {touches} one half{cost}"
             )
     return f"{hacked}{said}."
 
 
 def _by_reward(ours: str, theirs: str, rewards: tuple[Any, Any], cost: str) -> str:
-    """Without a judge of the truth there is only the learned reward to speak of, or nothing."""
-    unknown = "no judge of the truth looked, so whether its answers are better was not measured"
+    """The sentence without a judge of the truth: it can only report the learned reward, or nothing."""
+    unknown = "there was no judge of the truth, so whether its answers are better was not measured"
     mine, other = rewards
     if not mine or not other:
         return f"{ours} was trained{cost}; {unknown}"
@@ -130,12 +131,14 @@ def _by_reward(ours: str, theirs: str, rewards: tuple[Any, Any], cost: str) -> s
     elif mine["high"] < other["low"]:
         said = f"The learned reward of {ours} is lower than that of {theirs} {against}"
     else:
-        said = f"The learned reward does not tell {ours} from {theirs} {against}, as their intervals overlap"
+        said = (
+            f"The learned rewards of {ours} and {theirs} do not differ significantly {against}: the intervals overlap"
+        )
     return f"{said}{cost}; {unknown}"
 
 
 def _hacked(name: str, findings: Findings) -> str:
-    """The reward hacking that the rounds of the model's stage show, as the beginning of a sentence."""
+    """The reward hacking in the rounds of the model's stage, as the beginning of a sentence."""
     id = findings.evaluate.get("models", {}).get(name, name)
     found = next((h for s in rl_stages(findings) if s.id == id and (h := hacking(s.metrics))), None)
     return f"Reward hacking: {described(found)}; " if found else ""
@@ -156,7 +159,7 @@ def _unfinished(findings: Findings) -> str:
 
 
 def _rise(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], key: str) -> float:
-    """The difference of two means in its own standard errors."""
+    """The difference of two means divided by its standard error."""
     a, b = [r[key] for r in before], [r[key] for r in after]
     error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
     difference = statistics.mean(b) - statistics.mean(a)
@@ -164,5 +167,5 @@ def _rise(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]
 
 
 def rl_stages(findings: Findings) -> list[Finished]:
-    """The stages that went by rounds."""
+    """The stages with rounds."""
     return [s for s in findings.stages if s.metrics and "round" in s.metrics[0]]

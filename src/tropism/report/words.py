@@ -20,25 +20,25 @@ NAMES = {
 
 
 def title(name: str) -> str:
-    """A model's or stage's name as people write it."""
+    """The name of a model or stage as people write it."""
     return NAMES.get(name, name)
 
 
 def overlap(found: Mapping[str, Any]) -> str:
-    """What the prompts of an evaluation share with the training sets of the stages it depends on; "" if not looked for."""
+    """Which prompts of an evaluation are in training sets of the stages it depends on; "" if this was not checked."""
     if not found:
         return ""
     prompts, stages = found["prompts"], found["stages"]
     if not stages:
-        return "What the models were trained on is not known here, so neither is whether the prompts were held out."
+        return "The training data of the models is not known, so it is not known whether the prompts were held out."
     if not found["met"]:
-        return f"None of the {prompts:,} prompts stands in a training set: {', '.join(map(title, stages))}."
+        return f"None of the {prompts:,} prompts is in a training set: {', '.join(map(title, stages))}."
     each = ", ".join(f"{title(id)} {met:,}" for id, met in stages.items())
-    return f"Not all held out: {found['met']:,} of the {prompts:,} prompts stand in a training set ({each})."
+    return f"Not all held out: {found['met']:,} of the {prompts:,} prompts are in a training set ({each})."
 
 
 def plain(value: float, digits: int = 3) -> str:
-    """`digits` significant digits, thousands apart, a true minus sign, an exponent only below 0.0001."""
+    """`digits` significant digits, thousands separated, a true minus sign, an exponent only below 0.0001."""
     value += 0.0  # no minus before a zero
     if 0 < abs(value) < 1e-4:
         return f"{value:.{digits}g}".replace("e-0", "e-").replace("-", "−")
@@ -57,17 +57,17 @@ def interval(figure: Mapping[str, float]) -> str:
 
 
 def number(value: float) -> str:
-    """Two digits behind the point, a true minus sign."""
+    """Two digits after the point, a true minus sign."""
     return fixed(value, 2)
 
 
 def fixed(value: float, places: int) -> str:
-    """So many digits behind the point, a true minus sign, and none before a zero."""
+    """`places` digits after the point, a true minus sign, but none before a zero."""
     return f"{round(value, places) + 0.0:.{places}f}".replace("-", "−")
 
 
 def left_out(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Of each model the figures that have no meaning for it, with the reason."""
+    """For each model the figures that do not apply to it, with the reason."""
     return [
         f"{title(name)} has no {figure.replace('_', ' ')}: {reason}."
         for name, figures in models.items()

@@ -1,5 +1,5 @@
-"""The parts of the page: one file, one part, found by the file system.
+"""The parts of the page: one file = one part; there is no registration.
 
-A file has `HEADING`, `ORDER` (its place on the page, the smallest first) and `html(findings)`: HTML, or "" if the run has
-nothing to say there. All text goes through `escape`: answers are whatever a model wrote.
+A file has `HEADING`, `ORDER` (its place on the page, the smallest first) and `html(findings)`: HTML, or "" if the run
+has nothing for it. All text goes through `escape`, as answers may contain anything.
 """

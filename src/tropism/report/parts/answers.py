@@ -31,9 +31,9 @@ def html(findings: Findings) -> str:
     raw = [title(name) for name in names if name in findings.plain]
     notes = [f"The first {len(answers)} {findings.asked}, not chosen; greedy answers."]
     if any(row.get("target") is not None for row in answers):
-        notes.append("✓ stands for the reference answer and nothing else, ✗ for anything else.")
+        notes.append("✓ means exactly the reference answer, ✗ anything else.")
     if raw:
-        notes.append(f"{', '.join(raw)} saw the same words as raw text.")
+        notes.append(f"{', '.join(raw)} got the same prompts as raw text.")
     return f"<p>{escape(' '.join(notes))}</p>" + scroll(
         "Answers side by side",
         f'<table class="answers"><thead><tr><th scope="col">Prompt</th>{head}</tr></thead><tbody>{rows}</tbody></table>',
@@ -61,6 +61,6 @@ def _answer(answer: Mapping[str, Any], target: str | None) -> str:
 
 
 def _written(text: str) -> str:
-    """What a person or a model wrote, cut if it is long, with its own direction of writing."""
+    """Text by a person or a model, shortened if it is long, with its own writing direction."""
     kept = text.strip() if len(text.strip()) <= LONGEST else text.strip()[:LONGEST] + " …"
     return f'<p class="written" dir="auto">{escape(kept) or "(nothing)"}</p>'

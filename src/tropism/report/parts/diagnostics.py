@@ -1,4 +1,4 @@
-"""What the algorithm did, as small multiples; what did not change over the rounds is said in a line instead."""
+"""Metrics of the algorithm as small plots; metrics that did not change over the rounds are listed in a line instead."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tropism.report.words import title
 
 ORDER = 100
 HEADING = "Diagnostics"
-STILL = 1e-6  # a change over the rounds that is only rounding
+STILL = 1e-6  # a smaller change over the rounds is only rounding
 PANELS: dict[str, tuple[str, Axis]] = {
     "entropy": ("Entropy of the policy", Axis("nats per token", zero=True)),
     "clip_fraction": ("Clipped updates", Axis("share of tokens", low=0.0, percent=True)),
@@ -31,7 +31,7 @@ PANELS: dict[str, tuple[str, Axis]] = {
 
 
 def html(findings: Findings) -> str:
-    """Small multiples; what did not change over the rounds is said in a line instead."""
+    """Small plots; metrics that did not change over the rounds are listed in a line instead."""
     parts = []
     for stage in rl_stages(findings):
         level = []

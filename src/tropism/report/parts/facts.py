@@ -9,7 +9,7 @@ from tropism.report.read import Findings
 from tropism.report.words import title
 
 ORDER = 110
-HEADING = "What each stage says"
+HEADING = "Facts of each stage"
 FACTS = {
     "bytes_per_token": "bytes per token",
     "tokens": "tokens",

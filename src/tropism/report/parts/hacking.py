@@ -1,4 +1,4 @@
-"""Proxy against true quality over √KL: the picture of arXiv 2210.10760, where reward hacking shows: the two curves part."""
+"""Proxy and true quality over √KL, the plot of arXiv 2210.10760: with reward hacking the two curves separate."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def html(findings: Findings) -> str:
         kept = [m for m in stage.metrics if all(math.isfinite(m.get(k, math.nan)) for k in ("reward", "truth", "kl"))]
         if len(kept) < 3:
             continue
-        near = sorted(kept, key=lambda m: m["kl"])  # neighbours in distance are averaged, whatever their rounds
+        near = sorted(kept, key=lambda m: m["kl"])  # rounds with similar KL are averaged
         far = [math.sqrt(max(m["kl"], 0.0)) for m in near]
         curves = [
             Series(name, list(zip(far, _standardised([m[key] for m in near]))), i, window(near), dots=True)
@@ -47,8 +47,8 @@ def html(findings: Findings) -> str:
 
 
 def _told(kept: Sequence[Mapping[str, Any]]) -> str:
-    """What the two curves say, in words."""
-    seen = "A dot is a round, a curve the mean of dots near in KL; where the curves part, the reward is being hacked. "
+    """The meaning of the two curves, in words."""
+    seen = "A dot is a round, a curve the mean of dots near in KL; where the curves separate, the reward is hacked. "
     if len(kept) < FEWEST_ROUNDS:
         return f"{seen}With {len(kept)} rounds no trend can be told from noise."
     if (found := hacking(kept)) is not None:

@@ -1,4 +1,4 @@
-"""The loss of each stage by step, and what it is on held-out data."""
+"""The loss of each stage by step, and the loss on held-out data."""
 
 from __future__ import annotations
 

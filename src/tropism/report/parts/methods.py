@@ -1,4 +1,4 @@
-"""Methods compared: two tables and, for each method, its way against all the others'."""
+"""The comparison of methods: two tables and, for each method, its curves beside those of the others."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ HEADINGS = {
 }
 NOTE = (
     "In the tables: small, 95 % intervals over prompts and seeds, with * over prompts only; p, paired by prompt, not "
-    "corrected for the number of comparisons. In the plots: in colour the method with its interval, in grey the others as "
-    "far as it went."
+    "corrected for the number of comparisons. In the plots: in colour the method with its interval, in grey the others, "
+    "up to the same point."
 )
 
 
@@ -72,7 +72,7 @@ def _difference(found: Mapping[str, Any] | None) -> str:
 
 
 def _panels(found: Mapping[str, Any]) -> str:
-    """For each method three pictures (two if it has no place at equal compute), the other methods faint behind it."""
+    """For each method three plots (two if it cannot be compared at equal compute), with the other methods in grey."""
     parts = []
     for name, method in found.items():
         for key, across, heading, label, y in (
@@ -99,7 +99,7 @@ def _points(curve: Sequence[Mapping[str, Any]], key: str, across: str) -> list[P
 
 
 def _until(points: Sequence[Point], far: float | None) -> list[Point]:
-    """A curve up to where it first goes beyond x = `far`."""
+    """A curve up to the point where it first exceeds x = `far`."""
     end = next((i for i, (x, _) in enumerate(points) if far is not None and x > far), None)
     if not end or far is None:
         return list(points) if end is None else []

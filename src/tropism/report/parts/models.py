@@ -13,7 +13,7 @@ HEADING = "The models"
 
 
 def html(findings: Findings) -> str:
-    """Measures down, models across: it stays readable with many measures on a narrow screen."""
+    """A table with a row for each measure and a column for each model, to fit narrow screens."""
     models = findings.models
     if not models:
         return ""
@@ -64,6 +64,6 @@ def _completes(findings: Findings) -> str:
         return ""
     base = title(findings.evaluate.get("base", "base"))
     return (
-        f"<p>Given raw text to go on with, {escape(base)} goes on rightly for {cell(found, True)} of the held-out "
-        "passages.</p>"
+        f"<p>Given the beginning of a raw text, {escape(base)} continues correctly for {cell(found, True)} of the "
+        "held-out passages.</p>"
     )

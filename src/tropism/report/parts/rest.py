@@ -1,4 +1,4 @@
-"""ReST (arXiv 2308.08998): each Grow and each Improve step by itself, where hacking is found."""
+"""ReST (arXiv 2308.08998): a row for each Grow and each Improve step, so that reward hacking can be found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the reward model is worth on groups that it was not trained on."""
+"""The quality of the reward model on groups that it was not trained on."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ QUALITIES = {
 }
 SHARES = {"pair_accuracy", "length_controlled_accuracy", "calibration_error"}
 CALIBRATION = (
-    "How often the preferred of two answers is truly the better one, by the probability σ(difference of scores). "
+    "How often the preferred one of two answers is truly better, by the predicted probability σ(difference of scores). "
     "Area: number of pairs."
 )
-CHANCE = "Whiskers: 95\u202f% intervals. Dashed: one half, which chance gets."
-MARGIN = f"The further apart two scores, the more often their order ought to be right. {CHANCE}"
+CHANCE = "Whiskers: 95\u202f% intervals. Dashed: one half, as by chance."
+MARGIN = f"The larger the difference of two scores, the more often their order should be right. {CHANCE}"
 
 
 def html(findings: Findings) -> str:
@@ -54,9 +54,7 @@ def html(findings: Findings) -> str:
     plots += _accuracies(found)
     if lengths:
         svg = whiskers("Correlation with length", lengths, Axis("correlation", -1.0, 1.0), 0.0)
-        plots += figure(
-            "Does it like long answers?", svg, (), "Compare with the truth's own: long answers may be worse."
-        )
+        plots += figure("Does it like long answers?", svg, (), "Compare with the truth: long answers may be worse.")
     return (
         scroll(
             "The reward model",
@@ -67,7 +65,7 @@ def html(findings: Findings) -> str:
 
 
 def _accuracies(found: Mapping[str, Any]) -> str:
-    """Accuracy by margin, and by K where K differs."""
+    """Accuracy by margin, and by K if K differs."""
     axis = Axis("in the right order", 0.0, 1.0, percent=True)
     quarters = [("–".join(plain(end, 2) for end in row["margin"]), row) for row in found.get("accuracy_by_margin", [])]
     sizes = [(str(row["k"]), row) for row in found.get("accuracy_by_k", [])]

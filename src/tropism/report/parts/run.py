@@ -1,4 +1,4 @@
-"""The time line: how long each stage worked, and what is not finished."""
+"""The time line: the working time of each stage, and which stages are not finished."""
 
 from __future__ import annotations
 
