@@ -108,7 +108,7 @@ def test_a_better_model_leaves_with_the_figures_that_let_it_out(run: Path, tmp_p
 def test_a_model_that_is_not_shown_to_be_better_stays(run: Path, tmp_path: Path, asked: Any, says: str) -> None:
     said = tropism("promote", run, *asked, "--out", tmp_path / "served")
     assert (said.code, said.out) == (2, "")
-    assert said.err.startswith(f"tropism: {asked[0]} is not promoted: {says} on held-out prompts, and the intervals")
+    assert said.err.startswith(f"tropism: {asked[0]} is not promoted: {says} on held-out prompts, and the interval of")
     assert said.err.count("\n") == 1
     assert left_nothing(tmp_path)
 
@@ -182,8 +182,8 @@ def test_an_adapter_leaves_as_a_plain_model(run: Path, tmp_path: Path) -> None:
     [
         (("pppo",), "has no evaluated model 'pppo': choose one of sft, ppo, lora, hub"),
         (("ppo", "--over", "base"), "has no evaluated model 'base': choose one of sft, ppo, lora, hub"),
-        (("ppo", "--metric", "bleu"), "measured no 'bleu' of ppo: choose one of quality, chrf"),
-        (("ppo", "--metric", "n"), "measured no 'n' of ppo: choose one of quality, chrf"),
+        (("ppo", "--metric", "bleu"), "has no figure 'bleu' of ppo: choose one of quality, chrf"),
+        (("ppo", "--metric", "n"), "has no figure 'n' of ppo: choose one of quality, chrf"),
         (("hub",), "hub is some/hub-id, which is not a finished, undamaged stage of"),
     ],
 )
