@@ -70,10 +70,7 @@ def plan(
     set_: SetOpt = None,
     out: OutOpt = None,
     no_code: Annotated[
-        bool,
-        typer.Option(
-            "--no-code", help="Do not import code from outside the package; stages that need it are not known."
-        ),
+        bool, typer.Option("--no-code", help="Import no code from outside the package; what it needs is not known.")
     ] = False,
     as_json: JsonOpt = False,
 ) -> None:
@@ -119,9 +116,7 @@ def chat(
 @app.command()
 def generate(
     model: Annotated[str, typer.Argument(help="A model folder, a hub id, or a run folder (its last policy).")],
-    prompts: Annotated[
-        Path, typer.Option(help="Prompts: .txt (one on each line) or .jsonl with `prompt` or `messages`.")
-    ],
+    prompts: Annotated[Path, typer.Option(help="Prompts: .txt (one per line) or .jsonl with `prompt` or `messages`.")],
     out: Annotated[Path, typer.Option(help="Where to write: .jsonl or .parquet groups.")],
     n: Annotated[int, typer.Option("-n", help="Completions for each prompt.", min=1)] = 1,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
@@ -204,9 +199,7 @@ def promote(
 
 @app.command()
 def merge(
-    adapter: Annotated[
-        Path, typer.Argument(help="The folder of an adapter, such as the result of a stage with `adapter`.")
-    ],
+    adapter: Annotated[Path, typer.Argument(help="The folder of an adapter, as a stage with `adapter` makes it.")],
     out: Annotated[Path, typer.Option(help="Where to write the plain model.")],
 ) -> None:
     """Merge an adapter into its base and write the plain model."""
