@@ -7,8 +7,9 @@ no truth; `keep_by` names one. A truth that was used to choose among looks is no
 result on other prompts than those of the probe.
 
 With `stop_when_over_optimised` the stage ends at the first look that shows that the true quality has fallen while the
-learned reward has not. If the true quality of a run does not change, the chance of a false alarm is at most 5 %, however
-many looks there are (`tensors/looks.py:fall_so_far`). With more prompts in the probe a real fall is detected earlier.
+learned reward has not. If the true quality of a run does not change, the chance of a false alarm is at most 5 %,
+however many looks there are (`tensors/looks.py:fall_so_far`). With more prompts in the probe a real fall is detected
+earlier.
 
 The results of the looks so far are in a table that is part of every checkpoint.
 """

@@ -1,7 +1,7 @@
 """Stage: trains a policy on judged groups without sampling: DPO, KTO, and similar algorithms.
 
-The reference is the policy before the first update; it is loaded only if the algorithm or a probe needs it. Scores of an
-`ordinal` judge cannot be compared across prompts. Then the reward of a completion is the share of the prompt's other
+The reference is the policy before the first update; it is loaded only if the algorithm or a probe needs it. Scores of
+an `ordinal` judge cannot be compared across prompts. Then the reward of a completion is the share of the prompt's other
 completions that it beats, ties counting half; so for kto, where a reward above 0.5 is a thumb up, completions above the
 median are good. If an algorithm needs the old log-probabilities, they are those of the policy before each update. If it
 needs `mismatched` completions, each group gets the answer to another prompt, without a score.
