@@ -38,7 +38,7 @@ from tropism.feedback.schema import Lease, StoredGroup, StoredJudgment
 from tropism.feedback.store import Store, open_store
 
 PER_GROUP = 3
-AGAIN_S = 0.2  # between two attempts
+AGAIN_S = 1.0  # between two attempts: those who wait must not take the processor from a server that starts
 
 
 @dataclass
