@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from tropism.errors import TropismError
 from tropism.feedback import project as projects
+from tropism.feedback.aggregate import ADJUDICATOR
 from tropism.feedback.importing import add_groups, digest
 from tropism.feedback.schema import Lease, Member, Person, Project, StoredGroup, StoredJudgment
 from tropism.feedback.store import Store
@@ -96,7 +97,8 @@ def taken(store: Store, project: str, groups: Sequence[Group]) -> list[Said]:
         held = set(session.scalars(select(Lease.group_id).where(Lease.project_id == of, Lease.state == "open")))
         for some in _batched(list(rows)):
             judged: dict[int, list[Judgment]] = {id: [] for id in some}
-            by_people = (StoredJudgment.group_id.in_(some), StoredJudgment.holds, Person.kind == "person")
+            spoke = (Person.kind == "person") | (StoredJudgment.judge == ADJUDICATOR)
+            by_people = (StoredJudgment.group_id.in_(some), StoredJudgment.holds, spoke)
             found = select(StoredJudgment, Person.name).join(Person, Person.id == StoredJudgment.person_id)
             for row, name in session.execute(found.where(*by_people).order_by(Person.name)):
                 if row.scores is not None:  # a withdrawal has none

@@ -24,8 +24,10 @@ from tropism.errors import TropismError, Waiting
 from tropism.feedback.aggregate import combined
 from tropism.feedback.answers import Ask, made, put, taken, welcome
 from tropism.feedback.place import IN_RUN
+from tropism.feedback.select import order, spreads
 from tropism.feedback.store import open_store
-from tropism.types import Group, Judgment
+from tropism.judges.reward_model import RewardModel
+from tropism.types import Group, Judgment, ScorerRef
 
 __all__ = ["People"]
 
@@ -38,6 +40,8 @@ class People:
     `store` is a file or an SQLAlchemy URL without a password; by default it is the run's own. `project` is the name of the
     stage by default. For the question `rate`, `scale` lists numbers with their names, such as [[1, "bad"], [2, "good"]]; by
     default there are five. `labels` may be added to any answer; `guidelines` (Markdown) are shown beside the question.
+    With `select = "disagreement"` the groups on which the reward models of `panel` differ most come first
+    (`feedback/select.py`), else they come as they are.
     """
 
     question: Literal["rank", "rate", "pair", "thumb"] = "rank"
@@ -49,10 +53,17 @@ class People:
     scale: tuple[tuple[float, str], ...] = ()
     store: str = ""
     project: str = ""
+    select: Literal["random", "disagreement"] = "random"
+    panel: tuple[ScorerRef, ...] = ()
 
     def __post_init__(self) -> None:
         if "://" in self.store and urlsplit(self.store).password:
             raise TropismError("store has a password in it, which a run folder would keep: put it into ~/.pgpass")
+
+        if (self.select == "disagreement") != (len(self.panel) > 1):
+            raise TropismError(
+                'select = "disagreement" needs a panel of two reward models or more: give both, or neither'
+            )
 
     def judge(self, groups: Sequence[Group]) -> list[Judgment]:
         raise TropismError(
@@ -71,6 +82,9 @@ class People:
                     welcome(session, asked)
             put(store, project, groups)
             said = taken(store, project, groups)
+            if self.panel and not any(one.judgments for one in said):
+                spread = spreads([RewardModel(model).judge(groups) for model in self.panel])
+                order(store, project, {group.id: -s for group, s in zip(groups, spread)})
         finally:
             store.close()
         missing = sum(one.wanted for one in said)
