@@ -53,7 +53,7 @@ def makes(stage: Mapping[str, Any]) -> str:
 
 
 def policy_in(text: str) -> str:
-    """A model folder or hub id as it is; of a run folder, the model of its last stage that made a policy."""
+    """A model folder or hub id unchanged; for a run folder, the model of its last stage that made a policy."""
     folder = Path(text)
     if not (folder / RECIPE).exists():
         return text
