@@ -20,13 +20,12 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
 from tropism.errors import TropismError
 from tropism.feedback import exporting
 from tropism.feedback import project as projects
 from tropism.feedback.aggregate import combined
-from tropism.feedback.find import Filter, read, selected
+from tropism.feedback.find import Filter, read
 from tropism.feedback.place import place
 from tropism.feedback.schema import Person, StoredGroup, StoredJudgment, Tag
 from tropism.feedback.store import open_store
@@ -63,9 +62,7 @@ class Feedback:
         try:
             with store.reading() as session:
                 people = set(session.scalars(select(Person.name).where(Person.kind == "person")))
-                project = projects.find(session, self.project)
-                ids = [int(number) for number in selected(session, project, self._wanted()).groups]
-                found = [group for some in _pages(ids) for group in exporting.whole(session, _rows(session, some))]
+            found = list(exporting.groups(store, self.project, self._wanted()))
         finally:
             store.close()
         found = list(_distinct(found))
@@ -93,14 +90,6 @@ class Feedback:
         finally:
             store.close()
         return f"{self.project} {tuple(groups)} {tuple(judgments)} {tuple(tags)}"
-
-
-def _pages(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (ids[i : i + exporting.PAGE] for i in range(0, len(ids), exporting.PAGE))
-
-
-def _rows(session: Session, ids: Sequence[int]) -> Sequence[StoredGroup]:
-    return session.scalars(select(StoredGroup).where(StoredGroup.id.in_(ids)).order_by(StoredGroup.id)).all()
 
 
 def _last(column: Any) -> Any:
