@@ -1,18 +1,19 @@
-"""Several judges as one: each on a scale of its own making comparable, weighted, with a discount for disagreement.
+"""Several judges as one: their scores are standardised and weighted, and disagreement lowers the result.
 
     z_i   = (score_i - mean_i) / std_i        mean and std of member i over the completions of `calibrated_on`
     score = m - pessimism * sqrt(sum_i p_i (z_i - m)^2),    m = sum_i p_i z_i,    p_i = weight_i / sum of weights
 
-Members that measure different things (a reward model, a verifier) are a combined reward; reward models that differ in
-their seed alone are an ensemble, and `pessimism` a lower confidence bound (arXiv 2310.02743 subtracts the variance; a
-standard deviation keeps the unit). A score of 0 is what the calibrated completions, the SFT model's as a rule, get on
-average. Where members disagree the spread of `m` itself is below 1; we do not rescale it to 1, which would amplify noise.
+Members that measure different things (a reward model, a verifier) give a combined reward. Reward models that differ
+only in their seed are an ensemble, and `pessimism` gives a lower confidence bound (arXiv 2310.02743 subtracts the
+variance; a standard deviation has the same unit as the score). The mean score of the completions in `calibrated_on`,
+usually of the SFT model, is 0. If members disagree, the standard deviation of `m` is below 1; we do not rescale it to
+1, which would amplify noise.
 
 A reward for a step inside an answer, in the units of its member's scores, counts p_i / std_i times; those of several
 members for the same step add up. The discount is for the scores alone.
 
-Where a member abstains the panel does. Its scores are an interval scale if those of all members are. Left out: weights
-that change in training, and negative ones (a verifier turns its own sign).
+If a member abstains, the panel abstains. Its scores have an interval scale if those of all members do. Left out:
+weights that change during training, and negative weights (a verifier can change its own sign).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ __all__ = ["Panel"]
 
 @dataclass(frozen=True)
 class Member:
-    """A judge and what its voice counts beside the others'."""
+    """A judge and its weight among the others."""
 
     judge: Judge
     weight: Annotated[float, Gt(0)] = 1.0
@@ -64,7 +65,7 @@ class Panel:
         return [self._combined(judged, scales) for judged in zip(*said)]
 
     def _combined(self, judged: Sequence[Judgment], scales: Sequence[tuple[float, float]]) -> Judgment:
-        """One group's judgment from those of the members."""
+        """The judgment of a group, computed from those of the members."""
         scale = "interval" if all(j.scale == "interval" for j in judged) else "ordinal"
         scores = tuple(self._score(of_one, scales) for of_one in zip(*(j.scores for j in judged)))
         said = zip(*(j.steps or (None,) * len(scores) for j in judged))
@@ -75,7 +76,7 @@ class Panel:
     def _steps(
         self, said: Sequence[tuple[Step, ...] | None], scales: Sequence[tuple[float, float]]
     ) -> tuple[Step, ...] | None:
-        """One completion's rewards inside it from those of the members; None if there are none."""
+        """The step rewards of a completion, computed from those of the members; None if there are none."""
         rewards: dict[int, float] = {}
         for member, steps, (_, std) in zip(self.members, said, scales):
             for step in steps or ():
@@ -84,7 +85,7 @@ class Panel:
         return tuple(Step(end, reward / total) for end, reward in sorted(rewards.items())) or None
 
     def _score(self, scores: Sequence[float | None], scales: Sequence[tuple[float, float]]) -> float | None:
-        """One completion's score from those of the members."""
+        """The score of a completion, computed from those of the members."""
         known = [s for s in scores if s is not None]
         if len(known) < len(scores):
             return None

@@ -1,13 +1,14 @@
-"""Trees as a Batch: where the layout of a batch is chosen, for every stage and judge.
+"""Makes a Batch of trees and chooses its layout, for every stage and judge.
 
-Shared rows hold each prompt once and put K answers side by side under a dense mask, which costs the square of the row.
-Padded rows repeat the prompt for each answer and are short. "auto" takes the layout with fewer multiply-adds:
+Shared rows have each prompt once, followed by its K answers, with a dense mask, whose cost is the square of the row
+length. Padded rows repeat the prompt for each answer and are short. "auto" uses the layout with fewer multiply-adds:
 
     rows x width x (parameters a token goes through + 2 x layers x heads x head size x width)
 
-of which the second is attention, a query against every key of its row and its weights on every value. Shapes and the
-model decide, never a clock, so that a run repeats; `bench/layouts.py` holds the choice against times. Left out: the LM
-head, which sees the same tokens in both, and that a mixture's token goes through few of its experts.
+The second term is attention: each query with every key of its row, and its weights with every value. The choice depends
+only on shapes and the model, never on measured times, so that a run can be repeated; `bench/layouts.py` compares it
+with times. Left out: the LM head, which has the same tokens in both, and that a token uses only a few experts of a
+mixture.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def layout(
     predicts: Sequence[str] = ("logprobs_BT",),
     force: Layout = "auto",
 ) -> Batch:
-    """A Batch on the model's device, in the layout that `force` says: with "auto" the cheaper of those the model takes."""
+    """A Batch on the model's device, in the layout `force`; with "auto" in the cheapest one that the model can use."""
     twins = set(predicts) <= {"scores_N", "scores_BT"}
     able = takes_trees(model)
     if force == "shared" and not able:
@@ -56,7 +57,7 @@ def cost(rows: int, width: int, model: PreTrainedModel) -> int:
 
 
 def _linear(model: PreTrainedModel) -> int:
-    """The weights that every token goes through, counted once for a model: it has its adapter before it is asked."""
+    """The number of weights that every token goes through, counted once for a model, after its adapter was added."""
     if model not in _LINEAR:
         _LINEAR[model] = sum(
             parameter.numel()

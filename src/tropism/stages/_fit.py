@@ -1,4 +1,4 @@
-"""What the stages share that train on trees: passes over trees that fit in memory, with checkpoints and a held-out loss."""
+"""Shared by the stages that train on trees: passes over trees in memory, with checkpoints and a held-out loss."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tropism.train.order import Order
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Trees in training, how many tokens an update takes (0: `groups` trees instead), how many updates there are."""
+    """The training trees, the tokens of an update (0: `groups` trees instead), and the number of updates."""
 
     trees: Sequence[Tree]
     steps: int
@@ -44,7 +44,7 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Resampled(Data):
-    """Data of which a `share`, evenly spread, is `answered` anew each time it is taken: trees of these numbers."""
+    """Data of which a `share`, evenly spread, gets new answers each time it is taken; `answered` makes these trees."""
 
     share: float = 0.0
     answered: Callable[[Sequence[int]], list[Tree]] = lambda some: []
@@ -74,9 +74,9 @@ class Place:
 
 
 def tell(work: Work, model: PreTrainedModel) -> None:
-    """Says where a model is trained in a slower way than most."""
+    """Notes if training this model is slower than usual."""
     if not takes_trees(model):
-        work.note(f"{type(model).__name__} trains on padded rows: its layers take no mask that completions could share")
+        work.note(f"{type(model).__name__} trains on padded rows: its layers cannot use the mask of shared rows")
 
 
 def fit(work: Work, learner: Learner, algorithm: Algorithm, data: Data) -> None:
@@ -87,7 +87,7 @@ def fit(work: Work, learner: Learner, algorithm: Algorithm, data: Data) -> None:
 
 
 def resumed(work: Work, learner: Learner) -> Place:
-    """Where the newest checkpoint was, with the learner put back to it; the beginning if there is none."""
+    """The place of the newest checkpoint, which is loaded into the learner; the beginning if there is none."""
     found = work.restore()
     saved = learner.restore(found[1]) if found else {}
     return Place(saved.pop("position", 0), saved.pop("tokens", 0), saved.pop("spent", 0), more=saved)
@@ -103,10 +103,10 @@ def train(
     watch: Callable[[int, int], dict[str, Any]] = lambda before, after: {},
     enough: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Updates until the learner has done `data.steps`, or it is `enough`, from `place` on.
+    """Makes updates, starting at `place`, until the learner has done `data.steps` of them or `enough` returns True.
 
-    `prepare` fills a batch with what the algorithm needs. `watch` is told what was spent before and after an update, and
-    returns what else to log of it; with nothing to add, as many lines are logged as there is room for.
+    `prepare` fills the fields of a batch that the algorithm needs. `watch` gets the tokens spent before and after an
+    update, and returns more metrics for it. Updates without more metrics are logged only now and then.
     """
     model = next(iter(learner.models.values()))
     each = cost.filling(algorithm, sampled=False) + cost.updating(algorithm)

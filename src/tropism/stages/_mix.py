@@ -2,12 +2,12 @@
 
     gradient = gradient(loss of the algorithm)  +  coefficient * gradient(negative log-likelihood of documents)
 
-Each of the two is divided by its own count, once. The documents are cut into pieces and taken in an order of their own,
-whose position is part of every checkpoint; each update takes new ones. Their likelihood is that of the model itself, at
-temperature 1, whatever the policy is sampled at. While the policy rests (`critic_warmup`) nothing is mixed in.
+Each of the two is divided once by its own count. The documents are cut into pieces and taken in their own order, whose
+position is part of every checkpoint; each update takes new ones. Their likelihood is at temperature 1, whatever the
+temperature of sampling. While the policy is not trained (`critic_warmup`) nothing is mixed in.
 
-InstructGPT's coefficient of 27.8 belongs to its own sums and batch sizes. Left out: demonstrations to mix in, which would
-bring a template with them.
+InstructGPT's coefficient of 27.8 depends on its way of summing and its batch sizes. Left out: mixing in demonstrations,
+which would need a chat template.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["Mix"]
 
 @dataclass(frozen=True)
 class Mix:
-    """Documents in the `data`, of which each update takes about `tokens`, in pieces of at most `row_tokens`."""
+    """`data` has documents; each update takes about `tokens` tokens of them, in pieces of at most `row_tokens`."""
 
     data: Format
     coefficient: Annotated[float, Gt(0)] = 1.0
@@ -50,7 +50,7 @@ class Mix:
 
 
 class Mixing:
-    """The documents of a Mix on their way into updates. `position` is what a checkpoint holds."""
+    """The documents of a Mix, taken one part after another. Checkpoints have the `position`."""
 
     def __init__(
         self, mix: Mix, read: list[Group], policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int
@@ -61,7 +61,7 @@ class Mixing:
         self.order = Order(len(self.data.trees), seed)
 
     def take(self, force: Layout) -> tuple[Mixed, int]:
-        """What the next update mixes in, and the tokens that go through the model for it (`train/cost.py`)."""
+        """The documents for the next update, and the tokens that go through the model for them (`train/cost.py`)."""
         trees = self.data.take(self.order)
         batch = layout(trees, self.policy, NLL.predicts, force)
         return Mixed(NLL(), batch, self.mix.coefficient), cost.updating(NLL()) * sum(t.size for t in trees)

@@ -1,7 +1,7 @@
-"""A policy in training, looked at on prompts it never learns from: reward, truth and KL at this many tokens spent.
+"""Looks: evaluates a policy during training on prompts that it never learns from (reward, truth, KL, tokens spent).
 
-Every method that changes a policy is looked at in the same way, so that methods can be compared at equal KL and at equal
-tokens, prompt by prompt.
+Every method that changes a policy is evaluated in the same way, so that methods can be compared at equal KL and at
+equal tokens, for each prompt.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ __all__ = ["Probe"]
 
 @dataclass(frozen=True)
 class Probe:
-    """`judge` is the learned reward, `truth` a judge that nothing is trained on; it looks whenever
-    `every` more tokens have been spent, and at the end. The random numbers are the same for every method and seed."""
+    """`judge` is the learned reward, `truth` a judge that nothing is trained on. There is a look whenever `every` more
+    tokens have been spent, and at the end. The random numbers are the same for every method and seed."""
 
     prompts: Format
     judge: Judge
@@ -73,8 +73,8 @@ class Probe:
 
 @dataclass(frozen=True)
 class Looks:
-    """The looks of a probe at one policy in training; without a probe there are none. `reference`, which a probe needs, is
-    what the KL is to."""
+    """The looks of a probe at one policy in training; none without a probe. The KL is to `reference`, which a probe
+    needs."""
 
     probe: Probe | None
     policy: PreTrainedModel

@@ -1,11 +1,11 @@
-"""Stage: a policy brought near a teacher, on answers of its own and on given ones (GKD, arXiv 2306.13649).
+"""Stage: trains a policy to be similar to a teacher, on its own answers and on given ones (GKD, arXiv 2306.13649).
 
-Of the prompts of each update the share `on_policy` is answered by the policy itself; the others keep the answers that stand
-in the data. At each token of an answer the algorithm compares what the policy and the teacher hold likely there. From its
-own answers the policy learns what to do after its own mistakes, which no given answer shows. The teacher reads answers as
-they are trained on; its distributions, a number for each token of the vocabulary, are never kept.
+In each update the policy itself answers the share `on_policy` of the prompts; the others keep the answers in the data.
+At each token of an answer the algorithm compares the next-token distributions of the policy and the teacher. From its
+own answers the policy learns what to do after its own mistakes, which given answers do not show. The teacher's
+distributions, with a number for each token of the vocabulary, are computed during training and never stored.
 
-Left out: answers sampled from the teacher (they can be given as data), a reward beside the divergence.
+Left out: answers sampled from the teacher (they can be given as data), a reward in addition to the divergence.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ __all__ = ["Distill"]
 
 @dataclass(frozen=True)
 class Distill(Weights):
-    """`data` has prompts, and an answer to each if `on_policy` is less than 1; of a conversation the last one. The policy
-    answers with `sampling.n` completions a prompt. Tokens are the policy's, under its chat template; the teacher must
-    have the same tokenizer. A probe's KL is to the policy before the first update."""
+    """`data` has prompts, and an answer to each if `on_policy` is less than 1 (of a conversation, the last answer). The
+    policy samples `sampling.n` completions for each prompt. The policy's tokenizer and chat template are used; the
+    teacher must have the same tokenizer. A probe's KL is to the policy before the first update."""
 
     policy: PolicyRef
     teacher: PolicyRef

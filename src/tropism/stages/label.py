@@ -1,9 +1,9 @@
-"""Stage: judges look at groups. Train and test are split by prompt: the K completions of a prompt never part.
+"""Stage: judges score groups. Train and test are split by prompt: the K completions of a prompt stay together.
 
-A judge may be people (`protocols.py:Patient`). Then the stage puts the groups where they are judged and ends the run with
-status 3 (`errors.py:Waiting`); the same command looks again. Its fingerprint knows the question and not the answers, so it
-is the same stage before and after. Its result is what had been said at the moment when it finished, and `said` among its
-facts is a hash of that: what people say later changes no stage that is done.
+A judge may be people (`protocols.py:Patient`). Then the stage puts the groups where they are judged and ends the run
+with status 3 (`errors.py:Waiting`); the same command looks again. Its fingerprint knows the question and not the
+answers, so it is the same stage before and after. Its result is what had been said at the moment when it finished, and
+`said` among its facts is a hash of that: what people say later changes no stage that is done.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """What a stage's result depends on, as one hash: kind, version, resolved fields, inputs' fingerprints, seed.
 
 A function counts with its source and what it closes over (not with the functions it calls), and so does a class from
-outside this package; a data file and a model folder with their content; a feedback store, as data, with what was said in it
-(but not as what a judge asks people in: there nothing is known yet); a hub id with its name. What changes no result
-says so (`in_fingerprint = False`, such as the local engine) and is left out wherever it stands. A field that was added
-later, `field(default=…, metadata=ADDED)`, counts where it is not its default: run folders from before it stay as they are.
+outside this package; a data file and a model folder with their content; a feedback store, as data, with what was said
+in it (but not as what a judge asks people in: there nothing is known yet); a hub id with its name. What changes no
+result says so (`in_fingerprint = False`, such as the local engine) and is left out wherever it stands. A field that was
+added later, `field(default=…, metadata=ADDED)`, counts where it is not its default: run folders from before it stay as
+they are.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def _counts(value: Any) -> bool:
 
 
 def _held(value: Any) -> Any:
-    """What a closure or an object holds; an object in it counts with its class alone, as it may hold the whole world."""
+    """The contents of a closure or an object; an object inside it counts only by its class, as it may hold anything."""
     if isinstance(value, Mapping):
         return {str(k): _held(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -83,7 +84,7 @@ def _held(value: Any) -> Any:
 
 
 def _name(value: Any) -> str:
-    """A function or class by its name and source: never by its repr, whose address no second process repeats."""
+    """A function or class by its name and source; never by its repr, whose address differs in every process."""
     return f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', '')}@{_source(value)}"
 
 
@@ -108,7 +109,7 @@ def _input(ref: str, inputs: Mapping[str, Artifact]) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _hash_of(path: str, mtime_ns: int) -> str:
-    """Content hash, remembered while the file does not change: fingerprints are asked for more than once."""
+    """The content hash, cached until the file changes, as fingerprints are computed more than once."""
     return content_hash(Path(path))
 
 
