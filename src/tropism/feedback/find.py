@@ -130,7 +130,8 @@ def search(session: Session, project: Project, wanted: Filter, offset: int = 0, 
 
 
 def selected(session: Session, project: Project, wanted: Filter) -> Selection:
-    """All that is found. The last few are kept, for the next page and for the correlates of the same search."""
+    """All that is found. The last few are kept, for the next page and for the correlates of the same search, until a group,
+    a judgment or a comment is added."""
     known = columns(session)
     comments = session.scalar(select(func.max(Comment.id)))
     tagged = _ids(session, select(Tag.group_id).where(Tag.name == wanted.tag)) if wanted.tag else None
