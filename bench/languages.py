@@ -17,21 +17,23 @@ from tropism.web import texts
 
 
 def update(language: str) -> None:
-    """Brings the catalogues of a language up to date. A text that several pages say stands with the first."""
+    """Brings the catalogues of a language up to date. A text of several pages stands where it stood, or with the first."""
     folder = texts.WEB / "languages" / language
     folder.mkdir(parents=True, exist_ok=True)
-    known, pages = Catalog(locale=language), {}
+    known, stood, pages = Catalog(locale=language), {}, {}
     for file in sorted(folder.glob("*.po")):
         pages[file.stem] = None
         for message in read_po(file.open("rb"), locale=language):
             if message.id and message.string:
                 known.add(message.id, message.string, flags=message.flags)
+                stood[message.id if isinstance(message.id, str) else message.id[0]] = file.stem
     placed = set()
     for page, text in texts.strings():
         key = text if isinstance(text, str) else text[0]
         if key in placed:
             continue
         placed.add(key)
+        page = stood.get(key, page)
         catalog = pages.get(page) or Catalog(locale=language)
         pages[page] = catalog
         said = known.get(text)

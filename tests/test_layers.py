@@ -29,7 +29,7 @@ LAYERS = (
     ("stages", "report"),
     ("plan", "catalogue", "promote", "talk", "ending"),
     ("web",),
-    ("cli_feedback",),
+    ("cli_feedback", "cli_web"),
     ("cli",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

@@ -12,6 +12,7 @@ import typer
 
 from tropism import __version__
 from tropism.cli_feedback import JsonOpt, feedback, pretty
+from tropism.cli_web import web
 from tropism.ending import Commands
 from tropism.errors import TropismError
 
@@ -221,6 +222,9 @@ def list_(
     from tropism.catalogue import catalogue
 
     print(catalogue(folder))
+
+
+app.command()(web)
 
 
 @app.callback(invoke_without_command=True)

@@ -107,7 +107,7 @@ def by_number(answer: Mapping[str, Any], shown: Sequence[int]) -> dict[str, Any]
             for slot, value in enumerate(answer[field]):
                 number[shown[slot]] = value
             moved[field] = number
-    if "choice" in answer and answer["choice"] != "tie":
+    if type(answer.get("choice")) is int:  # and not "tie" or "bad"
         moved["choice"] = shown[answer["choice"]]
     return moved
 

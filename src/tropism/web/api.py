@@ -14,8 +14,9 @@ from fastapi.responses import JSONResponse
 
 from tropism.feedback import project as projects
 from tropism.feedback import queue
+from tropism.feedback.leases import Gone
 from tropism.feedback.question import Invalid
-from tropism.feedback.queue import Gone, Leased
+from tropism.feedback.queue import Leased
 from tropism.web.access import Refused, StoreDep, VisitorDep, me, opened
 
 router = APIRouter(prefix="/api")
@@ -48,14 +49,7 @@ def submit(
 def skip(
     lease: str, store: StoreDep, who: VisitorDep, body: Annotated[dict[str, Any] | None, Body()] = None
 ) -> Response:
-    reason = (body or {}).get("reason", "")
-    if not isinstance(reason, str) or len(reason) > 2000:
-        raise Refused(422, "invalid", "reason: a text of up to 2000 characters", "reason")
-    with store.writing() as session:
-        try:
-            queue.skip(session, lease, me(session, who), reason, store.now(session))
-        except Gone as gone:
-            raise Refused(409, "gone", str(gone)) from None
+    skipped(store, who, lease, (body or {}).get("reason", ""))
     return Response(status_code=204)
 
 
@@ -93,6 +87,17 @@ def submitted(
             raise Refused(409, "gone", str(gone)) from None
         except Invalid as wrong:
             raise Refused(422, "invalid", str(wrong), wrong.field) from None
+
+
+def skipped(store: StoreDep, who: VisitorDep, lease: str, reason: Any) -> None:
+    """Gives a group back. Raises Refused 409 or 422."""
+    if not isinstance(reason, str) or len(reason) > 2000:
+        raise Refused(422, "invalid", "reason: a text of up to 2000 characters", "reason")
+    with store.writing() as session:
+        try:
+            queue.skip(session, lease, me(session, who), reason, store.now(session))
+        except Gone as gone:
+            raise Refused(409, "gone", str(gone)) from None
 
 
 def told(leased: Leased) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import json
 from collections.abc import Collection
 from typing import Any
 
+from starlette.exceptions import HTTPException
+
 BODY_BYTES = 4 * 2**20  # of one request
 POLICY = "; ".join(
     [
@@ -35,10 +37,6 @@ HEADERS = {
 }
 
 
-class TooLarge(Exception):
-    """A body above the limit that did not say its length."""
-
-
 class Guard:
     """ASGI middleware. `hosts` are the names the server answers to; empty: any."""
 
@@ -52,20 +50,18 @@ class Guard:
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
         name = host[: host.rfind(":")] if host.rpartition(":")[2].isdigit() else host
-        size, seen, began = headers.get(b"content-length", b"0"), 0, False
+        size, seen = headers.get(b"content-length", b"0"), 0
 
         async def counted() -> dict[str, Any]:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self.limit:
-                raise TooLarge
+                raise HTTPException(413, _too_large(self.limit))  # which FastAPI lets through
             return message
 
         async def sealed(message: dict[str, Any]) -> None:
-            nonlocal began
             if message["type"] == "http.response.start":
-                began = True
                 given = {key for key, _ in message["headers"]}
                 extra = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in given]
                 message = {**message, "headers": [*message["headers"], *extra]}
@@ -78,11 +74,7 @@ class Guard:
         elif not size.isdigit() or int(size) > self.limit:
             await _refuse(sealed, 413, "too_large", _too_large(self.limit))
         else:
-            try:
-                await self.app(scope, counted, sealed)
-            except TooLarge:
-                if not began:
-                    await _refuse(sealed, 413, "too_large", _too_large(self.limit))
+            await self.app(scope, counted, sealed)
 
 
 def _too_large(limit: int) -> str:

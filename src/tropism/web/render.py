@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from tropism.web import texts
 from tropism.web.access import Visitor
@@ -60,9 +61,19 @@ def markdown(text: str) -> Markup:
     html = _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {})
     allowed = {"a": {"href", "title"}, "*": {"dir"}, "ol": {"start"}}
     schemes = {"http", "https", "mailto"}
-    return Markup(
-        nh3.clean(html, tags=TAGS, attributes=allowed, url_schemes=schemes, link_rel="noopener noreferrer nofollow")
-    )
+    rel = "noopener noreferrer nofollow"
+    clean = nh3.clean(html, tags=TAGS, attributes=allowed, url_schemes=schemes, link_rel=rel)
+    for wide in (
+        "<pre>",
+        "<table>",
+    ):  # these scroll by themselves, so the keyboard must reach them; in text "<" is escaped
+        clean = clean.replace(wide, f'{wide[:-1]} tabindex="0">')
+    return Markup(clean)
+
+
+def moment(seconds: float) -> str:
+    """Seconds since 1970 as a date and time in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def plain(text: str) -> Markup:
@@ -78,7 +89,7 @@ def environment(language: str) -> Environment:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     made.install_gettext_translations(texts.translations(language), newstyle=True)  # type: ignore[attr-defined]
-    made.filters |= {"markdown": markdown, "plain": plain}
+    made.filters |= {"markdown": markdown, "plain": plain, "moment": moment}
     return made
 
 
@@ -132,6 +143,3 @@ def menu(request: Request, who: Visitor | None, project: str, role: str | None) 
         path = f"/projects/{project}/{nav.path}" if nav.of == "project" else f"/{nav.path}"
         shown.append((path, say(request, nav.title), request.url.path.startswith(path)))
     return shown
-
-
-__all__ = ["Nav", "environment", "escape", "language", "markdown", "menu", "page", "plain", "say"]

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hmac
-from typing import Annotated
+import re
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
-from sqlalchemy import func, select
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
-from tropism.errors import TropismError
 from tropism.feedback import audit, people
 from tropism.feedback import project as projects
-from tropism.feedback.schema import Person, Project, StoredGroup, StoredJudgment
+from tropism.feedback.schema import Person, Project
 from tropism.web.access import Refused, StoreDep, VisitorDep, found, me, role
 from tropism.web.render import page, say
 from tropism.web.texts import N_
 
 router = APIRouter()
 WRONG = N_("This name and password do not belong together.")
+LIMITED = N_("Too many wrong passwords for this name. Wait a quarter of an hour.")
 
 
 @router.get("/")
@@ -29,33 +31,19 @@ def home(request: Request, store: StoreDep, token: str = "") -> Response:
     if who is None:
         return RedirectResponse("/login", 303)
     with store.reading() as session:
-        open_ = [p for p in session.scalars(select(Project).order_by(Project.name)) if role(session, who, p)]
         shown = [
-            {
-                "name": p.name,
-                "question": projects.question(session, p).kind,
-                "per_group": p.per_group,
-                "groups": session.scalar(select(func.count()).where(StoredGroup.project_id == p.id)) or 0,
-                "done": _done(session, p),
-            }
-            for p in open_
+            _shown(session, p, store.now(session)) for p in session.scalars(select(Project)) if role(session, who, p)
         ]
+    shown.sort(key=lambda p: p["name"])
     if len(shown) == 1 and request.app.state.config.home == shown[0]["name"]:
         return RedirectResponse(f"/projects/{shown[0]['name']}/label", 303)
     return page(request, "home.html", who, projects=shown)
 
 
-def _done(session, project: Project) -> int:
-    """Groups that have all the judgments wanted of them."""
-    said = (
-        select(StoredJudgment.group_id)
-        .join(Person, Person.id == StoredJudgment.person_id)
-        .where(StoredJudgment.project_id == project.id, StoredJudgment.holds, StoredJudgment.scores.is_not(None))
-        .where(Person.kind == "person")
-        .group_by(StoredJudgment.group_id)
-        .having(func.count() >= project.per_group)
-    )
-    return session.scalar(select(func.count()).select_from(said.subquery())) or 0
+def _shown(session: Session, project: Project, now: float) -> dict[str, Any]:
+    groups, done, _ = projects.progress(session, project, now)
+    asked = projects.question(session, project).kind
+    return {"name": project.name, "question": asked, "per_group": project.per_group, "groups": groups, "done": done}
 
 
 def _enter(request: Request, store: StoreDep, token: str) -> Response:
@@ -86,31 +74,23 @@ def log_in(
     password: Annotated[str, Form()],
     next: Annotated[str, Form()] = "/",
 ) -> Response:
-    """By password, or by a key in its place: whoever was added by `tropism feedback people` has a key first."""
+    """By password, or by a key in its place, which is what whoever was added by `tropism feedback people` has first."""
     if not request.app.state.accounts:
         raise Refused(403, "no_accounts", "this server knows the link that it printed, and no passwords")
-    failed, person = "", None
+    failed = say(request, WRONG)
     with store.writing() as session:
         try:
-            person = people.check_password(session, name, password)
-            if person is None and (keyed := people.by_key(session, password)) and keyed.name == name:
-                person = keyed
-        except TropismError as error:  # too many attempts
-            failed = str(error)
-        audit.note(
-            session,
-            person and person.id,
-            "log in" if person else "log in refused",
-            {"name": name[:200]},
-            store.now(session),
-        )
-        if person is not None:
-            response = RedirectResponse(
-                next if next.startswith("/") and not next.startswith(("//", "/\\")) else "/", 303
-            )
-            request.app.state.sessions.begin(request, response, person)
-            return response
-    return page(request, "login.html", status=403, failed=failed or say(request, WRONG), next=next, name=name)
+            person = people.by_key(session, password)
+            if person is None or person.name != name:
+                person = people.check_password(session, name, password, store.now(session))
+        except people.Limited:
+            person, failed = None, say(request, LIMITED)
+    if person is None:
+        return page(request, "login.html", status=403, failed=failed, next=next, name=name)
+    inside = re.fullmatch(r"/[\w./%-]*", next) and "//" not in next  # or the log-in would lead to another site
+    response = RedirectResponse(next if inside else "/", 303)
+    request.app.state.sessions.begin(request, response, person)
+    return response
 
 
 @router.post("/logout")
@@ -118,5 +98,5 @@ def log_out(request: Request, store: StoreDep, who: VisitorDep) -> Response:
     response = RedirectResponse("/login", 303)
     request.app.state.sessions.end(response)
     with store.writing() as session:
-        audit.note(session, me(session, who).id, "log out", {}, store.now(session))
+        audit.note(session, me(session, who).id, "logged out", {}, store.now(session))
     return response

@@ -1,0 +1,112 @@
+"""Serves a store: finds the port, says where to look, and lets uvicorn do the rest.
+
+On a loopback address the link carries a token and nobody needs an account. On any other address people log in, and the
+server does not start before there is somebody who can.
+"""
+
+from __future__ import annotations
+
+import getpass
+import ipaddress
+import secrets
+import socket
+import sys
+import webbrowser
+from contextlib import suppress
+from pathlib import Path
+
+import uvicorn
+from sqlalchemy import or_, select
+
+from tropism.errors import TropismError
+from tropism.feedback.place import place
+from tropism.feedback.schema import Key, Person, Project
+from tropism.feedback.store import Store, open_store
+from tropism.web.access import allowed_hosts
+from tropism.web.app import Config, create_app
+
+
+def serve(where: str | Path, host: str, port: int, models: tuple[str, ...] = (), browse: bool = False) -> None:
+    """Serves until Ctrl-C. Port 0 takes any that is free. Raises TropismError if the port is taken, the address is not this
+    machine's, or people would have to log in and none could."""
+    store = open_store(place(where))
+    try:
+        alone = loopback(host)
+        if not alone:
+            _refuse_without_people(store, where)
+        listening = listen(host, port)
+        with store.reading() as session:
+            names = list(session.scalars(select(Project.name).limit(2)))
+        config = Config(
+            token=secrets.token_urlsafe(24) if alone else "",
+            local=_user() if alone else "",
+            hosts=tuple(allowed_hosts(host)) if alone else (),
+            models=models,
+            home=names[0] if len(names) == 1 else "",
+        )
+        app = create_app(store, config)
+        shown = f"[{host}]" if ":" in host else host
+        address = f"http://{shown}:{listening.getsockname()[1]}/"
+        link = f"{address}?token={config.token}" if alone else address
+        print(f"open:            {link}", flush=True)
+        if not alone:
+            print("people log in there; put a server with https in front of it, or passwords can be read", flush=True)
+        if browse:
+            with suppress(webbrowser.Error):
+                webbrowser.open(link)
+        settings = uvicorn.Config(
+            app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=5
+        )
+        uvicorn.Server(settings).run(sockets=[listening])
+    finally:
+        store.close()
+
+
+def loopback(host: str) -> bool:
+    """Whether only this machine can ask. Raises TropismError for what is no address of this machine."""
+    try:
+        found = {str(row[4][0]) for row in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        raise TropismError(
+            f"--host {host!r} is no address of this machine: use 127.0.0.1, or 0.0.0.0 for all"
+        ) from None
+    return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises TropismError."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OverflowError:
+        raise TropismError(f"--port {port} is no port: choose one up to 65535") from None
+    except PermissionError:
+        raise TropismError(f"port {port} is not for you to open: choose one above 1023") from None
+    except OSError as error:
+        why = "is in use" if "in use" in str(error) else f"cannot be opened on {host} ({error.strerror})"
+        raise TropismError(f"port {port} {why}: choose another with --port, or --port 0 for any that is free") from None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container whose user has no name
+        return "me"
+
+
+def _refuse_without_people(store: Store, where: str | Path) -> None:
+    with store.reading() as session:
+        keyed = select(Key.person_id).where(Key.revoked_at.is_(None))
+        can = select(Person.id).where(
+            Person.removed_at.is_(None), or_(Person.password.is_not(None), Person.id.in_(keyed))
+        )
+        if session.scalar(can.limit(1)) is None:
+            raise TropismError(
+                f"other machines would have to log in, and {where} has nobody who can: "
+                f"`tropism feedback people {where} add NAME --role admin` first, or leave --host out"
+            )
+
+
+def may_browse() -> bool:
+    """Whether a person at a terminal started this, so that a browser window is welcome."""
+    return sys.stdin.isatty() and sys.stdout.isatty()

@@ -1,0 +1,71 @@
+// What an answer says that another does not: words that are not in their longest common subsequence, marked by the CSS
+// highlight "differs", which leaves the page as it is.
+"use strict";
+
+const differences = {
+  LONGEST: 4000, // words; a longer answer is compared by the words it has, whatever their order
+
+  // The words of an element as ranges.
+  words(element) {
+    const found = [];
+    const walk = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+    for (let node = walk.nextNode(); node; node = walk.nextNode()) {
+      for (const match of node.data.matchAll(/[\p{L}\p{M}\p{N}]+|[^\s\p{L}\p{M}\p{N}]/gu)) {
+        found.push({ text: match[0], node, from: match.index, to: match.index + match[0].length });
+      }
+    }
+    return found;
+  },
+
+  // For each word of a, whether b has it in the same order. Myers's O(ND) would be quicker; a table of bytes is short.
+  common(a, b) {
+    if (a.length > this.LONGEST || b.length > this.LONGEST) {
+      const known = new Set(b);
+      return a.map((word) => known.has(word));
+    }
+    const width = b.length + 1;
+    const length = new Uint16Array((a.length + 1) * width);
+    for (let i = a.length - 1; i >= 0; i--) {
+      for (let j = b.length - 1; j >= 0; j--) {
+        length[i * width + j] =
+          a[i] === b[j]
+            ? length[(i + 1) * width + j + 1] + 1
+            : Math.max(length[(i + 1) * width + j], length[i * width + j + 1]);
+      }
+    }
+    const same = new Array(a.length).fill(false);
+    for (let i = 0, j = 0; i < a.length && j < b.length; ) {
+      if (a[i] === b[j]) {
+        same[i] = true;
+        i++;
+        j++;
+      } else if (length[(i + 1) * width + j] >= length[i * width + j + 1]) i++;
+      else j++;
+    }
+    return same;
+  },
+
+  // Marks in each of `others` what `element` does not say; how many words that is.
+  show(element, others) {
+    this.hide();
+    const base = this.words(element).map((word) => word.text);
+    const ranges = [];
+    for (const other of others) {
+      const words = this.words(other);
+      const same = this.common(words.map((word) => word.text), base);
+      words.forEach((word, n) => {
+        if (same[n]) return;
+        const range = new Range();
+        range.setStart(word.node, word.from);
+        range.setEnd(word.node, word.to);
+        ranges.push(range);
+      });
+    }
+    CSS.highlights.set("differs", new Highlight(...ranges));
+    return ranges.length;
+  },
+
+  hide() {
+    CSS.highlights?.delete("differs");
+  },
+};
