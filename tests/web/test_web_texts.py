@@ -27,7 +27,6 @@ def test_a_translation_has_the_same_holes(language: str):
         else:
             for number in (1, 2, 5, 21):
                 form = said.ngettext(text[0], text[1], number)
-                assert form not in text or language == "en", (page, text)
                 assert sorted(HOLES.findall(text[1])) == sorted(HOLES.findall(form)), (page, text)
 
 

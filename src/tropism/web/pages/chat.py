@@ -122,7 +122,9 @@ def _read(request: Request, slip: Any, field: str) -> Answer:
 
 def _messages(given: Any) -> tuple[Message, ...]:
     """User and assistant in turn, beginning and ending with the user."""
-    rule = f"messages: a list of {{role, content}}, user and assistant in turn, {LONGEST} characters each, the user last"
+    rule = (
+        f"messages: a list of {{role, content}}, user and assistant in turn, {LONGEST} characters each, the user last"
+    )
     if not isinstance(given, list) or not 0 < len(given) <= TURNS or len(given) % 2 == 0:
         raise Refused(422, "invalid", rule, "messages")
     made = []
