@@ -107,7 +107,8 @@ def test_roles(world):
         hidden = says(annotator, path)
         assert hidden.status_code == 404 and "'secret plan'" not in hidden.text.replace(path.split("/")[3], "")
     assert "secret plan" not in says(annotator, "/").text
-    assert says(annotator, "/projects/demo/team").status_code == 403
+    for path in ("/people", "/projects/demo/team"):
+        assert says(annotator, path).status_code == 403
 
 
 def test_a_removed_person_is_out_at_once(world):
@@ -130,7 +131,7 @@ def accounts(worlds):
 
 
 def log_in(world, name: str, password: str, **more: str) -> httpx2.Response:
-    return httpx2.post(f"{world.url}/login", data={"name": name, "password": password, **more})
+    return httpx2.post(f"{world.url}/login", data={"name": name, "password": password, **more}, timeout=60)
 
 
 def test_people_log_in_where_there_are_accounts(accounts):
@@ -139,7 +140,7 @@ def test_people_log_in_where_there_are_accounts(accounts):
     assert wrong.status_code == 403 and "set-cookie" not in wrong.headers and "do not belong together" in wrong.text
     right = log_in(accounts, "ann", "password of ann", next="/projects/demo/label")
     assert right.status_code == 303 and right.headers["location"] == "/projects/demo/label"
-    with httpx2.Client(base_url=accounts.url, cookies=dict(right.cookies)) as ann:
+    with httpx2.Client(base_url=accounts.url, cookies=dict(right.cookies), timeout=60) as ann:
         token = csrf(ann.get("/projects/demo/label").text)
         assert ann.post("/logout", data={"csrf": token}).headers["location"] == "/login"
         with accounts.store.writing() as session:  # another password ends the sessions of the old one
@@ -162,3 +163,28 @@ def test_attempts_are_limited(accounts):
     for _ in range(5):
         assert "do not belong together" in log_in(accounts, "dan", "guess").text
     assert "quarter of an hour" in log_in(accounts, "dan", "guess").text
+
+
+def test_an_admin_adds_somebody_and_sees_the_key_once(world):
+    """The key that the page shows works, is not shown again, and ends with the person; what is erased has no name left."""
+    csrf_ = {"csrf": world.client.headers["X-CSRF-Token"]}
+    page = world.client.post("/people", data={**csrf_, "name": "Zoë", "project": "demo", "role": "viewer"})
+    (key,) = re.findall(r'<code class="key">(tropism_[\w-]+)</code>', page.text)
+    says = lambda: httpx2.get(f"{world.url}/api/projects/demo/status", headers={"Authorization": f"Bearer {key}"})  # noqa: E731
+    assert says().status_code == 200 and key not in world.client.get("/people").text
+    with world.store.reading() as session:
+        number = people.find(session, "Zoë").id
+    world.client.post("/projects/demo/team", data={**csrf_, "person": "Zoë", "role": "none"})
+    assert says().status_code == 404  # nobody in this project any more
+    assert world.client.get(f"/people/{number}/export").json()["person"]["name"] == "Zoë"
+    assert world.client.post(f"/people/{number}/erase", data=csrf_).status_code == 200
+    assert says().status_code == 401 and "Zoë" not in world.client.get("/people").text
+
+
+def test_guidelines_are_versions(world):
+    csrf_ = {"csrf": world.client.headers["X-CSRF-Token"]}
+    data = {**csrf_, "guidelines": "Be *kind*.", "labels": "unsafe\nfunny\n"}
+    assert "version 2" in world.client.post("/projects/demo/question", data=data).text
+    with world.store.reading() as session:
+        asked = projects.question(session, projects.find(session, "demo"))
+    assert (asked.version, asked.guidelines, asked.spec["labels"]) == (2, "Be *kind*.", ["unsafe", "funny"])
