@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +21,7 @@ from tropism.feedback.store import Store, Unavailable
 from tropism.web import access, api, pages
 from tropism.web.access import Refused
 from tropism.web.guard import Guard
-from tropism.web.models import Models
+from tropism.web.models import Models, named
 from tropism.web.render import page
 
 STATIC = Path(__file__).parent / "static"
@@ -31,14 +31,14 @@ CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "
 @dataclass(frozen=True, slots=True)
 class Config:
     """How a server runs. `token` opens the link on a loopback address and stands for `local`, this machine's user; without
-    one people log in. `hosts`: the names it answers to, empty for any. `models`: what arena and chat talk to, by name: a
-    folder, a hub id, or an open engine (`models.named` reads a command line's). `home`: the project that the front page
+    one people log in. `hosts`: the names it answers to, empty for any. `models`: what arena and chat talk to: texts such as
+    NAME=FOLDER (`models.named`), or by name a folder, a hub id or an open engine. `home`: the project that the front page
     leads to."""
 
     token: str = ""
     local: str = ""
     hosts: Collection[str] = ()
-    models: Mapping[str, Any] = field(default_factory=dict)
+    models: Mapping[str, Any] | Sequence[str] = ()
     home: str = ""
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
@@ -51,7 +51,7 @@ def create_app(store: Store, config: Config | None = None) -> FastAPI:
     modules = [import_module(f"{pages.__name__}.{found.name}") for found in pkgutil.iter_modules(pages.__path__)]
     app.state.store, app.state.config = store, config
     app.state.sessions, app.state.accounts = access.Sessions(config.secret), not config.token
-    app.state.models = Models(config.models)
+    app.state.models = Models(config.models if isinstance(config.models, Mapping) else named(config.models))
     app.state.menu = [module.NAV for module in modules if hasattr(module, "NAV")]
     app.include_router(api.router)
     for module in modules:
