@@ -154,7 +154,7 @@ def alpha(session: Session, project: Project, judged: Judged | None = None) -> d
 def of(session: Session, project: Project, judged: Judged | None = None) -> list[Row]:
     """A row for everybody who judged, people first, who judged most before the others."""
     judged = read(session, project) if judged is None else judged
-    bias, gold = _biases(judged), _golds(judged)
+    (for_first_J, told_J), (right_J, known_J) = _biases(judged), _golds(judged)
     rows: list[Row] = []
     for person, (name, kind) in judged.names.items():
         mine = judged.of(person)
@@ -165,8 +165,8 @@ def of(session: Session, project: Project, judged: Judged | None = None) -> list
                 "kind": kind,
                 "judgments": int(mine.sum()),
                 "median_seconds": round(float(np.median(seconds)), 2) if len(seconds) else None,
-                "position_bias": _figure(*(x[mine] for x in bias), BIAS),
-                "gold": _figure(*(x[mine] for x in gold), statistics.SHARE),
+                "position_bias": _figure(for_first_J[mine], told_J[mine], BIAS),
+                "gold": _figure(right_J[mine], known_J[mine], statistics.SHARE),
             }
         )
     return sorted(rows, key=lambda row: (row["kind"] != "person", -row["judgments"], row["name"]))
@@ -208,8 +208,8 @@ def pairs(judged: Judged) -> list[Pair]:
         both = np.intersect1d(judged.group_J[judged.of(a)], judged.group_J[judged.of(b)])
         if len(both):
             rows = judged.of(a, b) & np.isin(judged.group_J, both)
-            names = sorted((judged.names[a][0], judged.names[b][0]))
-            found.append(Pair(*names, len(both), judged.alpha(rows, PAIR_RESAMPLES)))
+            one, other = sorted((judged.names[a][0], judged.names[b][0]))
+            found.append(Pair(one, other, len(both), judged.alpha(rows, PAIR_RESAMPLES)))
     return sorted(found, key=lambda pair: 2.0 if pair.alpha is None else pair.alpha["value"])
 
 
