@@ -106,6 +106,9 @@ def test_what_is_no_json_object_is_refused(rank):
         error(rank.client.post("/api/leases/x", content=b"{", headers={"content-type": "application/json"}))[0] == 422
     )
     assert error(rank.client.post("/api/leases/x", json=[1]))[0] == 422
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    status, said = error(rank.client.post("/api/leases/x", content=b'{"choice": "bad"}', headers=form))
+    assert status == 422 and "Content-Type: application/json" in said["message"]
     assert error(rank.client.post("/api/leases/x", json={"choice": "bad"}))[0] == 409  # nobody's lease
 
 

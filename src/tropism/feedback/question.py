@@ -141,7 +141,7 @@ def _ranks(question: Question, k: int, value: Any) -> dict[str, Any]:
             "ranks", f"'ranks' is {k} whole numbers by slot, 1 the best and 0 unranked, and not {_short(value)}"
         )
     if not any(value):
-        raise Invalid("ranks", 'no answer is ranked: rank one, or send {"choice": "bad"} if none is good')
+        raise Invalid("ranks", 'ranks: no answer is ranked: rank one, or send {"choice": "bad"} if none is good')
     return {"ranks": value}
 
 

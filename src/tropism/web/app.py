@@ -62,7 +62,7 @@ def create_app(store: Store, config: Config | None = None) -> FastAPI:
         Refused: lambda r, e: refusal(r, e),
         TropismError: lambda r, e: refusal(r, Refused(400, "mistake", str(e))),
         Unavailable: lambda r, e: refusal(r, Refused(503, "unavailable", str(e))),
-        RequestValidationError: lambda r, e: refusal(r, _invalid(e)),
+        RequestValidationError: lambda r, e: refusal(r, _invalid(r, e)),
         HTTPException: lambda r, e: refusal(
             r, Refused(e.status_code, CODES.get(e.status_code, "error"), str(e.detail))
         ),
@@ -94,7 +94,9 @@ def refusal(request: Request, error: Refused) -> Response:
     return page(request, template, status=error.status, message=error.message, code=error.status)
 
 
-def _invalid(error: RequestValidationError) -> Refused:
+def _invalid(request: Request, error: RequestValidationError) -> Refused:
+    if request.url.path.startswith("/api/") and "json" not in request.headers.get("content-type", "json"):
+        return Refused(422, "invalid", "body: send JSON, with the header Content-Type: application/json", "body")
     first = error.errors()[0]
     place = ".".join(str(p) for p in first["loc"] if p not in ("body", "query", "path")) or "body"
     return Refused(422, "invalid", f"{place}: {first['msg']}", place)

@@ -120,5 +120,5 @@ def pace(session: Session, project: Project, person: Person) -> dict[str, Any]:
     left = (session.scalar(select(func.count()).where(*wanting)) or 0) - (session.scalar(known) or 0)
     newest = select(StoredJudgment.seconds).where(*said, StoredJudgment.seconds.is_not(None))
     taken = session.scalars(newest.order_by(StoredJudgment.id.desc()).limit(PACE_OF)).all()
-    seconds = statistics.median(taken) if taken else None
+    seconds = statistics.median(s for s in taken if s is not None) if taken else None
     return {"mine": mine, "left": left, "seconds": seconds, "minutes": seconds and round(seconds * left / 60)}
