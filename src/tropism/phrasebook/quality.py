@@ -33,7 +33,7 @@ _DIGIT_AFTER = re.compile(r"[\s.,:]*\d")
 
 
 def quality(completion: str, target: str) -> float:
-    """The true quality of `completion`, from 0 to 1, given the reference `target`; space at the ends is ignored."""
+    """The true quality of `completion` in [0, 1] by its reference `target`; space at the ends is ignored."""
     said, right = completion.strip(), target.strip()
     if said == right:
         return 1.0
