@@ -145,7 +145,7 @@ def test_too_large_a_plan_is_refused_with_the_key_to_change(circle: Path, tmp_pa
         assert said.code == 2 and not (tmp_path / "x").exists()
         last = said.err.splitlines()[-1]
         assert re.fullmatch(
-            r"tropism: stage base needs about [\d.,]+ GiB and .* are free: lower base.model.width or .*", last
+            r"tropism: stage base needs about [\d.,]+ GiB, but .* are free: lower base.model.width or .*", last
         )
 
 

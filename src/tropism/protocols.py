@@ -46,7 +46,7 @@ class Format(Protocol):
 class Marked(Protocol):
     """A format that reads something else than files."""
 
-    def mark(self) -> str:
+    def content_mark(self) -> str:
         """What it reads now, in a few characters: another content makes a new fingerprint."""
         ...
 

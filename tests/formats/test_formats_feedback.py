@@ -81,7 +81,7 @@ def test_mistakes_are_said_when_a_recipe_is_read(tmp_path: Path) -> None:
             parse({"stage": [{**stage, "data": data}]}, "r")
         assert says in str(refused.value)
     with pytest.raises(TropismError, match="there is no store at"):
-        Feedback(str(tmp_path / "x.sqlite"), "p").mark()
+        Feedback(str(tmp_path / "x.sqlite"), "p").content_mark()
     with pytest.raises(TropismError, match="did you mean 'p'"):
         list(Feedback(made(tmp_path, "rank", GROUPS), "q").groups())
 

@@ -73,5 +73,5 @@ def test_a_model_that_sees_what_comes_later_is_refused():
 
 def test_a_token_without_an_embedding_is_one_sentence(llama: PreTrainedModel, words):
     beyond = Tree("g", (5, 6), ((len(words),),), ((True,),), (True,))
-    with pytest.raises(TropismError, match=f"has the token {len(words)} and .* knows {len(words)} tokens"):
+    with pytest.raises(TropismError, match=f"has the token {len(words)}, but .* has {len(words)} tokens"):
         predict_tokens(llama, collate([beyond]))

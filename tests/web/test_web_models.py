@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,13 @@ def all_of(*answers: Any) -> list[Any]:
     async def gathered() -> list[Any]:
         return await asyncio.wait_for(asyncio.gather(*answers, return_exceptions=True), 20)
 
-    return asyncio.run(gathered())
+    return run(gathered())
+
+
+def run(made: Coroutine[Any, Any, Any]) -> Any:
+    """In a thread of its own: that of the tests may be in the event loop of the browser's tests."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, made).result()
 
 
 def test_answers_come_in_turn_token_by_token():
@@ -67,7 +74,7 @@ def test_who_leaves_frees_the_place():
         await anext(pieces)
         await pieces.aclose()
 
-    asyncio.run(leave())
+    run(leave())
     start = time.monotonic()
     assert all_of(answer(models, "b")) == ["1 (turn 1). "]
     assert time.monotonic() - start < 2.5  # the other answer would have taken five seconds

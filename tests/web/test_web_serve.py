@@ -94,7 +94,7 @@ def test_help_loads_no_web():
     code = (
         "import sys, tropism\nfrom typer.testing import CliRunner\nfrom tropism.cli import app\n"
         "assert CliRunner().invoke(app, ['web', '--help']).exit_code == 0\n"
-        "sys.exit(', '.join(m for m in ('sqlalchemy', 'fastapi', 'uvicorn', 'alembic') if m in sys.modules))"
+        "sys.exit(', '.join(m for m in ('sqlalchemy', 'fastapi', 'uvicorn', 'alembic') if m in sys.modules) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.stderr.strip() == "" and done.returncode == 0

@@ -16,9 +16,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from annotated_types import Interval
 from sqlalchemy import func, select
 
 from tropism.errors import TropismError
@@ -43,7 +44,7 @@ class Feedback:
 
     store: str
     project: str
-    filter: Mapping[str, str | int | float] = field(default_factory=dict)
+    filter: Mapping[str, str | Annotated[int, Interval()] | Annotated[float, Interval()]] = field(default_factory=dict)
     combine: Literal["mean_rank", "plackett_luce", "reliability"] = "reliability"
     part: Literal["judged", "demonstrations"] = "judged"
 
@@ -77,7 +78,7 @@ class Feedback:
         """None: `mark` says what it reads."""
         return ()
 
-    def mark(self) -> str:
+    def content_mark(self) -> str:
         """Of the project: how many groups, judgments and tags there are, and the newest of each."""
         store = open_store(place(self.store))
         try:

@@ -50,7 +50,7 @@ class People:
     enough: Annotated[float, Interval(gt=0, le=1)] = 1.0
     guidelines: str = ""
     labels: tuple[str, ...] = ()
-    scale: tuple[tuple[float, str], ...] = ()
+    scale: tuple[tuple[Annotated[float, Interval()], str], ...] = ()
     store: str = ""
     project: str = ""
     select: Literal["random", "disagreement"] = "random"

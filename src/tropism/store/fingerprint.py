@@ -117,7 +117,7 @@ def _read(value: Any) -> list[str]:
     """A hash of each local file, or the mark, of every data format plugged in anywhere."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         if isinstance(value, Marked):
-            return [value.mark()]
+            return [value.content_mark()]
         if callable(reads := getattr(value, "files", None)):
             files = [Path(str(f)) for f in reads()]  # type: ignore[union-attr]
             return [_hash_of(str(f.absolute()), f.stat().st_mtime_ns) for f in files]
