@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import socket
@@ -32,7 +31,13 @@ def place(tmp_path: Path) -> Path:
 def test_it_serves_until_it_is_stopped(place: Path):
     """The link opens the one project; a request under another name is refused; Ctrl-C ends it with 130."""
     command = [sys.executable, "-m", "tropism.cli", "web", str(place), "--port", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    server = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )
     try:
         assert server.stdout is not None
         line = server.stdout.readline()
