@@ -92,7 +92,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
             locale=locale, color_scheme=scheme, viewport={"width": width, "height": height}, **options
         )
         contexts.append(context)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(30_000)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda said: errors.append(said.text) if "Content Security Policy" in said.text else None)

@@ -360,6 +360,7 @@ document.addEventListener("click", (event) => event.detail && event.target.close
 document.addEventListener("htmx:afterSwap", (event) => {
   if (event.target.id !== "work" && !document.getElementById("work")?.isConnected) return;
   if (work === document.getElementById("work")) return;
+  htmx.process(document.getElementById("work")); // htmx itself does so 20 ms later, and a key may come first
   begun();
   work.focus({ preventScroll: true });
   scrollTo(0, 0);
