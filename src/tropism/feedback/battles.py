@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from tropism.errors import TropismError
 from tropism.feedback import direct
 from tropism.feedback.leases import Gone
-from tropism.feedback.ratings import WINNERS, Battle, next_pair
+from tropism.feedback.ratings import POINTS, Battle, next_pair
 from tropism.feedback.schema import Person, Project, StoredGroup, StoredJudgment, Vote
 from tropism.feedback.text import clean
 from tropism.types import Message
@@ -140,9 +140,7 @@ def voted(session: Session) -> list[Battle]:
     joined = columns.join(Person, Person.id == Vote.person_id).join(
         StoredJudgment, StoredJudgment.id == Vote.judgment_id
     )
-    rows = session.execute(
-        joined.where(Vote.winner.in_(list(WINNERS)), StoredJudgment.holds).order_by(Vote.judgment_id)
-    )
+    rows = session.execute(joined.where(Vote.winner.in_(list(POINTS)), StoredJudgment.holds).order_by(Vote.judgment_id))
     return [Battle(a, b, str(winner), name) for a, b, winner, name in rows]
 
 

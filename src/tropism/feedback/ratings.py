@@ -25,14 +25,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import evalica
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
 Z = 1.959963984540054  # of a 95 % interval
 SCALE = 400 / math.log(10)  # rating points per nat
 EXACT = {"tolerance": 1e-12, "limit": 100_000}
-WINNERS = {"a": evalica.Winner.X, "b": evalica.Winner.Y, "tie": evalica.Winner.Draw, "bad": evalica.Winner.Draw}
 POINTS = {"a": 1.0, "b": 0.0, "tie": 0.5, "bad": 0.5}  # of a's
 LEAST, MOST, ALPHA = 5, 100, 0.05  # votes of a person that the test looks at, and how often it may wrong an honest one
 
@@ -62,8 +60,11 @@ def scores(battles: Sequence[Battle], how: str) -> dict[str, float]:
 
     Those of bradley_terry are divided by their sum. Elo goes through the battles in order, from 1000, with k = 4.
     """
+    import evalica  # here, as it brings pandas: nearly two seconds that a server need not wait for
+
     method: Callable[..., Any] = getattr(evalica, how)
-    columns = [b.a for b in battles], [b.b for b in battles], [WINNERS[b.winner] for b in battles]
+    winner = {1.0: evalica.Winner.X, 0.0: evalica.Winner.Y, 0.5: evalica.Winner.Draw}
+    columns = [b.a for b in battles], [b.b for b in battles], [winner[POINTS[b.winner]] for b in battles]
     found = method(*columns, weights=[b.times for b in battles], **EXACT).scores
     if how == "bradley_terry":
         found = found / found.sum()
