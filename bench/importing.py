@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from local_postgres import database
 from sqlalchemy import func, select
 
 from tropism.feedback import importing
@@ -73,15 +74,7 @@ def main() -> None:
     if args.work:
         work(args.work[0], args.groups, args.k, args.words, int(args.work[1]))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        server = None
-        url = f"sqlite:///{Path(folder) / 'store.db'}"
-        if args.postgres:
-            from local_postgres import LocalPostgres
-
-            server = LocalPostgres(durable=True)
-            server.start()
-            url = server.url
+    with tempfile.TemporaryDirectory() as folder, database(Path(folder), args.postgres) as (url, _):
         store = open_store(url, create=True)
         with store.writing() as session:
             projects.create(session, "p", "rank", {}, 3, 0, "", store.now(session))
@@ -95,8 +88,6 @@ def main() -> None:
             texts = session.scalar(select(func.count()).select_from(StoredCompletion))
         print(f"groups {groups:,} of {args.groups:,}, completions {texts:,} of {args.groups * args.k:,}")
         store.close()
-        if server:
-            server.delete()
 
 
 def figures(line: str, k: int) -> str:

@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from importing import made_up
+from local_postgres import database
 from sqlalchemy import select
 
 from tropism.feedback import importing, people
@@ -197,20 +198,8 @@ def main() -> None:
     if args.serve:
         serve(args.serve[0], int(args.serve[1]))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        postgres = None
-        url = f"sqlite:///{Path(folder) / 'store.db'}"
-        if args.postgres:
-            from local_postgres import LocalPostgres
-
-            postgres = LocalPostgres(durable=True)
-            postgres.start()
-            url = postgres.url
-        try:
-            measured(args, url, postgres, Path(folder) / "log")
-        finally:
-            if postgres:
-                postgres.delete()
+    with tempfile.TemporaryDirectory() as folder, database(Path(folder), args.postgres) as (url, postgres):
+        measured(args, url, postgres, Path(folder) / "log")
 
 
 def measured(args: argparse.Namespace, url: str, postgres, log: Path) -> None:

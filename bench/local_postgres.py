@@ -13,6 +13,8 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 START_S = 120
@@ -97,3 +99,17 @@ class LocalPostgres:
         subprocess.run(
             [self.programs / program, *arguments], user=self.user, check=True, capture_output=True, cwd=self.folder
         )
+
+
+@contextmanager
+def database(folder: Path, postgres: bool) -> Iterator[tuple[str, LocalPostgres | None]]:
+    """The URL of an empty database to measure: a file in `folder`, or a server of its own, which ends with the block."""
+    if not postgres:
+        yield f"sqlite:///{folder / 'store.db'}", None
+        return
+    server = LocalPostgres(durable=True)
+    try:
+        server.start()
+        yield server.url, server
+    finally:
+        server.delete()
