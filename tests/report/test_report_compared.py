@@ -15,6 +15,7 @@ import pytest
 from tropism.report.axes import Axis
 from tropism.report.build import write
 from tropism.report.compared import sentences
+from tropism.report.comparison import Method, compare
 from tropism.report.page import page
 from tropism.report.parts.methods import html
 from tropism.report.plots import Series, lines
@@ -103,6 +104,20 @@ def test_the_report_says_who_leads_who_hacks_and_who_is_apart(run: Path) -> None
         "every answer, so it cannot be compared at equal compute.",
         "hack: its learned reward comes from another judge, in other units.",
     ]
+
+
+def test_both_files_of_a_run_compute_the_comparison_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def counted(found: Sequence[Method], left_out: Sequence[str]) -> dict[str, Any]:
+        made.append([m.name for m in found])
+        return compare(found, left_out)
+
+    monkeypatch.setattr("tropism.report.compared.compare", counted)
+    assert "comparison" in write(run) and "At equal KL" in (run / "report.html").read_text("utf-8")
+    assert made == [["good", "poor", "search", "hack"]]
+    write(run)  # may have finished more stages since
+    assert len(made) == 2
 
 
 def test_without_a_hack_that_is_said(tmp_path: Path) -> None:

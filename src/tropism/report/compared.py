@@ -3,6 +3,7 @@ over-optimisation."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ from tropism.report.words import number, title
 STAR = "*"
 
 
-def comparison(findings: Findings) -> dict[str, Any] | None:
+@functools.lru_cache(maxsize=1)  # report.json and report.html of one run need the same
+def comparison(findings: Findings) -> Mapping[str, Any] | None:
     """The report's entry on the methods; None unless two or more were evaluated in the same way."""
     found, others = comparable(methods(findings))
     return compare(found, others) if len(found) > 1 else None

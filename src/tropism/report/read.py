@@ -37,7 +37,7 @@ class Finished:
     metrics: Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # known by identity: `report/compared.py` keeps the comparison of one
 class Findings:
     """A run. `planned` is every stage id of the recipe; `stages` are the finished ones, in the recipe's order."""
 
