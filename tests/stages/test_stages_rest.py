@@ -354,16 +354,16 @@ def test_damaged_samples_are_sampled_again(run: Run, model_folder: str, sampled:
 INTERRUPTED: list[int] = []
 
 
-def third(completion: str) -> float:
-    """A truth that breaks off when it is asked for the third time: after the second Improve step."""
+def second(completion: str) -> float:
+    """A truth that breaks off when it is asked about the second Grow step: after two Improve steps."""
     INTERRUPTED.append(1)
-    if len(INTERRUPTED) == 2 * 32 + 1:
+    if len(INTERRUPTED) == 32 + 1:
         raise KeyboardInterrupt
     return 0.0
 
 
 def test_damaged_samples_that_a_checkpoint_builds_on_are_refused(tmp_path: Path, model_folder: str) -> None:
-    stage = rest(model_folder, thresholds=(0.0, 0.5), truth=Verifier(third))
+    stage = rest(model_folder, thresholds=(0.0, 0.5), grows=2, truth=Verifier(second))
     INTERRUPTED.clear()
     with Run(tmp_path, checkpoint_s=0) as run, pytest.raises(KeyboardInterrupt):
         run(stage)
@@ -376,13 +376,32 @@ def test_damaged_samples_that_a_checkpoint_builds_on_are_refused(tmp_path: Path,
     assert str(caught.value).endswith(f"delete {unfinished} as well")
     shutil.rmtree(unfinished)
     with Run(tmp_path) as run:
-        assert grown(run(stage)) == [False]
+        assert grown(run(stage)) == [False, False]
 
 
 def damage(run: Run) -> None:
-    (folder,) = (run.folder / "samples").iterdir()
-    file = folder / GROUPS_FILE
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    for file in (run.folder / "samples").glob(f"*/{GROUPS_FILE}"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+JUDGED: list[str] = []
+
+
+def counted(completion: str) -> float:
+    JUDGED.append(completion)
+    return float(len(completion))
+
+
+def test_the_truth_is_asked_once_a_grow(run: Run, model_folder: str) -> None:
+    """Two Grow steps with three Improve steps each: 2 · 8 prompts · 4 samples, and the log as from the samples."""
+    JUDGED.clear()
+    stage = rest(model_folder, grows=2, thresholds=(0.0, 0.2, 0.4), truth=Verifier(counted))
+    lines = read_metrics(run(stage).parent)
+    assert len(JUDGED) == 2 * 8 * 4
+    for number, line in enumerate(line for line in lines if "reused" in line):
+        own = JUDGED[number * 32 : (number + 1) * 32]
+        assert line["truth"] == pytest.approx(sum(map(len, own)) / 32)
+    assert sum("truth" in line for line in lines) == 2 + 6
 
 
 def test_without_survivors_it_stops(run: Run, model_folder: str) -> None:

@@ -166,7 +166,7 @@ class ReST(Weights):
                 more = learner.restore(found[1])
                 place.position, place.tokens, place.spent = (more.pop(n) for n in ("position", "tokens", "spent"))
                 place.more = more
-                groups = read_again(work.folder.parent / place.more["samples"], work)
+                groups = self._with_truth(read_again(work.folder.parent / place.more["samples"], work))
             elif number == 0:
                 if part == 0 and self.probe:
                     work.log(step=0, **Looks(self.probe, policy, reference, tokenizer).now(0))
@@ -188,7 +188,7 @@ class ReST(Weights):
         grow: int,
         place: Place,
     ) -> list[Group]:
-        """The scored samples of the current policy, sampled now or read from an earlier run."""
+        """The scored samples of the current policy, sampled now or read from an earlier run, with the truth."""
         sampling = dataclasses.replace(self.sampling, seed=self.sampling.seed + (work.seed << 8) + grow)
         name = name_of(weights_of(policy), self.judge, asked, sampling, self.engine, self.version)
         path = work.folder.parent / "samples" / name
@@ -212,6 +212,7 @@ class ReST(Weights):
         place.more = {"samples": f"samples/{name}", "generated": place.more.get("generated", 0) + generated}
         for group, (_, prompt) in zip(groups, asked):
             place.spent += cost.sampling(prompt.size, group.completions, group.judgments[-1])
+        groups = self._with_truth(groups)
         everything = [list(range(len(g.completions))) for g in groups]
         work.log(grow=grow + 1, reused=reused, generated=generated, **self._seen(groups, everything))
         return groups
@@ -256,6 +257,14 @@ class ReST(Weights):
         }
         work.log(step=place.before + self.steps, **line, **looks.now(place.spent))
 
+    def _with_truth(self, groups: list[Group]) -> list[Group]:
+        """The groups with the truth's judgment before the judge's, so that the truth is asked once a Grow."""
+        if self.truth is None:
+            return groups
+        return [
+            dataclasses.replace(g, judgments=(j, *g.judgments)) for g, j in zip(groups, judgments(self.truth, groups))
+        ]
+
     def _seen(self, groups: Sequence[Group], kept: Sequence[Sequence[int]]) -> dict[str, Any]:
         """Mean score, mean truth and a histogram of the scores of these completions, for the metrics."""
         rows = [s for g, k in zip(groups, kept) for row in [scores(g)] for i in k if (s := row[i]) is not None]
@@ -265,6 +274,6 @@ class ReST(Weights):
             "histogram": {"counts": counts.tolist(), "edges": [round(float(e), 4) for e in edges]},
         }
         if self.truth is not None:
-            said = [s for j, k in zip(judgments(self.truth, groups), kept) for i in k if (s := j.scores[i]) is not None]
+            said = [s for g, k in zip(groups, kept) for i in k if (s := g.judgments[0].scores[i]) is not None]
             line["truth"] = float(np.mean(said)) if said else None
         return line
