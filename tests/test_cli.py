@@ -139,6 +139,27 @@ def test_plan_knows_what_is_done(circle: Path) -> None:
     assert [id for id, state in states.items() if state == "to do"] == ["reward", "ppo", "evaluation"]
 
 
+def test_reuse_takes_over_what_another_run_has_done(circle: Path, tmp_path: Path) -> None:
+    words = (circle / "circle.toml", "--out", tmp_path / "new", "--reuse", circle / "done")
+    made = json.loads(tropism("plan", *words, "--set", "reward.passes=2", "--json").out)
+    states = {row["id"]: row["state"] for row in made["stages"]}
+    assert [id for id, state in states.items() if state == "to do"] == ["reward", "ppo", "evaluation"]
+    assert set(states.values()) == {"taken over", "to do"} and not (tmp_path / "new").exists()
+    assert "about 0 s to go" in tropism("plan", *words).out
+    said = tropism("run", *words)
+    assert said.code == 0
+    assert said.err.splitlines()[1:] == [
+        f"{id}: taken over from {path}" for id, path in latest(circle / "done").items()
+    ]
+    for name in ("report.json", "report.html"):
+        assert (tmp_path / "new" / name).read_bytes() == (circle / "done" / name).read_bytes()
+    for command, run in (("run", tmp_path), ("plan", tmp_path / "none")):
+        said = tropism(command, *words[:3], "--reuse", run)
+        assert said.code == 2 and re.search(
+            r"tropism: \S+ is not a run folder: give one that", said.err.splitlines()[-1]
+        )
+
+
 def test_too_large_a_plan_is_refused_with_the_key_to_change(circle: Path, tmp_path: Path) -> None:
     for command in ("plan", "run"):
         said = tropism(command, circle / "circle.toml", "--out", tmp_path / "x", "--set", "base.model.width=200000")

@@ -88,7 +88,9 @@ def test_a_run_folder_is_not_run_again(made: tuple[Path, Said]) -> None:
 
 def test_a_run_folder_takes_no_changes(made: tuple[Path, Said]) -> None:
     said = tropism("compare", made[0] / "run", "--set", "ppo.rounds=9")
-    assert said.code == 2 and "is a run folder, which --set and --out do not change: give its recipe" in said.err
+    assert (
+        said.code == 2 and "is a run folder, which --set, --out and --reuse do not change: give its recipe" in said.err
+    )
 
 
 def test_a_run_without_probes_is_one_sentence(made: tuple[Path, Said], tmp_path: Path) -> None:

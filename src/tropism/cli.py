@@ -40,6 +40,7 @@ SetOpt = Annotated[
 ]
 OutOpt = Annotated[Path | None, typer.Option("--out", help="The run folder; runs/<recipe> by default.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and results.")]
+ReuseOpt = Annotated[Path | None, typer.Option("--reuse", metavar="RUN", help="Take equal stages over from this run.")]
 EveryOpt = Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0.0)]
 
 
@@ -49,16 +50,17 @@ def run(
     set_: SetOpt = None,
     out: OutOpt = None,
     checkpoint_s: EveryOpt = 15.0,
+    reuse: ReuseOpt = None,
     quiet: QuietOpt = False,
 ) -> None:
     """Run a recipe. The same command again skips finished stages and continues an interrupted one."""
-    _run(recipe, set_ or [], out, checkpoint_s, quiet)
+    _run(recipe, set_ or [], out, checkpoint_s, reuse, quiet)
 
 
 @app.command()
 def demo(out: OutOpt = None, set_: SetOpt = None, checkpoint_s: EveryOpt = 15.0, quiet: QuietOpt = False) -> None:
     """Grow an assistant from raw text in minutes: the recipe `quickstart`, without any download."""
-    folder = _run("quickstart", set_ or [], out, checkpoint_s, quiet)
+    folder = _run("quickstart", set_ or [], out, checkpoint_s, None, quiet)
     if not quiet:
         print(f"chat with it:    tropism chat --forget {folder}")
     if sys.stdin.isatty() and sys.stdout.isatty() and not quiet:
@@ -73,6 +75,7 @@ def plan(
     recipe: RecipeArg,
     set_: SetOpt = None,
     out: OutOpt = None,
+    reuse: ReuseOpt = None,
     no_code: Annotated[
         bool, typer.Option("--no-code", help="Import no code from outside the package; what it needs is not known.")
     ] = False,
@@ -86,7 +89,7 @@ def plan(
     from tropism import plan as planning
 
     loaded, folder = _load(recipe, set_ or [], out, code=not no_code)
-    made = planning.plan(loaded, folder)
+    made = planning.plan(loaded, folder, reuse)
     print(pretty(made) if as_json else planning.table(made))
     planning.refuse(made)
 
@@ -162,6 +165,7 @@ def compare(
     set_: SetOpt = None,
     out: OutOpt = None,
     checkpoint_s: EveryOpt = 15.0,
+    reuse: ReuseOpt = None,
     quiet: QuietOpt = False,
     as_json: JsonOpt = False,
 ) -> None:
@@ -175,9 +179,9 @@ def compare(
         stages = _load(what, set_ or [], out)[0].stages.values()  # one has a probe, or is a look itself
         if sum(getattr(getattr(stage, "probe", stage), "truth", None) is not None for stage in stages) < 2:
             raise TropismError(f"{what} has no two methods to compare: {remedy}")
-        folder = _run(what, set_ or [], out, checkpoint_s, quiet or as_json)
-    elif set_ or out:
-        raise TropismError(f"{what} is a run folder, which --set and --out do not change: give its recipe instead")
+        folder = _run(what, set_ or [], out, checkpoint_s, reuse, quiet or as_json)
+    elif set_ or out or reuse:
+        raise TropismError(f"{what} is a run folder, which --set, --out and --reuse do not change: give its recipe")
     report = build.write(folder)
     if "comparison" not in report:
         raise TropismError(f"{folder} has no two methods to compare: {remedy}")
@@ -258,7 +262,7 @@ def _load(recipe: str, overrides: list[str], out: Path | None, code: bool = True
     return loaded, out or Path("runs") / loaded.name
 
 
-def _run(recipe: str, overrides: list[str], out: Path | None, checkpoint_s: float, quiet: bool) -> Path:
+def _run(recipe: str, overrides: list[str], out: Path | None, every: float, reuse: Path | None, quiet: bool) -> Path:
     _begin(f"reading {recipe}", quiet, log=True)
     from tropism import plan as planning
     from tropism.report import build
@@ -269,11 +273,11 @@ def _run(recipe: str, overrides: list[str], out: Path | None, checkpoint_s: floa
     from tropism.train import parallel
 
     loaded, folder = _load(recipe, overrides, out)
-    planned = planning.plan(loaded, folder)
+    planned = planning.plan(loaded, folder, reuse)
     planning.refuse(planned)
-    expected = {row["id"]: row.get("seconds", 1.0) for row in planned["stages"] if row["state"] != "done"}
+    expected = {row["id"]: row.get("seconds", 1.0) for row in planned["stages"] if row["state"] not in planning.READY}
     with parallel.joined() as peers:
-        run_recipe(loaded, folder, checkpoint_s, Reporter(quiet), peers, expected)
+        run_recipe(loaded, folder, every, Reporter(quiet), peers, expected, reuse)
     if not peers.leads:
         raise typer.Exit
     build.write(folder)

@@ -29,21 +29,24 @@ from tropism.types import MODELS
 EFFICIENCY = 0.35  # the share of the matrix speed that a training step of a small model reaches
 
 
-def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
+READY = ("done", "taken over")  # the states of a stage that does not run
+
+
+def plan(recipe: Recipe, folder: Path, reused: Path | None = None) -> dict[str, Any]:
     """{"stages": [{id, kind, state, parameters, updates, tokens, memory_bytes, seconds, key}], "memory_bytes": free}.
 
     A stage that does not say what it needs has `needs`: "unknown" and no figures. A stage that asks people has
     `judgments`. If a stage names code that was not loaded, `not_read` lists it; the state of everything that depends on
     it is "not known".
     """
-    states = status(recipe, folder)
+    states = status(recipe, folder, reused)
     speed = _flops()
     known: dict[str, Needs] = {}
     unknown: set[str] = set()
     rows = []
     for id, stage in recipe.stages.items():
         row: dict[str, Any] = {"id": id, "kind": type(stage).__module__.rpartition(".")[2], "state": states[id]}
-        if states[id] != "done":
+        if states[id] not in READY:
             _check_models(id, stage, recipe)
         known[id] = needs = stage.needs(Earlier(known)) if isinstance(stage, Planned) else Needs()
         if code := _not_read(stage):
@@ -63,7 +66,7 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
 def refuse(made: Mapping[str, Any]) -> None:
     """Raises for the first stage still to do that will not fit into memory, naming the key to change."""
     for row in made["stages"]:
-        if row["state"] != "done" and row.get("memory_bytes", 0) > made["memory_bytes"]:
+        if row["state"] not in READY and row.get("memory_bytes", 0) > made["memory_bytes"]:
             raise TropismError(
                 f"stage {row['id']} needs about {_size(row['memory_bytes'])}, but {_size(made['memory_bytes'])} are "
                 f"free: lower {row['key']}"
@@ -91,9 +94,9 @@ def table(made: Mapping[str, Any]) -> str:
     with console.capture() as capture:
         console.print(grid)
         for row in made["stages"]:
-            if "judgments" in row and row["state"] != "done":
+            if "judgments" in row and row["state"] not in READY:
                 console.print(f"{row['id']} asks people for {row['judgments']:,} judgments, and waits for them")
-        left = sum(r.get("seconds", 0) for r in made["stages"] if r["state"] != "done")
+        left = sum(r.get("seconds", 0) for r in made["stages"] if r["state"] not in READY)
         if code := sorted({kind for row in made["stages"] for kind in row.get("not_read", ())}):
             console.print(f"code from outside the package, not loaded: {', '.join(code)}")
         console.print(

@@ -32,7 +32,7 @@ from tropism.protocols import Judge, Stage
 from tropism.recipe.build import build
 from tropism.recipe.read import Recipe
 from tropism.recipe.refs import bind, check_made, refs
-from tropism.store import files
+from tropism.store import files, reuse
 from tropism.store.again import again
 from tropism.store.fingerprint import describe, fingerprint
 from tropism.store.folder import DONE, RECIPE, done
@@ -45,7 +45,8 @@ __all__ = ["Run", "run_recipe"]
 
 
 class Run:
-    """A run folder under this process's lock. Calling it with a stage runs, continues or skips the stage.
+    """A run folder under this process's lock. Calling it with a stage runs, continues or skips the stage, or takes it
+    over from the run folder `reused`.
 
     >>> run = Run("runs/mine")                                  # doctest: +SKIP
     >>> model = run(RL(policy="some/folder", ...))              # doctest: +SKIP
@@ -59,8 +60,9 @@ class Run:
         reporter: Reporter | None = None,
         recipe: Recipe | None = None,
         peers: Peers | None = None,
+        reused: Path | None = None,
     ) -> None:
-        self.folder, self.seed, self.checkpoint_s = Path(folder), seed, checkpoint_s
+        self.folder, self.seed, self.checkpoint_s, self.reused = Path(folder), seed, checkpoint_s, reused
         self.peers = peers or Peers()
         self.reporter = (reporter or Reporter()) if self.peers.leads else Reporter(quiet=True)
         self.artifacts: dict[str, Artifact] = {}
@@ -87,6 +89,8 @@ class Run:
             self._lock.close()
 
     def _open(self) -> None:
+        if self.reused:
+            reuse.check(self.reused, self.folder)
         with files.explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.folder)
@@ -101,23 +105,25 @@ class Run:
         seed = stage_seed(self.seed, id)
         mark = fingerprint(stage, seed, self.artifacts)
         folder = self.folder / f"{id}-{mark[:8]}"
-        meta = self.peers.once(lambda: self._record(id, stage, folder))
+        meta = self.peers.once(lambda: self._record(id, stage, mark, folder))
         if meta is None:
             meta = self._work(stage, id, mark, seed, folder)
-        else:
-            self.reporter.line(f"{id}: done before, skipped")
         self.artifacts[id] = Artifact(type(stage).makes, folder / "out", mark, id)
         self.seconds[id] = meta["seconds"]
         return folder / "out"
 
-    def _record(self, id: str, stage: Stage, folder: Path) -> dict[str, Any] | None:
-        """Writes recipe.json: all stages, and the folders of those reached so far. Returns the meta in this one's
-        DONE."""
+    def _record(self, id: str, stage: Stage, mark: str, folder: Path) -> dict[str, Any] | None:
+        """Writes recipe.json: all stages, and the folders of those reached so far. Returns the meta in this one's DONE,
+        if it need not run."""
         self._recipe["stages"][id] = describe(stage)
         self._recipe["folders"][id] = folder.name
         files.write_json(self.folder / RECIPE, self._recipe)
         if (meta := done(folder)) is not None:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of a run that was killed after DONE was written
+            self.reporter.line(f"{id}: done before, skipped")
+        elif self.reused and (source := reuse.find(self.reused, folder.name, mark)):
+            meta = reuse.take(source, folder)
+            self.reporter.line(f"{id}: taken over from {source}")
         return meta
 
     def _work(self, stage: Stage, id: str, mark: str, seed: int, folder: Path) -> dict[str, Any]:
@@ -150,10 +156,12 @@ class Run:
         }
         if reason := again(self.folder, record):
             self.reporter.line(f"{id}: runs again: {reason}")
+        if self.reused and (reason := again(self.reused, record)):
+            self.reporter.line(f"{id}: not taken over: {reason}")
         with files.explained(folder):
             folder.mkdir(exist_ok=True)
-            for old in (DONE, "out"):
-                files.remove(folder / old)
+            for old in (folder / DONE, folder / "out", files.part(folder)):
+                files.remove(old)
             (folder / "out").mkdir()
             if (folder / "checkpoints").is_file():
                 files.remove(folder / "checkpoints")
@@ -174,9 +182,10 @@ def run_recipe(
     reporter: Reporter | None = None,
     peers: Peers | None = None,
     expected: Mapping[str, float] | None = None,
+    reused: Path | None = None,
 ) -> Run:
     """Runs the stages of a recipe in order, in `folder`. `expected` has the seconds that each stage should take."""
-    with Run(folder, recipe.seed, checkpoint_s, reporter, recipe, peers) as run:
+    with Run(folder, recipe.seed, checkpoint_s, reporter, recipe, peers, reused) as run:
         seconds = [expected.get(id, 0.0) if expected else 1.0 for id in recipe.stages]
         with run.reporter.whole(recipe.name, seconds) as whole:
             for id, stage in recipe.stages.items():
@@ -185,14 +194,19 @@ def run_recipe(
         return run
 
 
-def status(recipe: Recipe, folder: Path) -> dict[str, str]:
-    """For each stage, without running anything: `done`, `continues` or `to do`."""
+def status(recipe: Recipe, folder: Path, reused: Path | None = None) -> dict[str, str]:
+    """For each stage, without running anything: `done`, `taken over`, `continues` or `to do`."""
+    if reused:
+        reuse.check(reused, folder)
     artifacts: dict[str, Artifact] = {}
     states: dict[str, str] = {}
     for id, stage in recipe.stages.items():
         mark = fingerprint(stage, stage_seed(recipe.seed, id), artifacts)
         path = folder / f"{id}-{mark[:8]}"
         states[id] = "done" if done(path) is not None else "continues" if checkpoints(path) else "to do"
+        if states[id] != "done" and reused and (source := reuse.find(reused, path.name, mark)):
+            reuse.undamaged(source)
+            states[id] = "taken over"
         artifacts[id] = Artifact(type(stage).makes, path / "out", mark, id)
     return states
 
