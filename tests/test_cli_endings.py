@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import torch
 
@@ -119,6 +120,7 @@ class HTTPError(Exception):
             HTTPError("404 for\nurl"),
             "the hub or another server did not answer (HTTPError (404 for url)): check network",
         ),
+        (httpx2.ConnectError("no route"), "the hub or another server did not answer (ConnectError (no route))"),
         (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "the hub or another server did not answer"),
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), "the disk is full at /x/y: free some space"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x cannot be used (Permission denied): fix"),

@@ -8,7 +8,18 @@ from pathlib import Path
 
 PACKAGE = str(Path(__file__).parent)
 FRAMES = 6
-REMOTE = ("httpx", "httpcore", "huggingface_hub", "requests", "urllib3", "aiohttp", "fsspec", "datasets")
+REMOTE = (
+    "httpx2",
+    "httpcore2",
+    "httpx",
+    "httpcore",
+    "huggingface_hub",
+    "requests",
+    "urllib3",
+    "aiohttp",
+    "fsspec",
+    "datasets",
+)
 
 
 def raised(error: BaseException) -> str:

@@ -67,7 +67,8 @@ class Completion:
     `tokens` include the stop token if it was produced. `sampled` is True where the policy chose the token, False where
     the token was given (tool output, another speaker's turn, a prefix). `logprobs` are nats under the distribution that
     was sampled from, 0 for given tokens. All three are None for an answer that came as text. `tokenizer` is the
-    `identity` of the tokenizer that made the tokens, "" if it is not known.
+    `identity` of the tokenizer that made the tokens, "" if it is not known. `cost` is the USD of its request at the prices
+    given, also where the reply came from a cache; None without prices.
     """
 
     text: str
@@ -77,6 +78,7 @@ class Completion:
     finish_reason: FinishReason = "stop"
     policy: str = ""
     tokenizer: str = ""
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

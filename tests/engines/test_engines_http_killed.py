@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from simulated_endpoint import FINE, Body, Endpoint, Fault
+from tropism.store.groups import read_groups
 
 CONCURRENCY = 16
 INPUT, OUTPUT = 100.0, 1000.0  # USD per million tokens
@@ -35,6 +36,25 @@ ASKS = f"""
     with paying("stage"):
         engine = spec.open(None, None, "")
         print(sum(not reply.wrong for reply in ask(engine, asks)), engine.spent["m"])
+"""
+
+
+COLLECT = f"""
+name = "asked"
+
+[[stage]]
+id = "answers"
+kind = "collect"
+prompts = {{ kind = "prompts", path = "prompts.txt" }}
+prompts_at_once = 8
+sampling = {{ n = 2, max_tokens = 20, temperature = 0.7 }}
+
+[stage.engine]
+kind = "http"
+model = "m"
+cache = "replies.sqlite"
+concurrency = {CONCURRENCY}
+prices = {{ m = {{ input = {INPUT}, output = {OUTPUT} }} }}
 """
 
 
@@ -104,3 +124,49 @@ def test_a_budget_holds_over_kills(tmp_path: Path) -> None:
         before = endpoint.requests
         _, error = child(endpoint, tmp_path, 150, budget).communicate(timeout=60)
         assert "is spent" in error and endpoint.requests == before
+
+
+def run(endpoint: Endpoint, folder: Path) -> subprocess.Popen[str]:
+    """`tropism run` of COLLECT, with a checkpoint after each eight prompts."""
+    (folder / "prompts.txt").write_text("".join(f"question {i}\n" for i in range(60)))
+    (folder / "asked.toml").write_text(COLLECT)
+    command = [
+        sys.executable,
+        "-m",
+        "tropism.cli",
+        "run",
+        "asked.toml",
+        "--out",
+        "run",
+        "--checkpoint-s",
+        "0",
+        "--quiet",
+    ]
+    where = os.environ | {"OPENAI_BASE_URL": endpoint.url}
+    return subprocess.Popen(command, cwd=folder, env=where, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def answer(body: Body) -> str:
+    return f"the answer {body['seed']} to {body['messages'][0]['content']}"
+
+
+@pytest.mark.long
+def test_a_stage_killed_twice_has_the_answers_and_costs_of_one_that_was_not(tmp_path: Path) -> None:
+    found = {}
+    for name, kills in (("whole", 0), ("cut", 2)):
+        (folder := tmp_path / name).mkdir()
+        with Endpoint(answer, faults if kills else None) as endpoint:
+            for _ in range(kills):
+                killed(run(endpoint, folder), endpoint, 40)
+            _, error = run(endpoint, folder).communicate(timeout=60)
+            assert not error
+            lost = sum(1 for n in range(min(200, endpoint.requests)) if n % 20 == 18) if kills else 0
+            assert sum(n - 1 for n in endpoint.answered.values()) - lost <= kills * CONCURRENCY
+            (out,) = folder.glob("run/answers-*/out")
+            groups = list(read_groups(out))
+            found[name] = [(g.id, [(c.text, c.cost) for c in g.completions]) for g in groups]
+            shared = set(endpoint.answered)
+        each = [endpoint.completion(json.loads(body))["usage"] for body in shared]
+        costs = [(u["prompt_tokens"] * INPUT + u["completion_tokens"] * OUTPUT) / 1e6 for u in each]
+        assert sum(c.cost or 0 for g in groups for c in g.completions) == pytest.approx(sum(costs))
+    assert found["whole"] == found["cut"] and len(found["cut"]) == 60

@@ -152,7 +152,12 @@ class HttpEngine:
         seeds = [endpoint.seed_of(params.seed, number) for number in range(params.n)]
         each = [dataclasses.replace(params, n=1, seed=seed) for seed in seeds]
         replies = self.ask(Ask(tuple(prompt), one) for prompt in prompts for one in each)
-        return [tuple(r.completion for r in itertools.islice(replies, params.n)) for _ in prompts]
+        return [tuple(map(self._priced, itertools.islice(replies, params.n))) for _ in prompts]
+
+    def _priced(self, reply: Reply) -> Completion:
+        price = self._client.price
+        cost = price.of(reply.input_tokens, reply.output_tokens) if price else None
+        return dataclasses.replace(reply.completion, cost=cost)
 
     def ask(self, asks: Iterable[Ask]) -> Iterator[Reply]:
         """Replies in the order of the questions, of which at most 2 · concurrency are taken ahead.

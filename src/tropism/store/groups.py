@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
                     "finish_reason": pa.string(),
                     "policy": pa.string(),
                     "tokenizer": pa.string(),
+                    "cost": pa.float64(),
                 }
             )
         ),
