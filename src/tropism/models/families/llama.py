@@ -1,0 +1,135 @@
+"""Llama (arXiv 2302.13971), Mistral, Qwen 2 and 3, and the text models of Gemma 1, 2 and 3.
+
+    x += norm(attention(norm(x)))      x += norm(down(act(gate(norm(x))) * up(norm(x))))
+
+The outer norms are Gemma 2's and 3's; Qwen 3 and Gemma 3 normalise queries and keys as well. A norm of Gemma multiplies by
+1 + weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tropism.models.attend import Attend, Forward, LayerSpec
+from tropism.models.families._parts import ACTIVATIONS, FIXED, Activation, Rotary, rms, rms_plus_one, turned
+
+__all__ = ["NAMES", "forward"]
+
+NAMES = (
+    "LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model", "GemmaModel", "Gemma2Model", "Gemma3TextModel",
+)  # fmt: skip
+Norm = Callable[[Tensor], Tensor]
+
+
+class _Block(NamedTuple):
+    before_attention: Norm
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    out: nn.Linear
+    query_norm: Norm | None
+    key_norm: Norm | None
+    after_attention: Norm | None
+    before_mlp: Norm
+    gate: nn.Linear
+    up: nn.Linear
+    down: nn.Linear
+    act: Activation
+    after_mlp: Norm | None
+    rotary: int  # which of the rotary positions
+
+
+def forward(model: Any) -> Forward | None:
+    """The forward pass of one of the models `NAMES`, None if its config asks for something else."""
+    config, layers = model.config, list(model.layers[: model.config.num_hidden_layers])
+    kinds = sorted(model.rotary_emb.rope_type) if isinstance(model.rotary_emb.rope_type, dict) else [None]
+    rotary = [Rotary(model.rotary_emb, kind) for kind in kinds]
+    act = ACTIVATIONS.get(getattr(config, "hidden_activation", None) or getattr(config, "hidden_act", ""))
+    causal = all(layer.self_attn.is_causal for layer in layers)
+    if act is None or not causal or any(turn.type not in FIXED for turn in rotary):
+        return None
+    which = [kinds.index(config.layer_types[i]) if len(kinds) > 1 else 0 for i in range(len(layers))]
+    blocks = [_block(layer, act, number) for layer, number in zip(layers, which)]
+    specs = [_spec(layer.self_attn, config) for layer in layers]
+    embed, last, scale = model.embed_tokens, _norm(model.norm), getattr(model.embed_tokens, "embed_scale", None)
+
+    def run(tokens_BT: Tensor, position_BT: Tensor, attend: Attend) -> Tensor:
+        x_MD = F.embedding(tokens_BT.flatten(), embed.weight)
+        if scale is not None:
+            x_MD = x_MD * scale.to(x_MD.dtype)
+        turns = [turn(position_BT.flatten(), x_MD.dtype) for turn in rotary]
+        for i, (block, spec) in enumerate(zip(blocks, specs)):
+            q, k, v = _heads(block, spec, block.before_attention(x_MD))
+            turn = turns[block.rotary]
+            q, k, v = (_rows(t, tokens_BT) for t in (turned(q, turn), turned(k, turn), v))
+            x_MD = _added(x_MD, attend(i, q, k, v).flatten(0, 1), block.out, block.after_attention)
+            h_MD = block.before_mlp(x_MD)
+            inner = block.act(_linear(h_MD, block.gate)).mul_(_linear(h_MD, block.up))
+            x_MD = _added(x_MD, inner, block.down, block.after_mlp)
+        return last(x_MD).view(*tokens_BT.shape, -1)
+
+    return Forward(specs, run)
+
+
+def _heads(block: _Block, spec: LayerSpec, h_MD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = (_linear(h_MD, part).view(len(h_MD), -1, spec.size) for part in (block.query, block.key, block.value))
+    if block.query_norm is not None and block.key_norm is not None:
+        q, k = block.query_norm(q), block.key_norm(k)
+    return q, k, v
+
+
+def _rows(x_MHS: Tensor, tokens_BT: Tensor) -> Tensor:
+    return x_MHS.view(*tokens_BT.shape, *x_MHS.shape[1:]).transpose(1, 2)
+
+
+def _linear(x_MD: Tensor, part: nn.Linear) -> Tensor:
+    return F.linear(x_MD, part.weight, part.bias)
+
+
+def _added(x_MD: Tensor, inner: Tensor, part: nn.Linear, norm: Norm | None) -> Tensor:
+    made = _linear(inner, part)
+    return x_MD.add_(norm(made) if norm is not None else made)
+
+
+def _norm(module: Any) -> Norm:
+    if hasattr(module, "variance_epsilon"):
+        return lambda x: rms(x, module.weight, module.variance_epsilon)
+    return lambda x: rms_plus_one(x, module.weight, module.eps)
+
+
+def _spec(attention: Any, config: Any) -> LayerSpec:
+    window = config.sliding_window if type(attention).__name__ == "MistralAttention" else None
+    return LayerSpec(
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        size=attention.head_dim,
+        scale=attention.scaling,
+        window=getattr(attention, "sliding_window", window),
+        softcap=config.attn_logit_softcapping if type(attention).__name__ == "Gemma2Attention" else None,
+    )
+
+
+def _block(layer: Any, act: Activation, rotary: int) -> _Block:
+    attention, mlp = layer.self_attn, layer.mlp
+    sandwich = hasattr(layer, "pre_feedforward_layernorm")
+    return _Block(
+        before_attention=_norm(layer.input_layernorm),
+        query=attention.q_proj,
+        key=attention.k_proj,
+        value=attention.v_proj,
+        out=attention.o_proj,
+        query_norm=_norm(attention.q_norm) if hasattr(attention, "q_norm") else None,
+        key_norm=_norm(attention.k_norm) if hasattr(attention, "k_norm") else None,
+        after_attention=_norm(layer.post_attention_layernorm) if sandwich else None,
+        before_mlp=_norm(layer.pre_feedforward_layernorm if sandwich else layer.post_attention_layernorm),
+        gate=mlp.gate_proj,
+        up=mlp.up_proj,
+        down=mlp.down_proj,
+        act=act,
+        after_mlp=_norm(layer.post_feedforward_layernorm) if sandwich else None,
+        rotary=rotary,
+    )

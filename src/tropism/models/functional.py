@@ -1,0 +1,131 @@
+"""Models as plain functions of their own weights, for decoding: no modules are walked, no masks or outputs are built.
+
+A file of `families/` has the forward pass of the models it names. It is used if all modules of the model are torch's or
+transformers' own, without hooks, adapters or quantised weights, and if it gives the same states as the modules on a few
+tokens; this is tried once for each model. The weights are read from the modules at each call, so an update of them needs
+nothing. Other models, and those that the trial refuses, are decoded by calling their modules.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from tropism.models import families
+from tropism.models.attend import Forward, LayerSpec, attended
+from tropism.models.halves import alike, backbone, logits, probe_tokens, states_of, text_config
+
+Head = Callable[[Tensor], Tensor]
+OWN = ("torch.nn.modules.", "transformers.")  # where the modules come from that a family's file knows
+
+
+def functional_of(model: PreTrainedModel) -> Forward | None:
+    """The forward pass of a model up to its last hidden states; None if there is none that gives the same."""
+    part = backbone(model)
+    modules = tuple(part.modules())
+    if not all(map(_plain, modules)):
+        return None
+    mark = tuple(map(id, modules))  # another one: an adapter came or went
+    if model not in _FORWARDS or _FORWARDS[model][0] != mark:
+        _FORWARDS[model] = (mark, _tried(model, part))
+    return _FORWARDS[model][1]
+
+
+def head_of(model: PreTrainedModel) -> Head:
+    """The function `halves.logits` of a model: a linear layer, and a cap (Gemma 2), if its head is no more."""
+    head: Any = model.get_output_embeddings()
+    general: Head = lambda states_MD: logits(model, states_MD)  # noqa: E731
+    if type(head) is not nn.Linear or not _plain(head):
+        return general
+    absent_V = model.__dict__.get("absent_V")
+
+    cap = getattr(text_config(model), "final_logit_softcapping", None)
+
+    def run(states_MD: Tensor) -> Tensor:
+        scores_MV = F.linear(states_MD.to(head.weight.dtype), head.weight, head.bias)
+        scores_MV = (scores_MV if cap is None else (scores_MV / cap).tanh_().mul_(cap)).float()
+        return scores_MV if absent_V is None else scores_MV.masked_fill(absent_V, float("-inf"))
+
+    if model not in _LINEAR or _LINEAR[model][0] != id(head):
+        _LINEAR[model] = (id(head), _same_logits(run, general, head))
+    return run if _LINEAR[model][1] else general
+
+
+_FORWARDS: weakref.WeakKeyDictionary[PreTrainedModel, tuple[tuple[int, ...], Forward | None]]
+_FORWARDS = weakref.WeakKeyDictionary()
+_LINEAR: weakref.WeakKeyDictionary[PreTrainedModel, tuple[int, bool]] = weakref.WeakKeyDictionary()
+
+
+def _plain(module: nn.Module) -> bool:
+    """Whether a module is what its class says, and its weights are plain numbers."""
+    changed = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
+    weights = module._parameters.values()
+    return (
+        type(module).__module__.startswith(OWN)
+        and not changed
+        and all(w is None or (type(w) is nn.Parameter and w.is_floating_point()) for w in weights)
+    )
+
+
+def _families() -> dict[str, Callable[[Any], Forward | None]]:
+    """The forward passes by the name of the model's class."""
+    names = [info.name for info in pkgutil.iter_modules(families.__path__) if not info.name.startswith("_")]
+    files: list[Any] = [importlib.import_module(f"{families.__name__}.{name}") for name in names]
+    return {name: file.forward for file in files for name in file.NAMES}
+
+
+def _tried(model: PreTrainedModel, part: Any) -> Forward | None:
+    make = _families().get(type(part).__name__)
+    try:
+        forward = make(part) if make else None
+        return forward if forward and _agrees(model, forward) else None
+    except (AttributeError, KeyError, TypeError, RuntimeError):  # another release of transformers may have other names
+        return None
+
+
+@torch.no_grad()
+def _agrees(model: PreTrainedModel, forward: Forward) -> bool:
+    """Whether two rows, begun with five tokens and continued one by one, get the states of a plain call."""
+    tokens_BT = probe_tokens(model, 16).view(2, 8)
+    position_BT = torch.arange(8, device=tokens_BT.device).expand(2, 8)
+    history, made = History(forward.layers), []
+    for t, end in ((0, 5), (5, 6), (6, 7), (7, 8)):
+        made.append(forward(tokens_BT[:, t:end], position_BT[:, t:end], history))
+    return alike(torch.cat(made, 1), states_of(model, tokens_BT))
+
+
+def _same_logits(run: Head, general: Head, head: nn.Linear) -> bool:
+    """Also for large logits, as a cap changes small ones little."""
+    states_MD = torch.sin(torch.arange(4.0 * head.in_features, device=head.weight.device)).view(4, -1)
+    states_MD = states_MD * torch.tensor([1.0, 10.0, 100.0, 1000.0], device=head.weight.device)[:, None]
+    with torch.no_grad():
+        found, expected = run(states_MD), general(states_MD)
+    real = torch.isfinite(expected)
+    return all(alike(a[r], b[r]) for a, b, r in zip(found, expected, real)) and bool((found.isfinite() == real).all())
+
+
+class History:
+    """An `attend` that keeps the keys and values of rows of one length."""
+
+    def __init__(self, layers: Any) -> None:
+        self.layers: list[LayerSpec] = list(layers)
+        self.kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        spec = self.layers[layer]
+        if layer in self.kept:
+            k, v = (torch.cat(pair, 2) for pair in zip(self.kept[layer], (k, v)))
+        self.kept[layer] = (k, v)
+        key = torch.arange(k.shape[2], device=q.device)
+        query = key[-q.shape[2] :, None]
+        sees = (key <= query) & (key > query - (spec.window or len(key)))
+        mask = torch.zeros_like(sees, dtype=q.dtype).masked_fill_(~sees, float("-inf"))
+        return attended(q, k, v, spec, mask[None, None])
