@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 FIXED = {"default", "linear", "yarn", "llama3"}  # types of rotary positions whose frequencies never change
@@ -27,18 +27,33 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def rms(x_MD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-    """RMS normalisation (arXiv 1910.07467) over the last axis, in float32."""
-    return _rms(x_MD.float(), eps).to(x_MD.dtype) * weight_D
+def rms(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    """RMS normalisation (arXiv 1910.07467) over the last axis."""
+    return F.rms_norm(x, weight_D.shape, weight_D, eps)
 
 
-def rms_plus_one(x_MD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+def rms_plus_one(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """Gemma's: weights are kept minus 1, and rounding comes last."""
-    return (_rms(x_MD.float(), eps) * (weight_D.float() + 1)).to(x_MD.dtype)
+    return F.rms_norm(x.float(), weight_D.shape, weight_D.float() + 1, eps).to(x.dtype)
 
 
-def _rms(x_MD: Tensor, eps: float) -> Tensor:
-    return x_MD * x_MD.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+def side_by_side(x_MD: Tensor, *parts: nn.Linear) -> Tensor:
+    """The outputs of several linear layers in one tensor (M, sum of their widths)."""
+    made, end = x_MD.new_empty(len(x_MD), sum(part.out_features for part in parts)), 0
+    for part in parts:
+        out, end = made[:, end : end + part.out_features], end + part.out_features
+        if part.bias is None:
+            torch.mm(x_MD, part.weight.t(), out=out)
+        else:
+            torch.addmm(part.bias, x_MD, part.weight.t(), out=out)
+    return made
+
+
+def add_linear(x_MD: Tensor, inner: Tensor, part: nn.Linear) -> Tensor:
+    """x += linear(inner), in place."""
+    if part.bias is not None:
+        x_MD.add_(part.bias)
+    return x_MD.addmm_(inner, part.weight.t())
 
 
 class Rotary:

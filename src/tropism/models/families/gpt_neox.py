@@ -31,8 +31,9 @@ def forward(model: Any) -> Forward | None:
         turn = rotary(position_BT.flatten(), x_MD.dtype)
         for i, (block, spec) in enumerate(zip(blocks, specs)):
             qkv = _linear(_norm(x_MD, block.input_layernorm), block.attention.query_key_value)
-            q, k, v = qkv.view(-1, heads, 3, spec.size).unbind(2)
-            q, k, v = (_rows(t, tokens_BT) for t in (turned(q, turn), turned(k, turn), v))
+            qkv = qkv.view(-1, heads, 3, spec.size)
+            q, k = turned(qkv[:, :, :2].transpose(1, 2).flatten(1, 2), turn).split(heads, 1)
+            q, k, v = (t.unflatten(0, tokens_BT.shape).transpose(1, 2) for t in (q, k, qkv[:, :, 2]))
             mixed = _linear(attend(i, q, k, v).flatten(0, 1), block.attention.dense)
             before = x_MD if block.use_parallel_residual else x_MD + mixed
             inner = act(_linear(_norm(before, block.post_attention_layernorm), block.mlp.dense_h_to_4h))
@@ -40,10 +41,6 @@ def forward(model: Any) -> Forward | None:
         return _norm(x_MD, last).view(*tokens_BT.shape, -1)
 
     return Forward(specs, run)
-
-
-def _rows(x_MHS: Tensor, tokens_BT: Tensor) -> Tensor:
-    return x_MHS.reshape(*tokens_BT.shape, *x_MHS.shape[1:]).transpose(1, 2)
 
 
 def _linear(x_MD: Tensor, part: Any) -> Tensor:

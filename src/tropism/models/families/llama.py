@@ -11,11 +11,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tropism.models.attend import Attend, Forward, LayerSpec
-from tropism.models.families._parts import ACTIVATIONS, FIXED, Activation, Rotary, rms, rms_plus_one, turned
+from tropism.models.families._parts import (
+    ACTIVATIONS,
+    FIXED,
+    Activation,
+    Rotary,
+    add_linear,
+    rms,
+    rms_plus_one,
+    side_by_side,
+    turned,
+)
 
 __all__ = ["NAMES", "forward"]
 
@@ -63,9 +74,11 @@ def forward(model: Any) -> Forward | None:
             x_MD = x_MD * scale.to(x_MD.dtype)
         turns = [turn(position_BT.flatten(), x_MD.dtype) for turn in rotary]
         for i, (block, spec) in enumerate(zip(blocks, specs)):
-            q, k, v = _heads(block, spec, block.before_attention(x_MD))
-            turn = turns[block.rotary]
-            q, k, v = (_rows(t, tokens_BT) for t in (turned(q, turn), turned(k, turn), v))
+            heads_MHS = side_by_side(block.before_attention(x_MD), block.query, block.key, block.value)
+            heads_MHS = heads_MHS.view(len(x_MD), -1, spec.size)
+            v_MHS, both = heads_MHS[:, -spec.kv_heads :], _normed(heads_MHS[:, : -spec.kv_heads], block, spec)
+            q_MHS, k_MHS = turned(both, turns[block.rotary]).split((spec.heads, spec.kv_heads), 1)
+            q, k, v = (t.unflatten(0, tokens_BT.shape).transpose(1, 2) for t in (q_MHS, k_MHS, v_MHS))
             x_MD = _added(x_MD, attend(i, q, k, v).flatten(0, 1), block.out, block.after_attention)
             h_MD = block.before_mlp(x_MD)
             inner = block.act(_linear(h_MD, block.gate)).mul_(_linear(h_MD, block.up))
@@ -75,15 +88,12 @@ def forward(model: Any) -> Forward | None:
     return Forward(specs, run)
 
 
-def _heads(block: _Block, spec: LayerSpec, h_MD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v = (_linear(h_MD, part).view(len(h_MD), -1, spec.size) for part in (block.query, block.key, block.value))
-    if block.query_norm is not None and block.key_norm is not None:
-        q, k = block.query_norm(q), block.key_norm(k)
-    return q, k, v
-
-
-def _rows(x_MHS: Tensor, tokens_BT: Tensor) -> Tensor:
-    return x_MHS.view(*tokens_BT.shape, *x_MHS.shape[1:]).transpose(1, 2)
+def _normed(both_MHS: Tensor, block: _Block, spec: LayerSpec) -> Tensor:
+    """Queries and keys, normalised if the family does."""
+    if block.query_norm is None or block.key_norm is None:
+        return both_MHS
+    q_MHS, k_MHS = both_MHS.split((spec.heads, spec.kv_heads), 1)
+    return torch.cat((block.query_norm(q_MHS), block.key_norm(k_MHS)), 1)
 
 
 def _linear(x_MD: Tensor, part: nn.Linear) -> Tensor:
@@ -91,8 +101,7 @@ def _linear(x_MD: Tensor, part: nn.Linear) -> Tensor:
 
 
 def _added(x_MD: Tensor, inner: Tensor, part: nn.Linear, norm: Norm | None) -> Tensor:
-    made = _linear(inner, part)
-    return x_MD.add_(norm(made) if norm is not None else made)
+    return add_linear(x_MD, inner, part) if norm is None else x_MD.add_(norm(_linear(inner, part)))
 
 
 def _norm(module: Any) -> Norm:
