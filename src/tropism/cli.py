@@ -246,6 +246,8 @@ def _root(
 
 def main() -> None:
     """The entry point."""
+    if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is loaded; why: train/threads.py
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     app()
 
 
@@ -270,20 +272,21 @@ def _run(recipe: str, overrides: list[str], out: Path | None, every: float, reus
     from tropism.report.summary import summary
     from tropism.store.progress import Reporter
     from tropism.store.run import run_recipe
-    from tropism.train import parallel
+    from tropism.train import parallel, threads
 
     loaded, folder = _load(recipe, overrides, out)
     planned = planning.plan(loaded, folder, reuse)
     planning.refuse(planned)
     expected = {row["id"]: row.get("seconds", 1.0) for row in planned["stages"] if row["state"] not in planning.READY}
     with parallel.joined() as peers:
-        run_recipe(loaded, folder, every, Reporter(quiet), peers, expected, reuse)
+        reporter = Reporter(quiet or not peers.leads)
+        count = threads.settle(folder, reporter, parallel.size())
+        run_recipe(loaded, folder, every, reporter, peers, expected, reuse, count)
     if not peers.leads:
         raise typer.Exit
     build.write(folder)
     if not quiet:
-        print(summary(read(folder)))
-        print(f"the report:      {folder / 'report.html'}")
+        print(f"{summary(read(folder))}\nthe report:      {folder / 'report.html'}")
     return folder
 
 

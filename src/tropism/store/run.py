@@ -61,6 +61,7 @@ class Run:
         recipe: Recipe | None = None,
         peers: Peers | None = None,
         reused: Path | None = None,
+        threads: int = 0,
     ) -> None:
         self.folder, self.seed, self.checkpoint_s, self.reused = Path(folder), seed, checkpoint_s, reused
         self.peers = peers or Peers()
@@ -73,6 +74,7 @@ class Run:
             "seed": seed,
             "stages": {id: describe(stage) for id, stage in stages.items()},
             "folders": {},
+            **({"threads": threads} if threads else {}),
         }
         self._lock: Any = None
         self.peers.once(self._open)
@@ -183,9 +185,11 @@ def run_recipe(
     peers: Peers | None = None,
     expected: Mapping[str, float] | None = None,
     reused: Path | None = None,
+    threads: int = 0,
 ) -> Run:
-    """Runs the stages of a recipe in order, in `folder`. `expected` has the seconds that each stage should take."""
-    with Run(folder, recipe.seed, checkpoint_s, reporter, recipe, peers, reused) as run:
+    """Runs the stages of a recipe in order, in `folder`. `expected` has the seconds that each stage should take;
+    `threads`, with which they compute, is recorded."""
+    with Run(folder, recipe.seed, checkpoint_s, reporter, recipe, peers, reused, threads) as run:
         seconds = [expected.get(id, 0.0) if expected else 1.0 for id in recipe.stages]
         with run.reporter.whole(recipe.name, seconds) as whole:
             for id, stage in recipe.stages.items():
