@@ -12,7 +12,7 @@ import importlib
 import pkgutil
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,26 +27,37 @@ Head = Callable[[Tensor], Tensor]
 OWN = ("torch.nn.modules.", "transformers.")  # where the modules come from that a family's file knows
 
 
+class _Known(NamedTuple):
+    """What was found out about a backbone, as long as it has these modules."""
+
+    modules: tuple[nn.Module, ...]
+    children: list[nn.Module | None]
+    forward: Forward | None
+
+
 def functional_of(model: PreTrainedModel) -> Forward | None:
-    """The forward pass of a model up to its last hidden states; None if there is none that gives the same."""
-    part = backbone(model)
-    modules = tuple(part.modules())
-    if not all(map(_plain, modules)):
-        return None
-    mark = tuple(map(id, modules))  # another one: an adapter came or went
-    if model not in _FORWARDS or _FORWARDS[model][0] != mark:
-        _FORWARDS[model] = (mark, _tried(model, part))
-    return _FORWARDS[model][1]
+    """The forward pass of a model up to its last hidden states; None if there is none that gives the same.
+
+    It may be asked before each pass: after the first time it only looks whether a module has been changed.
+    """
+    known = _FORWARDS.get(model)
+    if known is None or _children(known.modules) != known.children:  # the second: an adapter came or went
+        part = backbone(model)
+        modules = tuple(part.modules())
+        if any(map(_changed, modules)):
+            return None
+        forward = _tried(model, part) if all(map(_plain, modules)) else None
+        known = _FORWARDS[model] = _Known(modules, _children(modules), forward)
+    return None if any(map(_changed, known.modules)) else known.forward
 
 
 def head_of(model: PreTrainedModel) -> Head:
     """The function `halves.logits` of a model: a linear layer, and a cap (Gemma 2), if its head is no more."""
     head: Any = model.get_output_embeddings()
     general: Head = lambda states_MD: logits(model, states_MD)  # noqa: E731
-    if type(head) is not nn.Linear or not _plain(head):
+    if type(head) is not nn.Linear or not _plain(head) or _changed(head):
         return general
     absent_V = model.__dict__.get("absent_V")
-
     cap = getattr(text_config(model), "final_logit_softcapping", None)
 
     def run(states_MD: Tensor) -> Tensor:
@@ -59,20 +70,24 @@ def head_of(model: PreTrainedModel) -> Head:
     return run if _LINEAR[model][1] else general
 
 
-_FORWARDS: weakref.WeakKeyDictionary[PreTrainedModel, tuple[tuple[int, ...], Forward | None]]
-_FORWARDS = weakref.WeakKeyDictionary()
+_FORWARDS: weakref.WeakKeyDictionary[PreTrainedModel, _Known] = weakref.WeakKeyDictionary()
 _LINEAR: weakref.WeakKeyDictionary[PreTrainedModel, tuple[int, bool]] = weakref.WeakKeyDictionary()
 
 
+def _children(modules: tuple[nn.Module, ...]) -> list[nn.Module | None]:
+    return [child for module in modules for child in module._modules.values()]
+
+
+def _changed(module: nn.Module) -> bool:
+    """Whether a call of a module does something else than its class says."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
+
+
 def _plain(module: nn.Module) -> bool:
-    """Whether a module is what its class says, and its weights are plain numbers."""
-    changed = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
+    """Whether a family's file knows the class of a module, and its weights are plain numbers."""
     weights = module._parameters.values()
-    return (
-        type(module).__module__.startswith(OWN)
-        and not changed
-        and all(w is None or (type(w) is nn.Parameter and w.is_floating_point()) for w in weights)
-    )
+    known = type(module).__module__.startswith(OWN)
+    return known and all(w is None or (type(w) is nn.Parameter and w.is_floating_point()) for w in weights)
 
 
 def _families() -> dict[str, Callable[[Any], Forward | None]]:
