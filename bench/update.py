@@ -1,97 +1,161 @@
-"""One update on the shared-prompt forest against the same update on padded rows, side by side in one process.
+"""One update in each layout: padded rows, shared rows under a dense mask, shared rows on blocks, side by side.
 
-    python bench/update.py [--groups 8 --prompt 128 --k 8 --completion 32] [--json]
+    python bench/update.py [--shape 8 128 8 32]… [--random 30] [--model 192x4x6x512] [--repeats 7] [--json]
 
-Both layouts go through the same `Learner.update` path (forward, backward) on the same tokens; rounds alternate, so that a
-noisy machine is noisy for both. Padded rows are at their best: no mask is passed where none is needed.
+A shape is groups, prompt, K, answer. Forward and backward (`train/loop.py:predict` and the loss) of the same tokens; the
+layouts run in turns, so that a noisy machine is noisy for all, and the ratio to padded rows is the median of the turns'
+ratios. Padded rows are at their best: no mask is passed where none is needed. `auto` is the layout that a stage would
+take. `--random N` draws prompts and answers of 8 to 1,024 tokens (evenly in their logarithm) and K of 2 to 16, with as many
+groups as make about `--tokens` tokens in padded rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import random
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tropism.algorithms.nll import NLL
+from tropism.models import forward
 from tropism.models.architecture import Architecture
+from tropism.models.layout import ROW_TOKENS, cheapest, layout
+from tropism.models.masks import states_under_mask
+from tropism.models.trees import states_on_blocks
 from tropism.tensors.batch import Batch
 from tropism.tensors.collate import collate
 from tropism.tensors.tree import Tree
 from tropism.train.loop import predict
 
+SHAPES = ((8, 128, 8, 32), (16, 16, 8, 32), (8, 16, 8, 128), (4, 64, 8, 256), (2, 256, 16, 256), (2, 512, 8, 128))
+DENSE = 2048  # tokens of a row above which a dense mask is not tried: it takes minutes
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("groups", 8), ("prompt", 128), ("k", 8), ("completion", 32), ("repeats", 9)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--shape", type=int, nargs=4, action="append", metavar=("GROUPS", "PROMPT", "K", "ANSWER"))
+    parser.add_argument("--random", type=int, default=0, help="so many random shapes")
+    parser.add_argument("--tokens", type=int, default=8192, help="of a random shape, in padded rows")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", default="192x4x6x512", help="width x layers x heads x vocabulary")
+    parser.add_argument("--uneven", action="store_true", help="answers of half the length to the whole")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--layouts", default="padded,dense,blocks")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-
+    if args.threads:
+        torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    from transformers import AutoModelForCausalLM
+    rng = random.Random(args.seed)
+    width, layers, heads, vocabulary = map(int, args.model.split("x"))
+    config = Architecture(width=width, layers=layers, heads=heads).config(vocabulary)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
 
-    shape = Architecture(width=192, layers=4, heads=6)
-    model = AutoModelForCausalLM.from_config(shape.config(512), attn_implementation="sdpa").eval()
-    trees = [tree(i, args.prompt, args.k, args.completion) for i in range(args.groups)]
-    batches = {"padded": collate(trees, shared=False), "shared": collate(trees)}
-    found = {name: update(model, batch) for name, batch in batches.items()}  # also the warm-up
-    largest = found["padded"][1].abs().max()
-    difference = float((found["padded"][1] - found["shared"][1]).abs().max() / largest)
-    logprob = float((found["padded"][0] - found["shared"][0]).abs().max())
-
-    times: dict[str, list[float]] = {name: [] for name in batches}
-    for _ in range(args.repeats):
-        for name, batch in batches.items():
-            began = time.perf_counter()
-            update(model, batch)
-            times[name].append(time.perf_counter() - began)
-    ratios = [p / s for p, s in zip(times["padded"], times["shared"])]
-    result = {
-        "parameters": model.num_parameters(),
-        "padded_ms": round(1e3 * statistics.median(times["padded"]), 1),
-        "shared_ms": round(1e3 * statistics.median(times["shared"]), 1),
-        "ratio": round(statistics.median(ratios), 2),
-        "ratio_low": round(min(ratios), 2),
-        "ratio_high": round(max(ratios), 2),
-        "logprob_difference": logprob,
-        "gradient_difference": difference,
-        "threads": torch.get_num_threads(),
-    }
+    shapes = [tuple(s) for s in args.shape or ()] + [drawn(rng, args.tokens) for _ in range(args.random)] or SHAPES
+    found = []
+    for shape in shapes:
+        found.append(compared(model, forest(shape, vocabulary, args.uneven), shape, args))
+        if not args.json:
+            print(line(found[-1]), flush=True)
     if args.json:
-        print(json.dumps(result))
-        return
-    print(
-        f"{args.groups} groups x {args.prompt} prompt x K = {args.k} x {args.completion}, "
-        f"{result['parameters']:,} parameters, {result['threads']} threads, medians of {args.repeats}"
-    )
-    print(
-        f"padded {result['padded_ms']} ms   shared {result['shared_ms']} ms   ratio {result['ratio']} "
-        f"({result['ratio_low']} to {result['ratio_high']})"
-    )
-    print(f"largest difference: log-probability {logprob:.1e} nats, gradient {difference:.1e} of the largest entry")
+        print(json.dumps({"model": args.model, "threads": torch.get_num_threads(), "shapes": found}))
+    elif len(found) > 1:
+        ratios = [row["ratio"] for row in found]
+        print(
+            f"taken against padded rows: {min(ratios):.2f} at the worst, {statistics.median(ratios):.2f} in the middle"
+        )
 
 
-def tree(number: int, prompt: int, k: int, completion: int) -> Tree:
-    tokens = torch.randint(0, 512, (prompt + k * completion,)).tolist()
-    answers = tuple(tuple(tokens[prompt + i * completion : prompt + (i + 1) * completion]) for i in range(k))
-    return Tree(str(number), tuple(tokens[:prompt]), answers, ((True,) * completion,) * k, (True,) * k)
+def drawn(rng: random.Random, tokens: int) -> tuple[int, int, int, int]:
+    prompt, answer = (round(math.exp(rng.uniform(math.log(8), math.log(1024)))) for _ in range(2))
+    k = rng.randint(2, 16)
+    return max(1, round(tokens / (k * (prompt + answer)))), prompt, k, answer
 
 
-def update(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def forest(shape: tuple[int, ...], vocabulary: int, uneven: bool) -> list[Tree]:
+    rng = random.Random(0)
+    groups, prompt, k, answer = shape
+
+    def tokens(n: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(vocabulary) for _ in range(n))
+
+    trees = []
+    for g in range(groups):
+        answers = tuple(tokens(rng.randint(max(answer // 2, 1), answer) if uneven else answer) for _ in range(k))
+        trees.append(Tree(str(g), tokens(prompt), answers, tuple((True,) * len(a) for a in answers), (True,) * k))
+    return trees
+
+
+def compared(
+    model: PreTrainedModel, trees: list[Tree], shape: tuple[int, ...], args: argparse.Namespace
+) -> dict[str, Any]:
+    shared, padded = collate(trees, ROW_TOKENS), collate(trees, shared=False)
+    ways: dict[str, Callable[[], tuple[torch.Tensor, torch.Tensor]]] = {
+        "padded": lambda: update(model, padded),
+        "dense": lambda: update(model, shared, states_under_mask),
+        "blocks": lambda: update(model, shared, states_on_blocks),
+    }
+    names = [n for n in args.layouts.split(",") if n != "dense" or shared.tokens_BT.shape[1] <= DENSE]
+    first = {name: ways[name]() for name in names}  # also the warm-up
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(args.repeats):
+        for name in names:
+            began = time.perf_counter()
+            ways[name]()
+            times[name].append(time.perf_counter() - began)
+    auto = layout(trees, model)
+    taken = "padded" if not auto.shared else "blocks" if cheapest(model, auto) is states_on_blocks else "dense"
+    row: dict[str, Any] = {"shape": list(shape), "takes": taken}
+    for name in names:
+        ratios = [p / t for p, t in zip(times["padded"], times[name])]
+        row[name] = {
+            "ms": round(1e3 * statistics.median(times[name]), 1),
+            "ratio": round(statistics.median(ratios), 3),
+            "low": round(min(ratios), 3),
+            "high": round(max(ratios), 3),
+            "logprob_difference": float((first[name][0] - first["padded"][0]).abs().max()),
+            "gradient_difference": float(
+                (first[name][1] - first["padded"][1]).abs().max() / first["padded"][1].abs().max()
+            ),
+        }
+    row["ratio"] = row[taken]["ratio"]
+    return row
+
+
+def line(row: dict[str, Any]) -> str:
+    text = f"{' x '.join(map(str, row['shape'])):>20}  takes {row['takes']:6}  padded {row['padded']['ms']:8.1f} ms"
+    for name in ("dense", "blocks"):
+        if name in row:
+            one = row[name]
+            text += f"  {name} {one['ms']:8.1f} ms {one['ratio']:5.2f} ({one['low']:.2f} to {one['high']:.2f})"
+    return text + f"  gradient {max(row[n]['gradient_difference'] for n in row.keys() & {'dense', 'blocks'}):.0e}"
+
+
+def update(
+    model: PreTrainedModel, batch: Batch, states: Callable[[PreTrainedModel, Batch], torch.Tensor] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Forward and backward; per-completion log-probabilities and the gradient as one vector."""
+    usual = forward.cheapest
+    if states is not None:
+        forward.cheapest = lambda *_: states
     model.zero_grad(set_to_none=True)
-    prediction = predict({"policy": model}, ("logprobs_BT",), batch)  # type: ignore[dict-item]
+    prediction = predict({"policy": model}, ("logprobs_BT",), batch)
     loss, _ = NLL().loss(batch, prediction)
     (loss.total / loss.count).backward()
+    forward.cheapest = usual
     logprobs = prediction.need("logprobs_BT")
     by_completion = torch.zeros(batch.n).index_add(
         0, batch.completion_BT[batch.loss_mask_BT], logprobs.detach()[batch.loss_mask_BT]
     )
-    gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-    return by_completion, gradient
+    return by_completion, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
 if __name__ == "__main__":

@@ -175,10 +175,11 @@ def test_the_benchmark_of_the_readme_runs_in_small(monkeypatch, capsys):
     """`make bench` runs more: bench/parity.py is in test_parity.py."""
     said = subprocess.run(["make", "-n", "-C", ROOT, "bench"], capture_output=True, text=True, check=True).stdout
     assert ".venv/bin/python bench/update.py" in said and ".venv/bin/python bench/parity.py" in said
-    sizes = "--groups 2 --prompt 16 --k 3 --completion 8 --repeats 1 --json"
+    sizes = "--shape 2 16 3 8 --repeats 1 --json"
     monkeypatch.setattr(sys, "argv", ["update.py", *sizes.split()])
     runpy.run_path(str(ROOT / "bench" / "update.py"))["main"]()
-    assert json.loads(capsys.readouterr().out)["gradient_difference"] < 1e-5
+    (row,) = json.loads(capsys.readouterr().out)["shapes"]
+    assert row["blocks"]["gradient_difference"] < 1e-5 and row["takes"] in ("padded", "dense", "blocks")
 
 
 def test_the_readme_is_short_and_shows_a_run():

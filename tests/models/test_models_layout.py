@@ -12,7 +12,9 @@ from transformers import PreTrainedModel
 
 from tropism.errors import TropismError
 from tropism.models.halves import backbone
-from tropism.models.layout import cost, layout
+from tropism.models.layout import CALL, cheapest, cost, layout
+from tropism.models.masks import states_under_mask
+from tropism.models.trees import states_on_blocks
 from tropism.tensors.collate import collate, shape
 from tropism.tensors.tree import Tree
 
@@ -28,23 +30,34 @@ def test_the_cost_is_counted_by_hand(make_model: Callable[..., PreTrainedModel])
     block = 4 * 32 * 32 + 3 * 32 * 96 + 2 * 32
     linear = 2 * block + 32
     attention = 2 * 32  # layers x width: heads x head size is the width
-    assert cost(3, 7, model) == 3 * 7 * linear + 3 * 7 * 7 * 2 * attention
+    assert cost(model, 3 * 7, 3 * 7 * 7, 5) == 3 * 7 * linear + 3 * 7 * 7 * 2 * attention + 2 * 5 * CALL
 
 
 @pytest.mark.parametrize(
-    ("prompt", "k", "answer", "taken"),
+    ("prompt", "k", "answer", "taken", "how"),
     [
-        (200, 8, 10, "shared"),
-        (100, 4, 16, "shared"),
-        (8, 8, 100, "padded"),
-        (16, 4, 200, "padded"),
-        (12, 1, 30, "shared"),
+        (200, 8, 10, "shared", states_on_blocks),
+        (100, 4, 16, "shared", states_under_mask),
+        (100, 8, 100, "shared", states_on_blocks),
+        (8, 8, 100, "padded", None),
+        (12, 1, 30, "padded", None),
     ],
 )
-def test_long_answers_take_rows_of_their_own(
+def test_long_answers_are_computed_on_blocks(
+    llama: PreTrainedModel, prompt: int, k: int, answer: int, taken: str, how: object
+) -> None:
+    """In millions of multiply-adds under a mask, on blocks, in padded rows: 17.5, 16.5, 68; 7.8, 9.9, 16; 128, 55, 63;
+    105, 42, 29; 1.35, 2.3, 1.24."""
+    batch = layout([group(prompt, k, answer)], llama)
+    assert batch.layout == taken and (how is None or cheapest(llama, batch) is how)
+
+
+@pytest.mark.parametrize(("prompt", "k", "answer", "taken"), [(200, 8, 10, "shared"), (8, 8, 100, "padded")])
+def test_without_blocks_long_answers_take_rows_of_their_own(
     llama: PreTrainedModel, prompt: int, k: int, answer: int, taken: str
 ) -> None:
-    """In millions of multiply-adds 17 against 90, 7 against 19, 105 against 35, 105 against 47, and the same twice."""
+    """In millions of multiply-adds 17.5 against 68, and 105 against 29."""
+    llama.__dict__["_takes_blocks"] = False
     assert layout([group(prompt, k, answer)], llama).layout == taken
 
 
@@ -90,10 +103,10 @@ def test_the_weights_of_a_model_are_counted_once_and_the_model_is_let_go(
     asked = []
     monkeypatch.setattr("tropism.models.layout.backbone", lambda m: asked.append(type(m)) or backbone(m))
     one, other = make_model("llama"), make_model("gpt2")
-    first = [cost(1, 1, one), cost(1, 1, other)]
+    first = [cost(one, 1, 1), cost(other, 1, 1)]
     for model in (one, other, one):
         layout([group(16, 4, 40)], model)
-    assert len(asked) == 2 and [cost(1, 1, one), cost(1, 1, other)] == first and first[0] != first[1]
+    assert len(asked) == 2 and [cost(one, 1, 1), cost(other, 1, 1)] == first and first[0] != first[1]
     seen = weakref.ref(one)
     del one, model
     gc.collect()

@@ -17,9 +17,10 @@ from transformers import PreTrainedModel
 
 from tropism.errors import TropismError
 from tropism.models.halves import check_ids, logits, states_of, vocabulary_of
-from tropism.models.masks import masks, takes_trees
+from tropism.models.layout import cheapest
+from tropism.models.masks import takes_trees
 from tropism.tensors.batch import Batch, Prediction
-from tropism.tensors.index import mean_so_far, tree_mask
+from tropism.tensors.index import mean_so_far
 from tropism.tensors.maths import chosen_logprobs, entropy
 from tropism.types import SamplingParams
 
@@ -28,21 +29,17 @@ Compare = Callable[[Tensor, Tensor], Tensor]  # (M, V) logits of the policy, (M,
 
 
 def hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """(B * T, width) last hidden states."""
+    """(B * T, width) last hidden states; those of padding are not defined."""
     check_ids(model, int(batch.tokens_BT.max()))
-    options: dict[str, Any] = {}
-    if batch.shared:
-        if not takes_trees(model):  # the layout was chosen for another model of the stage
-            raise TropismError(
-                f"{type(model).__name__} cannot use rows that completions share, but another model of the "
-                "stage does: use two models of the same family"
-            )
-        options["attention_mask"] = masks(model, tree_mask(batch), batch.position_BT, batch.position_BT)
-        options["position_ids"] = batch.position_BT
-    else:  # one sequence in each row: a plain padding mask, so that the model uses its own attention pattern
+    if not batch.shared:  # one sequence in each row: a plain padding mask, so that the model uses its own pattern
         real = (batch.position_BT > 0) | (torch.arange(batch.tokens_BT.shape[1], device=batch.tokens_BT.device) == 0)
-        options["attention_mask"] = real.long()
-    return states_of(model, batch.tokens_BT, **options).flatten(0, 1)
+        return states_of(model, batch.tokens_BT, attention_mask=real.long()).flatten(0, 1)
+    if not takes_trees(model):  # the layout was chosen for another model of the stage
+        raise TropismError(
+            f"{type(model).__name__} cannot use rows that completions share, but another model of the "
+            "stage does: use two models of the same family"
+        )
+    return cheapest(model, batch)(model, batch)
 
 
 def parents(batch: Batch) -> tuple[Tensor, Tensor]:

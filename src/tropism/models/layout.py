@@ -1,33 +1,40 @@
-"""Makes a Batch of trees and chooses its layout, for every stage and judge.
+"""Makes a Batch of trees and chooses its layout, for every stage and judge, and how a model goes through it.
 
-Shared rows have each prompt once, followed by its K answers, with a dense mask, whose cost is the square of the row
-length. Padded rows repeat the prompt for each answer and are short. "auto" uses the layout with fewer multiply-adds:
+Padded rows repeat the prompt for each answer. Shared rows have each prompt once, followed by its K answers; attention
+runs on their blocks (`models/trees.py`), or under a dense mask (`models/masks.py`), whose cost is the square of the row
+length. "auto" takes what needs the fewest multiply-adds:
 
-    rows x width x (parameters a token goes through + 2 x layers x heads x head size x width)
+    tokens x parameters a token goes through + layers x (2 x heads x head size x pairs + CALL x blocks)
 
-The second term is attention: each query with every key of its row, and its weights with every value. The choice depends
-only on shapes and the model, never on measured times, so that a run can be repeated; `bench/layouts.py` compares it
-with times. Left out: the LM head, which has the same tokens in both, and that a token uses only a few experts of a
-mixture.
+A pair is a query and a key: under a mask, which padding needs too, each query with every key of its row. A query in two
+blocks counts as MERGE pairs more. The choice
+depends only on shapes and the model, never on measured times, so that a run can be repeated; `bench/update.py` compares
+it with times. Left out: the LM head, which has the same tokens everywhere, and that a token uses only a few experts of
+a mixture.
 """
 
 from __future__ import annotations
 
+import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.integrations.heterogeneity.configuration_utils import AmbiguousGlobalPerLayerAttributeError
 
 from tropism.errors import TropismError
 from tropism.models.halves import backbone, text_config
-from tropism.models.masks import takes_trees
+from tropism.models.masks import states_under_mask, takes_trees
+from tropism.models.trees import states_on_blocks, takes_blocks
 from tropism.tensors.batch import Batch, Layout
+from tropism.tensors.blocks import blocks
 from tropism.tensors.collate import collate, shape
 from tropism.tensors.tree import Tree
 
 ROW_TOKENS = 128  # short rows: a dense mask costs their square, and a CPU gains nothing from long ones
+CALL = 1 << 19  # multiply-adds in the time that a block takes besides its own
+MERGE = 128  # pairs in the time that adding up the two parts of a query takes
 
 
 def layout(
@@ -41,19 +48,45 @@ def layout(
     able = takes_trees(model)
     if force == "shared" and not able:
         raise TropismError(f'{type(model).__name__} takes no rows that completions share: use layout = "auto"')
-    shared = able and (force == "shared" or (force == "auto" and _shared_is_cheaper(trees, model, twins)))
-    return collate(trees, ROW_TOKENS, shared, twins).to(model.device)
+    if able and force != "padded":
+        shared = collate(trees, ROW_TOKENS, True, twins)
+        if force == "shared" or min(_costs(model, shared)) <= _padded(model, trees, twins):
+            return shared.to(model.device)
+    return collate(trees, shared=False, twins=twins).to(model.device)
 
 
-def cost(rows: int, width: int, model: PreTrainedModel) -> int:
-    """The multiply-adds of a forward pass over so many rows."""
+def cheapest(model: PreTrainedModel, batch: Batch) -> Callable[[PreTrainedModel, Batch], Tensor]:
+    """What computes the states of shared rows with less work."""
+    dense, on_blocks = _costs(model, batch)
+    return states_on_blocks if on_blocks < dense else states_under_mask
+
+
+def cost(model: PreTrainedModel, tokens: int, pairs: int, calls: int = 0) -> int:
+    """The multiply-adds of a forward pass over so many tokens, pairs of a query and a key, and blocks."""
     config = text_config(model)
     try:
         size = getattr(config, "head_dim", None)
     except AmbiguousGlobalPerLayerAttributeError:  # layers differ: about the width of the model
         size = None
-    attention = config.num_hidden_layers * (config.num_attention_heads * size if size else config.hidden_size)
-    return rows * width * (_linear(model) + 2 * attention * width)
+    attention = config.num_attention_heads * size if size else config.hidden_size
+    return tokens * _linear(model) + config.num_hidden_layers * (2 * attention * pairs + CALL * calls)
+
+
+def _costs(model: PreTrainedModel, batch: Batch) -> tuple[float, float]:
+    """Of shared rows under a dense mask, and on blocks."""
+    rows, width = batch.tokens_BT.shape
+    dense = cost(model, rows * width, rows * width**2)
+    if not takes_blocks(model):
+        return dense, math.inf
+    plan = blocks(batch)
+    pairs = plan.pairs + MERGE * sum(b.count * b.queries for b in plan.cross)
+    return dense, cost(model, len(plan.kept_M), pairs, len(plan.own) + len(plan.cross))
+
+
+def _padded(model: PreTrainedModel, trees: Sequence[Tree], twins: bool) -> float:
+    rows, width = shape(trees, ROW_TOKENS, False, twins)
+    even = all(len(tree.prompt) + len(answer) == width for tree in trees for answer in tree.completions)
+    return cost(model, rows * width, rows * width * (width + 1) // 2 if even else rows * width**2)
 
 
 def _linear(model: PreTrainedModel) -> int:
@@ -69,8 +102,3 @@ def _linear(model: PreTrainedModel) -> int:
 
 
 _LINEAR: weakref.WeakKeyDictionary[PreTrainedModel, int] = weakref.WeakKeyDictionary()
-
-
-def _shared_is_cheaper(trees: Sequence[Tree], model: PreTrainedModel, twins: bool) -> bool:
-    shared, padded = (cost(*shape(trees, ROW_TOKENS, how, twins), model) for how in (True, False))
-    return shared <= padded

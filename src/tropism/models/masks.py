@@ -7,6 +7,7 @@ small forest of tokens gives the same states as one plain row for each sequence 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,10 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import get_layer_types_and_kwargs
 
 from tropism.models.halves import alike, probe_tokens, states_of, text_config
+from tropism.tensors.batch import Batch
+from tropism.tensors.collate import collate
+from tropism.tensors.index import tree_mask
+from tropism.tensors.tree import Tree
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 NARROW = (  # keys of configs that restrict attention without using the standard layer names of transformers
@@ -64,26 +69,30 @@ def takes_masks(model: PreTrainedModel) -> bool:
 def takes_trees(model: PreTrainedModel) -> bool:
     """Whether the completions of a prompt may share a row."""
     if TREES not in model.__dict__:
-        model.__dict__[TREES] = takes_masks(model) and _try_trees(model)
+        model.__dict__[TREES] = takes_masks(model) and right_on_trees(model, states_under_mask)
     return model.__dict__[TREES]
 
 
+def states_under_mask(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """(B * T, width) last hidden states of shared rows, with a dense mask."""
+    mask = masks(model, tree_mask(batch), batch.position_BT, batch.position_BT)
+    return states_of(model, batch.tokens_BT, attention_mask=mask, position_ids=batch.position_BT).flatten(0, 1)
+
+
 @torch.no_grad()
-def _try_trees(model: PreTrainedModel) -> bool:
-    """Compares a row of two groups (the first: a prompt of 3 tokens, two answers of 2) with one row for each
-    sequence."""
+def right_on_trees(model: PreTrainedModel, states: Callable[[PreTrainedModel, Batch], Tensor]) -> bool:
+    """Compares `states` of a row of two groups (the first: a prompt of 3 tokens, two answers of 2) with plain calls for
+    each sequence."""
     ids = probe_tokens(model, 10)
-    position = torch.tensor([[0, 1, 2, 3, 4, 3, 4, 0, 1, 2]], device=ids.device)
-    paths = [[0, 1, 2, 3, 4], [0, 1, 2, 5, 6], [7, 8, 9]]
-    sees = torch.zeros(10, 10, dtype=torch.bool, device=ids.device)
-    for path in paths:
-        for i, query in enumerate(path):
-            sees[query, path[: i + 1]] = True
+    a, b, c, d, e = (tuple(ids[i:j].tolist()) for i, j in ((0, 3), (3, 5), (5, 7), (7, 9), (9, 10)))
+    trees = [
+        Tree("", p, xs, tuple((True,) * len(x) for x in xs), (True,) * len(xs)) for p, xs in ((a, (b, c)), (d, (e,)))
+    ]
     try:
-        mask = masks(model, sees[None, None], position, position)
-        found = states_of(model, ids[None], attention_mask=mask, position_ids=position)[0]
+        found = states(model, collate(trees, len(ids)).to(ids.device))
     except Exception:  # a family's code may raise any error when it is used in an unexpected way
         return False
+    paths = [[0, 1, 2, 3, 4], [0, 1, 2, 5, 6], [7, 8, 9]]
     return all(alike(found[path], states_of(model, ids[path][None])[0]) for path in paths)
 
 

@@ -8,6 +8,7 @@ base is kept in bfloat16, and a model without an adapter computes in bfloat16 fr
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from tropism.models.adapters import Adapter, attach, base_of, is_adapter, scalar
 from tropism.models.architecture import device
 from tropism.models.folder import check_taken, frozen_base, frozen_lm, load_lm, load_scalar
 from tropism.models.halves import backbone
+from tropism.models.trees import attention_of_now
 from tropism.tensors.batch import Layout
 
 
@@ -105,7 +107,8 @@ def recompute(model: PreTrainedModel) -> None:
 def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+    same: Any = {"context_fn": lambda: (contextlib.nullcontext(), attention_of_now())}
+    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **same, **kwargs)
 
 
 def _in_bfloat16(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

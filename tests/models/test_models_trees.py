@@ -1,0 +1,202 @@
+"""Attention on blocks: the states, log-probabilities and gradients of padded rows, with neither a mask nor a copy."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from tropism.models import forward, trees
+from tropism.models.halves import states_of
+from tropism.models.masks import states_under_mask, takes_trees
+from tropism.models.trees import states_on_blocks, takes_blocks
+from tropism.models.weights import Weights, has_bfloat16
+from tropism.tensors.batch import Batch
+from tropism.tensors.blocks import Block, blocks
+from tropism.tensors.collate import collate
+from tropism.tensors.index import by_completion, tree_mask
+from tropism.tensors.tree import Tree
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
+from tiny_models import tiny
+
+FAMILIES = {  # how each attends
+    "gpt2": True,
+    "llama": True,
+    "qwen2": True,  # fewer heads of keys than of queries
+    "qwen3": True,
+    "gpt_neox": True,
+    "mistral": True,  # windows of 8 tokens
+    "gemma3_text": True,  # every other layer a window
+    "gemma2": False,  # a cap on the scores
+    "gpt_oss": False,  # sinks
+    "bloom": False,  # distances in place of positions
+    "mamba": False,  # no attention
+}
+
+
+def forest(*shapes: tuple[int, tuple[int, ...]]) -> list[Tree]:
+    rng = random.Random(0)
+
+    def tokens(n: int) -> tuple[int, ...]:
+        return tuple(rng.randint(10, 250) for _ in range(n))
+
+    made = []
+    for prompt, answers in shapes:
+        some = tuple(tokens(n) for n in answers)
+        trained = tuple(tuple(i % 4 != 2 for i in range(n)) for n in answers)  # tokens that a tool wrote stay untrained
+        made.append(Tree("g", tokens(prompt), some, trained, (True,) * len(answers)))
+    return made
+
+
+MIXED = forest(
+    (12, (9, 2, 2)),
+    (3, (4, 4, 4)),
+    (3, (4, 4, 4)),
+    (1, (20,)),
+    (15, (5,)),
+    (0, (3, 2)),
+    (2, (1, 0, 7, 1, 1)),
+    (1, (0, 0)),
+)
+
+
+def family(kind: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(tiny(kind, 300)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def logprobs(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(N, L) log-probabilities, and the gradient of a sum of them with different weights."""
+    model.zero_grad()
+    found = forward.predict_tokens(model, batch).need("logprobs_BT")
+    index_NL, mask_NL = by_completion(batch)
+    found = torch.where(mask_NL, found.flatten()[index_NL], 0.0)
+    (found * torch.linspace(-1, 1, found.numel()).view_as(found)).sum().backward()
+    return found.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_each_family_is_equal_to_padded_rows(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = family(kind)
+    assert takes_blocks(model) == FAMILIES[kind]
+    if not takes_blocks(model):
+        return
+    expected, slope = logprobs(model, collate(MIXED, shared=False))
+    monkeypatch.setattr(forward, "cheapest", lambda *_: states_on_blocks)
+    found, other = logprobs(model, collate(MIXED, 60))
+    assert float((found - expected).abs().max()) < 5e-6
+    assert float((other - slope).abs().max()) < 2e-6 * float(slope.abs().max())
+    assert model.config._attn_implementation == "sdpa"  # as before
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "qwen2", "mistral"])
+def test_in_float64_the_states_are_equal_to_rounding(kind: str) -> None:
+    """The gradient is that of random weights on the states of every token of an answer."""
+    model = family(kind).double()
+    tokens = forest((12, (9, 2, 2)), (3, (4, 4)), (0, (3,)))
+    batch = collate(tokens, 100)
+    assert takes_trees(model)
+    weight = torch.randn(batch.tokens_BT.numel(), 32, dtype=torch.float64)
+    found, slopes = [], []
+    for way in (states_under_mask, states_on_blocks):
+        model.zero_grad()
+        states = way(model, batch)
+        (states * weight).sum().backward()
+        found.append(states.detach())
+        slopes.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert float((found[0] - found[1]).abs().max()) < 1e-12 * float(found[0].abs().max())
+    assert float((slopes[0] - slopes[1]).abs().max()) < 1e-12 * float(slopes[0].abs().max())
+    path = [*range(12), *range(21, 23)]  # the second answer of the first group, alone in a row
+    alone = states_of(model, batch.tokens_BT[:, path])[0].detach()
+    assert float((found[1][path] - alone).abs().max()) < 1e-12 * float(alone.abs().max())
+
+
+def test_the_blocks_of_two_groups_by_hand() -> None:
+    """5 prompt tokens with answers of 3, 2 and 2; and a row of 4 tokens, which leaves 3 of padding, before one of 7."""
+    one = blocks(collate(forest((5, (3, 2, 2)))))
+    assert one.own == (Block(0, 8, 0, 8), Block(8, 2, 8, 2, count=2, stride=2))
+    assert one.cross == (Block(8, 4, 0, 5),)
+    assert one.pairs == 36 + 2 * 3 + 4 * 5
+    two = blocks(collate(forest((1, (3,)), (5, (2,)))))
+    assert sorted(two.kept_M.tolist()) in ([*range(7), *range(7, 11)], [*range(4), *range(7, 14)])
+    assert {(b.queries, b.count) for b in two.own} == {(7, 1), (4, 1)} and two.cross == ()
+
+
+def test_groups_of_one_shape_are_one_block() -> None:
+    plan = blocks(collate(forest(*[(4, (3, 3))] * 5), 100))
+    assert plan.own == tuple(
+        b for g in range(5) for b in (Block(10 * g, 7, 10 * g, 7), Block(10 * g + 7, 3, 10 * g + 7, 3))
+    )
+    assert plan.cross == (Block(7, 3, 0, 4, count=5, stride=10),)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_blocks_hold_each_pair_of_the_tree_mask_once(seed: int) -> None:
+    rng = random.Random(seed)
+    trees = forest(*((rng.randint(0, 5), tuple(rng.randint(0, 4) for _ in range(rng.randint(1, 5)))) for _ in range(9)))
+    batch = collate([t for t in trees if t.size], 30)
+    plan = blocks(batch)
+    rows, width = batch.tokens_BT.shape
+    expected = torch.block_diag(*tree_mask(batch)[:, 0].long())[plan.kept_M][:, plan.kept_M]
+    found = torch.zeros_like(expected)
+    for parts, own in ((plan.own, True), (plan.cross, False)):
+        for b in parts:
+            for i in range(b.count):
+                piece = torch.ones(b.queries, b.keys, dtype=torch.long)
+                query, key = b.query + i * b.stride, b.key + i * b.stride
+                found[query : query + b.queries, key : key + b.keys] += piece.tril() if own else piece
+    assert torch.equal(found, expected) and plan.pairs == int(expected.sum())
+    left = torch.ones(rows * width, dtype=torch.bool)
+    left[plan.kept_M] = False
+    assert not (left & (batch.completion_BT.flatten() >= 0)).any() and not left[batch.last_N].any()
+
+
+def test_no_memory_of_the_square_of_a_row(llama: PreTrainedModel) -> None:
+    """A row of 2,400 tokens: a mask of it would have 5.8 million entries."""
+    batch = collate(forest((400, (500, 500, 500, 500))))
+    largest = 0
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            out = function(*args, **(kwargs or {}))
+            largest = max(
+                largest, *(x.numel() for x in torch.utils._pytree.tree_leaves(out) if isinstance(x, Tensor)), 0
+            )
+            return out
+
+    with Watch():
+        forward.hidden(llama, batch).sum().backward()
+    assert largest < 2400 * 300
+
+
+def test_a_family_whose_attention_has_more_to_it_says_so(llama: PreTrainedModel) -> None:
+    with pytest.raises(NotImplementedError, match="softcap"):
+        trees.attend(llama, *(torch.zeros(1, 1, 1, 1),) * 4, softcap=30.0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_layers_that_are_computed_again_attend_as_before(
+    llama: PreTrainedModel, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16 both layouts round; they are then as far from each other as from float32."""
+    if dtype == "bfloat16" and not has_bfloat16(torch.device("cpu")):
+        pytest.skip("this processor has no bfloat16 products")
+    expected, slope = logprobs(llama, collate(MIXED, shared=False))
+    monkeypatch.setattr(forward, "cheapest", lambda *_: states_on_blocks)
+    assert takes_trees(llama)
+    Weights(dtype=dtype, checkpointing=True).ready(llama)  # type: ignore[arg-type]
+    found, other = logprobs(llama, collate(MIXED, 60))
+    near = 2e-6 if dtype == "float32" else 0.05
+    assert float((found - expected).abs().max()) < 10 * near
+    assert float((other - slope).abs().max()) < near * float(slope.abs().max())
