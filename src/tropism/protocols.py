@@ -141,11 +141,14 @@ class Algorithm(Protocol):
     `needs` names what a stage has to supply: fields of Batch; `others`, all completions of a prompt together (two or
     more); `baseline_N`, the mean score of a prompt's completions; `mismatched`, the answer to another prompt in each
     group; `teacher`, a second model for `divergence` (`Distilling`).
-    `predicts` names the fields of Prediction that the loss reads.
+    It may depend on the settings: without a KL penalty there is no need of a reference. `predicts` names the fields of
+    Prediction that the loss reads.
     """
 
-    needs: ClassVar[tuple[str, ...]]
     predicts: ClassVar[tuple[str, ...]]
+
+    @property
+    def needs(self) -> tuple[str, ...]: ...
 
     def credit(self, batch: Batch) -> Batch: ...
 

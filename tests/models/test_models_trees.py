@@ -124,20 +124,24 @@ def test_in_float64_the_states_are_equal_to_rounding(kind: str) -> None:
 def test_the_blocks_of_two_groups_by_hand() -> None:
     """5 prompt tokens with answers of 3, 2 and 2; and a row of 4 tokens, which leaves 3 of padding, before one of 7."""
     one = blocks(collate(forest((5, (3, 2, 2)))))
-    assert one.own == (Block(0, 8, 0, 8), Block(8, 2, 8, 2, count=2, stride=2))
+    assert one.own == (Block(0, 8, 0, 8), Block(8, 2, 8, 2, count=2, stride=2, key_stride=2))
     assert one.cross == (Block(8, 4, 0, 5),)
     assert one.pairs == 36 + 2 * 3 + 4 * 5
     two = blocks(collate(forest((1, (3,)), (5, (2,)))))
-    assert sorted(two.kept_M.tolist()) in ([*range(7), *range(7, 11)], [*range(4), *range(7, 14)])
-    assert {(b.queries, b.count) for b in two.own} == {(7, 1), (4, 1)} and two.cross == ()
+    assert two.kept_M.tolist() == list(range(11))  # the longest row is the first
+    assert two.own == (Block(0, 7, 0, 7), Block(7, 4, 7, 4)) and two.cross == ()
+
+
+def test_the_longest_answer_continues_its_prompt() -> None:
+    plan = blocks(collate(forest((5, (2, 3)))))
+    assert plan.kept_M.tolist() == [0, 1, 2, 3, 4, 7, 8, 9, 5, 6]
+    assert plan.own == (Block(0, 8, 0, 8), Block(8, 2, 8, 2)) and plan.cross == (Block(8, 2, 0, 5),)
 
 
 def test_groups_of_one_shape_are_one_block() -> None:
     plan = blocks(collate(forest(*[(4, (3, 3))] * 5), 100))
-    assert plan.own == tuple(
-        b for g in range(5) for b in (Block(10 * g, 7, 10 * g, 7), Block(10 * g + 7, 3, 10 * g + 7, 3))
-    )
-    assert plan.cross == (Block(7, 3, 0, 4, count=5, stride=10),)
+    assert plan.own == (Block(0, 7, 0, 7, 5, 7, 7), Block(35, 3, 35, 3, 5, 3, 3))
+    assert plan.cross == (Block(35, 3, 0, 4, 5, 3, 7),)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -153,7 +157,7 @@ def test_blocks_hold_each_pair_of_the_tree_mask_once(seed: int) -> None:
         for b in parts:
             for i in range(b.count):
                 piece = torch.ones(b.queries, b.keys, dtype=torch.long)
-                query, key = b.query + i * b.stride, b.key + i * b.stride
+                query, key = b.query + i * b.stride, b.key + i * b.key_stride
                 found[query : query + b.queries, key : key + b.keys] += piece.tril() if own else piece
     assert torch.equal(found, expected) and plan.pairs == int(expected.sum())
     left = torch.ones(rows * width, dtype=torch.bool)

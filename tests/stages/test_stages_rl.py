@@ -586,3 +586,15 @@ class Careless:
 def test_a_judge_that_forgets_groups_is_refused(run: Run, model_folder: str, role: str) -> None:
     with pytest.raises(TropismError, match="the judge Careless did not give each of 8 groups a judgment"):
         run(rl(model_folder, **{role: Careless()}))
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_without_a_penalty_no_reference_is_kept_unless_the_truth_is_plotted_over_the_kl(
+    run: Run, model_folder: str, measured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+    usual = RL.freeze_lm
+    monkeypatch.setattr(RL, "freeze_lm", lambda self, path: kept.append(path) or usual(self, path))
+    truth = Verifier(letters) if measured else None
+    rounds = read_metrics(run(rl(model_folder, algorithm=GRPO(kl=0.0), truth=truth, rounds=2)).parent)
+    assert len(kept) == measured and all(("kl" in r) == measured for r in rounds)

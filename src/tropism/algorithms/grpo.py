@@ -69,7 +69,6 @@ class GRPO:
     dual_clip: Annotated[float, Gt(1)] | None = field(default=None, metadata=ADDED)  # in units of |A|
     entropy: Annotated[float, Ge(0)] = field(default=0.0, metadata=ADDED)  # in units of kl
 
-    needs: ClassVar[tuple[str, ...]] = ("reward_N", "others", "old_logprobs_BT", "ref_logprobs_BT")
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT")
 
     def __post_init__(self) -> None:
@@ -77,6 +76,10 @@ class GRPO:
             raise TropismError(f'grpo.length = {self.length} belongs to weight = "length", and is above 0: set both')
         if self.dual_clip is not None and self.surrogate == "cispo":
             raise TropismError('grpo.dual_clip bounds the loss of surrogate = "ppo": leave one of the two out')
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("reward_N", "others", "old_logprobs_BT", *(("ref_logprobs_BT",) if self.kl else ()))
 
     def teaches(self, batch: Batch) -> Tensor:
         """(G,) True = the group's rewards can change the policy; the rl stage replaces the other groups."""
@@ -96,7 +99,8 @@ class GRPO:
 
     def credit(self, batch: Batch) -> Batch:
         batch = scored_only(batch)
-        reward_N = self._score_N(batch) - (self.kl * kl_N(batch) if self.kl_in == "reward" else 0.0)
+        priced = self.kl > 0 and self.kl_in == "reward"
+        reward_N = self._score_N(batch) - (self.kl * kl_N(batch) if priced else 0.0)
         mean_N, count_N = group_mean(reward_N, batch)
         apart_N = reward_N - mean_N
         square_N, _ = group_mean(apart_N**2, batch)
@@ -121,10 +125,11 @@ class GRPO:
             loss_BT, cut_BT = cispo(change_BT, logprobs, advantage, self.clip_high)
         else:
             loss_BT, cut_BT = clipped(change_BT, advantage, self.clip, self.clip_high, self.dual_clip)
-        kl_BT = k3(logprobs.detach(), batch.need("ref_logprobs_BT"))
-        if self.kl_in == "loss":
-            k2 = 0.5 * (logprobs - batch.need("ref_logprobs_BT")) ** 2
-            loss_BT = loss_BT + self.kl * own_BT.detach().clamp(-20, 20).exp() * (kl_BT + k2 - k2.detach())
+        if self.kl > 0 and self.kl_in == "loss":
+            reference = batch.need("ref_logprobs_BT")
+            k2 = 0.5 * (logprobs - reference) ** 2
+            kl_BT = k3(logprobs.detach(), reference) + k2 - k2.detach()
+            loss_BT = loss_BT + self.kl * own_BT.detach().clamp(-20, 20).exp() * kl_BT
         if self.entropy:
             loss_BT = loss_BT - self.entropy * prediction.need("entropy_bonus_BT")
         if self.weight == "token":
@@ -133,8 +138,11 @@ class GRPO:
             loss = Ratio((loss_BT * spread(1 / tokens_N.clamp(min=1), batch)).sum(), completions)
         else:
             loss = Ratio((loss_BT * mask).sum() / self.length, completions)
-        return loss, {
+        metrics = {
             "clip_fraction": Ratio((cut_BT & mask).sum(), tokens),
-            "kl_to_reference": Ratio((kl_BT * mask).sum(), tokens),
             "entropy": Ratio((prediction.need("entropy_BT") * mask).sum(), tokens),
         }
+        if batch.ref_logprobs_BT is not None:
+            far_BT = k3(logprobs.detach(), batch.ref_logprobs_BT)
+            metrics["kl_to_reference"] = Ratio((far_BT * mask).sum(), tokens)
+        return loss, metrics

@@ -35,12 +35,15 @@ class RLOO:
     dual_clip: Annotated[float, Gt(1)] | None = field(default=None, metadata=ADDED)  # in units of |A|
     entropy: Annotated[float, Ge(0)] = field(default=0.0, metadata=ADDED)  # reward units per nat
 
-    needs: ClassVar[tuple[str, ...]] = ("reward_N", "others", "old_logprobs_BT", "ref_logprobs_BT")
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT")
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("reward_N", "others", "old_logprobs_BT", *(("ref_logprobs_BT",) if self.kl else ()))
 
     def credit(self, batch: Batch) -> Batch:
         batch = scored_only(batch)
-        reward_N = total_N(batch) - self.kl * kl_N(batch)
+        reward_N = total_N(batch) - (self.kl * kl_N(batch) if self.kl else 0.0)
         mean_N, count_N = group_mean(reward_N, batch)
         advantage_N = (reward_N - mean_N) * count_N / (count_N - 1).clamp(min=1)
         paired_BT = batch.loss_mask_BT & (count_N > 1)[batch.completion_BT.clamp(min=0)]

@@ -31,9 +31,8 @@ Compare = Callable[[Tensor, Tensor], Tensor]  # (M, V) logits of the policy, (M,
 def hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
     """(B * T, width) last hidden states; those of padding are not defined."""
     check_ids(model, int(batch.tokens_BT.max()))
-    if not batch.shared:  # one sequence in each row: a plain padding mask, so that the model uses its own pattern
-        real = (batch.position_BT > 0) | (torch.arange(batch.tokens_BT.shape[1], device=batch.tokens_BT.device) == 0)
-        return states_of(model, batch.tokens_BT, attention_mask=real.long()).flatten(0, 1)
+    if not batch.shared:  # one sequence in each row, with padding after it, which no token of a causal model sees
+        return states_of(model, batch.tokens_BT).flatten(0, 1)
     if not takes_trees(model):  # the layout was chosen for another model of the stage
         raise TropismError(
             f"{type(model).__name__} cannot use rows that completions share, but another model of the "

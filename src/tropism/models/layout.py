@@ -85,8 +85,7 @@ def _costs(model: PreTrainedModel, batch: Batch) -> tuple[float, float]:
 
 def _padded(model: PreTrainedModel, trees: Sequence[Tree], twins: bool) -> float:
     rows, width = shape(trees, ROW_TOKENS, False, twins)
-    even = all(len(tree.prompt) + len(answer) == width for tree in trees for answer in tree.completions)
-    return cost(model, rows * width, rows * width * (width + 1) // 2 if even else rows * width**2)
+    return cost(model, rows * width, rows * width * (width + 1) // 2)
 
 
 def _linear(model: PreTrainedModel) -> int:

@@ -145,19 +145,19 @@ class _Attention(torch.autograd.Function):
 
 
 def _q(x: Tensor, block: Block) -> Tensor:
-    return _view(x, block.query, block.queries, block)
+    return _view(x, block.query, block.queries, block.count, block.stride)
 
 
 def _k(x: Tensor, block: Block) -> Tensor:
-    return _view(x, block.key, block.keys, block)
+    return _view(x, block.key, block.keys, block.count, block.key_stride)
 
 
-def _view(x: Tensor, start: int, length: int, block: Block) -> Tensor:
+def _view(x: Tensor, start: int, length: int, count: int, stride: int) -> Tensor:
     """(1, heads, M, size) → (count, heads, length, size), without a copy."""
-    if block.count == 1:
+    if count == 1:
         return x[:, :, start : start + length]
-    reach = start + (block.count - 1) * block.stride + length
-    return x[0, :, start:reach].unfold(1, length, block.stride).permute(1, 0, 3, 2)
+    reach = start + (count - 1) * stride + length
+    return x[0, :, start:reach].unfold(1, length, stride).permute(1, 0, 3, 2)
 
 
 def _mask(plan: Blocks, block: Block, window: int, like: Tensor, own: bool) -> Tensor | None:

@@ -28,7 +28,7 @@ class State:
     algorithm: Any
     order: Order
     tokenizer: Any
-    reference: PreTrainedModel
+    reference: PreTrainedModel | None
     mixing: Mixing | None = None
     round: int = 0
     completions: int = 0

@@ -67,13 +67,14 @@ class Watched:
         self,
         seen: dict[str, Any],
         policy: PreTrainedModel,
-        reference: PreTrainedModel,
+        reference: PreTrainedModel | None,
         tokenizer: PreTrainedTokenizerBase,
         round: int,
         spent: int,
     ) -> dict[str, Any]:
-        """A line for the metrics, empty without a probe; `seen` is the table of the looks so far."""
-        if self.probe is None:
+        """A line for the metrics, empty without a probe, which needs a `reference`; `seen` is the table of the looks so
+        far."""
+        if self.probe is None or reference is None:
             return {}
         line = self.probe.look(policy, reference, tokenizer, spent)
         if self.keep == "best" and (figure := line.get(f"probe_{self.kept_by}")) is not None:

@@ -65,11 +65,12 @@ _FILLS = ("reward_N", "rank_N", "old_logprobs_BT", "ref_logprobs_BT", "values_BT
 
 @dataclass(frozen=True)
 class RL(Weights, Watched):
-    """The reference is the policy before the first round. `critic` gives the critic's initial weights (by default the
-    policy's); for `critic_warmup` rounds only the critic is trained. `sampling.n` is the number of completions for each
-    prompt. `budget` ends the stage before all `rounds`, when so many tokens have gone through models (train/cost.py; 0:
-    never). `refills` limits how often a round replaces groups from which nothing is learned. `mix` adds pretraining to
-    every update. `cost` is for an algorithm with a limit on costs."""
+    """The reference is the policy before the first round; it is kept only if the algorithm, a probe or `truth` asks for
+    it, and so is the metric `kl`. `critic` gives the critic's initial weights (by default the policy's); for
+    `critic_warmup` rounds only the critic is trained. `sampling.n` is the number of completions for each prompt. `budget`
+    ends the stage before all `rounds`, when so many tokens have gone through models (train/cost.py; 0: never). `refills`
+    limits how often a round replaces groups from which nothing is learned. `mix` adds pretraining to every update. `cost`
+    is for an algorithm with a limit on costs."""
 
     policy: PolicyRef
     prompts: Format
@@ -122,8 +123,8 @@ class RL(Weights, Watched):
             pass_tokens=self.pass_tokens,
             keys=("pass_tokens", "policy"),
             trained=trained,
-            frozen=2 + (self.cost is not None),
-            passes=3.0 + 3.0 * self.epochs * trained,
+            frozen=1 + self._refers() + (self.cost is not None),
+            passes=2.0 + self._refers() + 3.0 * self.epochs * trained,
         )
 
     def run(self, work: Work) -> None:
@@ -138,7 +139,7 @@ class RL(Weights, Watched):
         probed(work, self)
         if "values_BT" in self.algorithm.predicts:
             models["critic"] = self.train_scalar(self.critic or self.policy, work.seed + 1)
-        reference = self.freeze_lm(self.policy)
+        reference = self.freeze_lm(self.policy) if self._refers() else None
         steps = self.rounds * self.epochs * self.minibatches
         rates = {"critic": self.critic_lr or self.optim.lr}
         learner = Learner(models, self.optim, steps, rates, self.pass_tokens, self.sampling)
@@ -174,6 +175,10 @@ class RL(Weights, Watched):
             **({"tokens_spent_on_mix": state.mixed} if self.mix else {}),
         }
         self.leave(state.looks, models["policy"], tokenizer, work, self.save_dtype)
+
+    def _refers(self) -> bool:
+        """Whether a model stays as the policy was before the first round."""
+        return self.probe is not None or self.truth is not None or "ref_logprobs_BT" in self.algorithm.needs
 
     def _over(self, state: State) -> bool:
         spent = self.budget > 0 and state.spent >= self.budget
@@ -253,9 +258,10 @@ class RL(Weights, Watched):
         """A batch with the fields that the algorithm needs; its rewards are the judge's scores."""
         trees = [t for _, t in part]
         state.spent += sum(t.size for t in trees) * cost.filling(state.algorithm, sampled=True)
+        measured = ("ref_logprobs_BT",) if self.truth is not None else ()  # reward and truth are plotted over the KL
         return annotate(
             layout(trees, learner.models["policy"], force=self.layout),
-            state.algorithm.needs,
+            (*state.algorithm.needs, *measured),
             state.reference,
             learner.models.get("critic"),
             self.sampling,

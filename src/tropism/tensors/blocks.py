@@ -1,21 +1,24 @@
 """The attention of a forest as rectangles of queries and keys, all of which are slices of one sequence of tokens.
 
 The tokens of a Batch without its padding form one sequence of M tokens. In a group with the prompt P and the answers
-A1 … AK the keys of a token are its ancestors, so its attention is that of
+A1 … AK, the longest first, the keys of a token are its ancestors, so its attention is that of
 
     P A1     causal
     Ak       causal, k = 2 … K
     A2 … AK  to all keys of P
 
 and nothing else is computed: no token sees a key that a mask then hides, and no key is copied. `own` are the causal
-squares, which have each token once; `cross` are the rectangles. Blocks of one size at equal distances are one entry.
+squares, which have each token once; `cross` are the rectangles. In the sequence P A1 of all groups come first and then all
+other answers, so that blocks of one size stand at equal distances; these are one entry.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from tropism.tensors.batch import Batch
@@ -23,7 +26,8 @@ from tropism.tensors.batch import Batch
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """`count` rectangles: queries [query, query + queries) and keys [key, key + keys), each `stride` after the last."""
+    """`count` rectangles: queries [query, query + queries) and keys [key, key + keys); each next one is `stride` queries
+    and `key_stride` keys further."""
 
     query: int
     queries: int
@@ -31,11 +35,12 @@ class Block:
     keys: int
     count: int = 1
     stride: int = 0
+    key_stride: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    kept_M: Tensor  # flat indices (row * T + column) of the tokens that are not padding
+    kept_M: Tensor  # flat indices (row * T + column) of the tokens that are not padding, in the order of the sequence
     own: tuple[Block, ...]
     cross: tuple[Block, ...]
     position_M: Tensor  # depth in the tree
@@ -48,30 +53,47 @@ class Blocks:
         return squares + sum(b.count * b.queries * b.keys for b in self.cross)
 
 
+_Piece = tuple[int, int]  # the first token and the number of tokens
+
+
 def blocks(batch: Batch) -> Blocks:
     """The blocks of a batch in shared rows."""
     kept_M = _real(batch).flatten().nonzero()[:, 0]
-    position_M, completion_M = batch.position_BT.flatten()[kept_M], batch.completion_BT.flatten()[kept_M]
+    groups = _groups(batch.position_BT.flatten()[kept_M], batch.completion_BT.flatten()[kept_M])
+    groups.sort(key=lambda pieces: [-length for _, length in pieces])  # those of one shape next to each other
+    heads, rests = [pieces[:2] for pieces in groups], [pieces[2:] for pieces in groups]
+    order = torch.tensor([i for start, n in itertools.chain(*heads, *rests) for i in range(start, start + n)])
+    own: list[Block] = []
+    cross: list[Block] = []
+    at = 0
+    starts = []
+    for head in heads:
+        size = sum(n for _, n in head)
+        own.append(Block(at, size, at, size))
+        starts.append(at)
+        at += size
+    for start, head, rest in zip(starts, heads, rests):
+        if size := sum(n for _, n in rest):
+            cross.append(Block(at, size, start, head[0][1]))
+        for _, n in rest:
+            own.append(Block(at, n, at, n))
+            at += n
+    kept_M = kept_M[order.to(kept_M.device)]
+    position_M = batch.position_BT.flatten()[kept_M]
+    return Blocks(kept_M, _joined(own), _joined(cross), position_M, int(position_M.max()) + 1)
+
+
+def _groups(position_M: Tensor, completion_M: Tensor) -> list[list[_Piece]]:
+    """Of each group the prompt and then its answers, the longest first; an answer to an empty prompt is a group."""
     begins_M = position_M == 0
     begins_M[1:] |= completion_M[1:] != completion_M[:-1]
     starts = begins_M.nonzero()[:, 0].tolist()
-    roots, answers = (position_M[starts] == 0).tolist(), (completion_M[starts] >= 0).tolist()
-    own: list[Block] = []
-    cross: list[Block] = []
-    prompt = (0, 0)
-    joins = False
-    for start, end, root, answer in zip(starts, [*starts[1:], len(kept_M)], roots, answers):
+    found: list[list[_Piece]] = []
+    for start, end, root in zip(starts, [*starts[1:], len(position_M)], (position_M[starts] == 0).tolist()):
         if root:
-            own.append(Block(start, end - start, start, end - start))
-            prompt, joins = (start, 0 if answer else end - start), True
-        elif joins:  # the first answer continues its prompt
-            own[-1] = Block(prompt[0], end - prompt[0], prompt[0], end - prompt[0])
-            joins = False
-        else:
-            own.append(Block(start, end - start, start, end - start))
-            before = cross[-1] if cross and cross[-1].key == prompt[0] else Block(start, 0, *prompt)
-            cross[len(cross) - (before.queries > 0) :] = [replace(before, queries=end - before.query)]
-    return Blocks(kept_M, _joined(own), _joined(cross), position_M, int(position_M.max()) + 1)
+            found.append([])
+        found[-1].append((start, end - start))
+    return [[first, *sorted(rest, key=lambda piece: -piece[1])] for first, *rest in found]
 
 
 def _real(batch: Batch) -> Tensor:
@@ -84,14 +106,15 @@ def _real(batch: Batch) -> Tensor:
 
 
 def _joined(parts: Sequence[Block]) -> tuple[Block, ...]:
-    """Neighbours of one size and at one distance as one entry."""
+    """Neighbours of one size at equal distances as one entry."""
     found: list[Block] = []
     for part in parts:
         last = found[-1] if found else None
         if last is not None and (last.queries, last.keys) == (part.queries, part.keys):
-            gap = part.query - last.query - (last.count - 1) * last.stride
-            if part.query - part.key == last.query - last.key and (last.count == 1 or gap == last.stride):
-                found[-1] = replace(last, count=last.count + 1, stride=gap)
+            apart = part.query - last.query, part.key - last.key
+            if last.count == 1 or apart == (last.count * last.stride, last.count * last.key_stride):
+                stride, key_stride = (apart[0] // last.count, apart[1] // last.count)
+                found[-1] = replace(last, count=last.count + 1, stride=stride, key_stride=key_stride)
                 continue
         found.append(part)
     return tuple(found)
