@@ -195,6 +195,15 @@ class Selective(Protocol):
 
 
 @runtime_checkable
+class Sparing(Protocol):
+    """An algorithm whose loss on some completions has no gradient, so that an update need not compute them."""
+
+    def idle(self, batch: Batch) -> Tensor:
+        """(N,) True = after `credit`, the loss of the completion's tokens is 0, whatever is predicted for them."""
+        ...
+
+
+@runtime_checkable
 class Distilling(Protocol):
     """An algorithm that compares the policy's next-token distributions with a teacher's: it `predicts` `divergence_BT`.
 

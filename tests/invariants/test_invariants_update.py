@@ -137,7 +137,9 @@ def layouts() -> dict[str, tuple[Batch, int]]:
         "two rows a pass": (collate(trees, 60), 130),
         "another order": (collate(turned, 80), 0),
         "padded": (collate(trees, shared=False), 0),
-        "padded, a group a pass": (collate(turned, shared=False), 1),
+        "padded, a row a pass": (collate(turned, shared=False), 1),
+        "padded, two rows a pass": (collate(turned, shared=False), 70),
+        "groups in parts": (collate(turned, 60, most=16), 1),
     }
 
 

@@ -122,6 +122,7 @@ def test_the_gradient_of_a_bonus_is_that_of_the_entropy(llama: PreTrainedModel, 
 @pytest.mark.parametrize("sampling", [None, SamplingParams(temperature=0.7, top_k=20, top_p=0.9)], ids=["all", "cut"])
 def test_a_head_in_chunks_says_the_same(llama: PreTrainedModel, monkeypatch, sampling: SamplingParams | None):
     batch = collate(TREES)
+    monkeypatch.setattr(forward, "plain_head", lambda _: None)
     whole = predict_tokens(llama, batch, sampling, entropies=True)
     expected = gradients(llama, whole)
     monkeypatch.setattr(forward, "CHUNK", 3 * llama.config.vocab_size)

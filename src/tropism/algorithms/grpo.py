@@ -46,7 +46,16 @@ from torch import Tensor
 from tropism.errors import TropismError
 from tropism.store.fingerprint import ADDED
 from tropism.tensors.batch import Batch, Prediction
-from tropism.tensors.credit import group_differs, group_mean, kl_N, scored_only, spread, steps_ahead, total_N
+from tropism.tensors.credit import (
+    group_differs,
+    group_mean,
+    kl_N,
+    scored_only,
+    spread,
+    steps_ahead,
+    total_N,
+    without_credit,
+)
 from tropism.tensors.index import length_N, sum_by_completion
 from tropism.tensors.maths import cispo, clipped, k3
 from tropism.tensors.ratio import Ratio
@@ -114,6 +123,10 @@ class GRPO:
         batch = batch.replace(advantages_BT=advantages_BT)
         teaches_N = self.teaches(batch)[batch.group_N]
         return batch.replace(loss_mask_BT=batch.loss_mask_BT & teaches_N[batch.completion_BT.clamp(min=0)])
+
+    def idle(self, batch: Batch) -> Tensor:
+        acts = self.entropy > 0 or (self.kl > 0 and self.kl_in == "loss")
+        return without_credit(batch) & (not acts)
 
     def loss(self, batch: Batch, prediction: Prediction) -> tuple[Ratio, dict[str, Ratio]]:
         mask, advantage, logprobs = batch.loss_mask_BT, batch.need("advantages_BT"), prediction.need("logprobs_BT")

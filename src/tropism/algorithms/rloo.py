@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt
+from torch import Tensor
 
 from tropism.store.fingerprint import ADDED
 from tropism.tensors.batch import Batch, Prediction
-from tropism.tensors.credit import group_mean, kl_N, scored_only, spread, total_N
+from tropism.tensors.credit import group_mean, kl_N, scored_only, spread, total_N, without_credit
 from tropism.tensors.index import length_N, sum_by_completion
 from tropism.tensors.maths import clipped
 from tropism.tensors.ratio import Ratio
@@ -48,6 +49,9 @@ class RLOO:
         advantage_N = (reward_N - mean_N) * count_N / (count_N - 1).clamp(min=1)
         paired_BT = batch.loss_mask_BT & (count_N > 1)[batch.completion_BT.clamp(min=0)]
         return batch.replace(loss_mask_BT=paired_BT, advantages_BT=spread(advantage_N, batch))
+
+    def idle(self, batch: Batch) -> Tensor:
+        return without_credit(batch) & (self.entropy == 0)
 
     def loss(self, batch: Batch, prediction: Prediction) -> tuple[Ratio, dict[str, Ratio]]:
         mask, tokens_N = batch.loss_mask_BT, length_N(batch)

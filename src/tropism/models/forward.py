@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from tropism.errors import TropismError
 from tropism.models.halves import check_ids, logits, states_of, vocabulary_of
+from tropism.models.heads import chosen_by, plain_head
 from tropism.models.layout import cheapest
 from tropism.models.masks import takes_trees
 from tropism.tensors.batch import Batch, Prediction
@@ -65,6 +66,14 @@ def predict_tokens(
     flat_M, parent_M = parents(batch)
     states_MD = hidden(model, batch).index_select(0, parent_M)
     tokens_M = batch.tokens_BT.flatten()[flat_M]
+    cut = shape and (shape["top_k"] > 0 or shape["top_p"] < 1.0)
+    if not bonus and not cut and (head := plain_head(model)) is not None:
+        temperature, absent_V = shape.get("temperature", 1.0), model.__dict__.get("absent_V")
+        logprobs_M, entropy_M = chosen_by(head, states_MD, tokens_M, temperature, absent_V, entropies)
+        return Prediction(
+            logprobs_BT=_spread(logprobs_M, flat_M, batch),
+            entropy_BT=_spread(entropy_M, flat_M, batch) if entropies else None,
+        )
 
     def score(states_MD: Tensor, tokens_M: Tensor) -> tuple[Tensor, Tensor]:
         logprobs_M, kept_MV = chosen_logprobs(logits(model, states_MD), tokens_M, **shape)

@@ -2,15 +2,15 @@
 
 Padded rows repeat the prompt for each answer. Shared rows have each prompt once, followed by its K answers; attention
 runs on their blocks (`models/trees.py`), or under a dense mask (`models/masks.py`), whose cost is the square of the row
-length. "auto" takes what needs the fewest multiply-adds:
+length. "auto" takes what costs least, in multiply-adds of matrix products:
 
-    tokens x parameters a token goes through + layers x (2 x heads x head size x pairs + CALL x blocks)
+    tokens x parameters a token goes through + layers x (heads x head size x pairs + CALL x blocks)
 
-A pair is a query and a key: under a mask, which padding needs too, each query with every key of its row. A query in two
-blocks counts as MERGE pairs more. The choice
-depends only on shapes and the model, never on measured times, so that a run can be repeated; `bench/update.py` compares
-it with times. Left out: the LM head, which has the same tokens everywhere, and that a token uses only a few experts of
-a mixture.
+A pair is a query and a key. It counts as OWN in a causal square, as ACROSS where each query has the same keys, as DENSE
+under a mask, where each query has all keys of its row, and a query in two blocks costs MERGE more. These are times of 48
+random shapes on three models, relative to those of matrix products (docs/log.md). The choice depends only on shapes and the
+model, never on a time that is measured, so that a run can be repeated; `bench/update.py` compares it with times. Left out:
+the LM head, which has the same tokens everywhere, and that a token uses only a few experts of a mixture.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from tropism.tensors.collate import collate, shape
 from tropism.tensors.tree import Tree
 
 ROW_TOKENS = 128  # short rows: a dense mask costs their square, and a CPU gains nothing from long ones
-CALL = 1 << 19  # multiply-adds in the time that a block takes besides its own
-MERGE = 128  # pairs in the time that adding up the two parts of a query takes
+OWN, ACROSS, DENSE = 2.8, 1.7, 1.5
+MERGE = 256.0  # adding up the two parts of a query
+CALL = 1 << 21  # a block, besides its pairs
 
 
 def layout(
@@ -42,14 +43,16 @@ def layout(
     model: PreTrainedModel,
     predicts: Sequence[str] = ("logprobs_BT",),
     force: Layout = "auto",
+    most: int = 0,
 ) -> Batch:
-    """A Batch on the model's device, in the layout `force`; with "auto" in the cheapest one that the model can use."""
+    """A Batch on the model's device, in the layout `force`; with "auto" in the cheapest one that the model can use. A
+    group of more than `most` tokens (0: no limit) gets several rows, so that it can be computed in parts."""
     twins = set(predicts) <= {"scores_N", "scores_BT"}
     able = takes_trees(model)
     if force == "shared" and not able:
         raise TropismError(f'{type(model).__name__} takes no rows that completions share: use layout = "auto"')
     if able and force != "padded":
-        shared = collate(trees, ROW_TOKENS, True, twins)
+        shared = collate(trees, ROW_TOKENS, True, twins, most)
         if force == "shared" or min(_costs(model, shared)) <= _padded(model, trees, twins):
             return shared.to(model.device)
     return collate(trees, shared=False, twins=twins).to(model.device)
@@ -61,31 +64,32 @@ def cheapest(model: PreTrainedModel, batch: Batch) -> Callable[[PreTrainedModel,
     return states_on_blocks if on_blocks < dense else states_under_mask
 
 
-def cost(model: PreTrainedModel, tokens: int, pairs: int, calls: int = 0) -> int:
-    """The multiply-adds of a forward pass over so many tokens, pairs of a query and a key, and blocks."""
+def cost(model: PreTrainedModel, tokens: int, pairs: float, calls: int = 0) -> float:
+    """The multiply-adds of a pass over so many tokens, weighted pairs of a query and a key, and blocks."""
     config = text_config(model)
     try:
         size = getattr(config, "head_dim", None)
     except AmbiguousGlobalPerLayerAttributeError:  # layers differ: about the width of the model
         size = None
     attention = config.num_attention_heads * size if size else config.hidden_size
-    return tokens * _linear(model) + config.num_hidden_layers * (2 * attention * pairs + CALL * calls)
+    return tokens * _linear(model) + config.num_hidden_layers * (attention * pairs + CALL * calls)
 
 
 def _costs(model: PreTrainedModel, batch: Batch) -> tuple[float, float]:
     """Of shared rows under a dense mask, and on blocks."""
     rows, width = batch.tokens_BT.shape
-    dense = cost(model, rows * width, rows * width**2)
+    dense = cost(model, rows * width, DENSE * rows * width**2)
     if not takes_blocks(model):
         return dense, math.inf
     plan = blocks(batch)
-    pairs = plan.pairs + MERGE * sum(b.count * b.queries for b in plan.cross)
+    pairs = OWN * sum(b.count * b.queries * (b.queries + 1) // 2 for b in plan.own)
+    pairs += sum(b.count * b.queries * (ACROSS * b.keys + MERGE) for b in plan.cross)
     return dense, cost(model, len(plan.kept_M), pairs, len(plan.own) + len(plan.cross))
 
 
 def _padded(model: PreTrainedModel, trees: Sequence[Tree], twins: bool) -> float:
     rows, width = shape(trees, ROW_TOKENS, False, twins)
-    return cost(model, rows * width, rows * width * (width + 1) // 2)
+    return cost(model, rows * width, OWN * rows * width * (width + 1) / 2)
 
 
 def _linear(model: PreTrainedModel) -> int:

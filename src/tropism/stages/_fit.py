@@ -116,7 +116,7 @@ def train(
         while learner.done < data.steps and not enough():
             before = place.spent
             taken = data.take(order)
-            batch = prepare(layout(taken, model, algorithm.predicts, learner.layout))
+            batch = prepare(layout(taken, model, algorithm.predicts, learner.layout, learner.pass_tokens))
             try:
                 numbers = values(learner.update(algorithm, algorithm.credit(batch)))
             except NotFinite as error:

@@ -260,7 +260,7 @@ class RL(Weights, Watched):
         state.spent += sum(t.size for t in trees) * cost.filling(state.algorithm, sampled=True)
         measured = ("ref_logprobs_BT",) if self.truth is not None else ()  # reward and truth are plotted over the KL
         return annotate(
-            layout(trees, learner.models["policy"], force=self.layout),
+            layout(trees, learner.models["policy"], force=self.layout, most=self.pass_tokens),
             (*state.algorithm.needs, *measured),
             state.reference,
             learner.models.get("critic"),

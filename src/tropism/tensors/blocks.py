@@ -46,12 +46,6 @@ class Blocks:
     position_M: Tensor  # depth in the tree
     depth: int  # the largest position + 1
 
-    @property
-    def pairs(self) -> int:
-        """Pairs of a query and a key."""
-        squares = sum(b.count * b.queries * (b.queries + 1) // 2 for b in self.own)
-        return squares + sum(b.count * b.queries * b.keys for b in self.cross)
-
 
 _Piece = tuple[int, int]  # the first token and the number of tokens
 

@@ -33,17 +33,20 @@ def pack(sizes: Sequence[int], row_tokens: int) -> list[list[int]]:
     return packed
 
 
-def collate(trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True, twins: bool = False) -> Batch:
+def collate(
+    trees: Sequence[Tree], row_tokens: int = 0, shared: bool = True, twins: bool = False, most: int = 0
+) -> Batch:
     """Arranges trees as a Batch. Rows have about `row_tokens` tokens (0: as many as the largest tree needs).
 
     With `shared` False every completion gets its own row with a copy of the prompt: for models that cannot use a tree
-    mask, for long answers, and for testing the shared layout. With `twins` a completion with the same tokens as an
+    mask, for long answers, and for testing the shared layout. A tree of more than `most` tokens (0: no limit) gets
+    several shared rows, each with the prompt and some completions. With `twins` a completion with the same tokens as an
     earlier one of its group gets no tokens of its own and ends where that one ends: for models that only score, this
     gives the same scores and gradients for less work.
     """
     if not trees:
         raise TropismError("an empty batch cannot be collated: give at least one group")
-    bins, width, own = _arranged(trees, row_tokens, shared, twins)
+    bins, width, own = _arranged(trees, row_tokens, shared, twins, most)
     first = [0, *itertools.accumulate(len(tree.completions) for tree in trees)]  # completion of each tree in the batch
     have_old = all(tree.logprobs is not None for tree in trees)
     table: tuple[list[list[Any]], ...] = tuple([] for _ in PADDING)
@@ -143,16 +146,35 @@ def shape(trees: Sequence[Tree], row_tokens: int, shared: bool, twins: bool) -> 
 
 
 def _arranged(
-    trees: Sequence[Tree], row_tokens: int, shared: bool, twins: bool
+    trees: Sequence[Tree], row_tokens: int, shared: bool, twins: bool, most: int = 0
 ) -> tuple[list[list[tuple[int, list[int]]]], int, list[list[int]]]:
-    """The contents of each row, as (tree, its completions in the row); the width of rows; `_own` of each tree."""
+    """The contents of each row, as (tree, its completions in the row); the width of rows; `_own` of each tree. The rows
+    of a tree that has several stand together."""
     own = [_own(tree, twins) for tree in trees]
     laid = [[k for k, o in enumerate(alike) if o == k] for alike in own]
-    pieces = [(t, some) for t, ks in enumerate(laid) for some in ([ks] if shared else [[k] for k in ks])]
+    parts = [_parts(trees[t], ks, most) if shared else [[k] for k in ks] for t, ks in enumerate(laid)]
+    pieces = [(t, some) for t, several in enumerate(parts) for some in several]
     sizes = [len(trees[t].prompt) + sum(len(trees[t].completions[k]) for k in ks) for t, ks in pieces]
-    bins = pack(sizes, row_tokens) if shared else [[i] for i in range(len(pieces))]
+    alone = [i for i, (t, _) in enumerate(pieces) if not shared or len(parts[t]) > 1]
+    packed = [i for i, (t, _) in enumerate(pieces) if shared and len(parts[t]) == 1]
+    bins = [[packed[i] for i in row] for row in pack([sizes[i] for i in packed], row_tokens)] if packed else []
+    bins += [[i] for i in alone]
     width = max((sum(sizes[i] for i in row) for row in bins), default=0)
     return [[pieces[i] for i in row] for row in bins], width, own
+
+
+def _parts(tree: Tree, ks: list[int], most: int) -> list[list[int]]:
+    """The completions `ks` in runs that fit into a row of `most` tokens with the prompt; each has one at least."""
+    found: list[list[int]] = []
+    size = 0
+    for k in ks:
+        length = len(tree.completions[k])
+        if not found or (most and size + length > most):
+            found.append([])
+            size = len(tree.prompt)
+        found[-1].append(k)
+        size += length
+    return found or [[]]
 
 
 def _own(tree: Tree, twins: bool) -> list[int]:

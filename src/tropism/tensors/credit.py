@@ -19,6 +19,11 @@ def scored_only(batch: Batch) -> Batch:
     return batch.replace(loss_mask_BT=batch.loss_mask_BT & scored_N[batch.completion_BT.clamp(min=0)])
 
 
+def without_credit(batch: Batch) -> Tensor:
+    """(N,), True = the advantage of every trained token of the completion is exactly 0."""
+    return sum_by_completion(batch.need("advantages_BT").abs(), batch) == 0
+
+
 def spread(x_N: Tensor, batch: Batch) -> Tensor:
     """(B, T): each trained token gets the value of its completion, every other column 0."""
     return torch.where(batch.loss_mask_BT, x_N[batch.completion_BT.clamp(min=0)], 0.0)

@@ -6,6 +6,7 @@ update. So accumulation, packing in another order and several processes give the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,9 @@ from tropism.tensors.batch import Batch, Layout, Prediction
 from tropism.tensors.ratio import Ratio, total
 from tropism.tensors.rows import passes, take_rows
 from tropism.train import parallel
+from tropism.train.apart import computed
 from tropism.train.optim import Optim, clip, optimizer, set_rate
+from tropism.train.spare import spared
 from tropism.types import SamplingParams
 
 ROLE = {
@@ -118,14 +121,18 @@ class Learner:
         0."""
         metrics: list[dict[str, Ratio]] = []
         bad: tuple[str, ...] = ()
-        for piece in _pieces(parallel.share(batch), self.pass_tokens):
-            loss, more = algorithm.loss(piece, self.predict(algorithm, piece, sampling))
+        mine = parallel.share(batch)
+        if mine is not None:
+            mine, counted = spared(algorithm, mine)
+            metrics += [{"loss": loss} for loss in counted]
+        for piece in _pieces(mine, self.pass_tokens):
+            predicted = functools.partial(self.predict, algorithm, sampling=sampling)
+            loss, more, learn = computed(algorithm, piece, predicted, self.pass_tokens)
             if not torch.isfinite(loss.total):
                 bad = piece.ids
                 break
-            if loss.total.requires_grad:
-                loss.total.backward()
-            metrics.append({"loss": loss.detach(), **more})
+            learn()
+            metrics.append({"loss": loss, **more})
         summed, bad = parallel.add_metrics(total(metrics), bad, batch)
         if bad:
             raise NotFinite("the loss", self.done + 1, bad, self._source(batch))
