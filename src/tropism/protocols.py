@@ -141,14 +141,11 @@ class Algorithm(Protocol):
     `needs` names what a stage has to supply: fields of Batch; `others`, all completions of a prompt together (two or
     more); `baseline_N`, the mean score of a prompt's completions; `mismatched`, the answer to another prompt in each
     group; `teacher`, a second model for `divergence` (`Distilling`).
-    It may depend on the settings: without a KL penalty there is no need of a reference. `predicts` names the fields of
-    Prediction that the loss reads.
+    `predicts` names the fields of Prediction that the loss reads.
     """
 
+    needs: ClassVar[tuple[str, ...]]
     predicts: ClassVar[tuple[str, ...]]
-
-    @property
-    def needs(self) -> tuple[str, ...]: ...
 
     def credit(self, batch: Batch) -> Batch: ...
 
@@ -192,6 +189,14 @@ class Selective(Protocol):
     def teaches(self, batch: Batch) -> Tensor:
         """(G,) True = the rewards of the group, after shaping, can change the policy."""
         ...
+
+
+@runtime_checkable
+class Penalised(Protocol):
+    """An algorithm that `needs` a reference for its KL penalty, and none if that is 0."""
+
+    @property
+    def refers(self) -> bool: ...
 
 
 @runtime_checkable

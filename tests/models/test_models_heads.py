@@ -89,6 +89,7 @@ def test_the_gradient_is_that_of_differences(make_model: Callable[..., PreTraine
     states.requires_grad_()
     loss().backward()
     for x in (states, head.weight, head.bias):
+        assert x.grad is not None
         gradient, flat = x.grad.flatten(), x.detach().view(-1)
         for i in range(len(flat)):
             at, both = float(flat[i]), []

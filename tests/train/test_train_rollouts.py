@@ -82,7 +82,7 @@ def test_annotate_fills_what_is_needed_and_only_that(
     sampling = SamplingParams(n=2, max_tokens=5, temperature=0.7)
     groups = rollouts(GROUPS, LocalEngine(llama, words), Longest(), sampling)
     batch = collate([tree(g, words, 128) for g in groups])
-    filled = annotate(batch, PPO().needs, reference, critic, sampling, pass_tokens)
+    filled = annotate(batch, PPO.needs, reference, critic, sampling, pass_tokens)
     assert torch.allclose(
         filled.need("ref_logprobs_BT"), predict_tokens(reference, batch, sampling).need("logprobs_BT"), atol=1e-5
     )

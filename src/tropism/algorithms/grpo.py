@@ -78,6 +78,7 @@ class GRPO:
     dual_clip: Annotated[float, Gt(1)] | None = field(default=None, metadata=ADDED)  # in units of |A|
     entropy: Annotated[float, Ge(0)] = field(default=0.0, metadata=ADDED)  # in units of kl
 
+    needs: ClassVar[tuple[str, ...]] = ("reward_N", "others", "old_logprobs_BT", "ref_logprobs_BT")
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT")
 
     def __post_init__(self) -> None:
@@ -87,8 +88,8 @@ class GRPO:
             raise TropismError('grpo.dual_clip bounds the loss of surrogate = "ppo": leave one of the two out')
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        return ("reward_N", "others", "old_logprobs_BT", *(("ref_logprobs_BT",) if self.kl else ()))
+    def refers(self) -> bool:
+        return self.kl > 0
 
     def teaches(self, batch: Batch) -> Tensor:
         """(G,) True = the group's rewards can change the policy; the rl stage replaces the other groups."""

@@ -44,12 +44,12 @@ class PPO:
     dual_clip: Annotated[float, Gt(1)] | None = field(default=None, metadata=ADDED)  # in units of |A|
     entropy: Annotated[float, Ge(0)] = field(default=0.0, metadata=ADDED)  # standard deviations of A per nat
 
+    needs: ClassVar[tuple[str, ...]] = ("reward_N", "old_logprobs_BT", "ref_logprobs_BT", "values_BT")
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT", "values_BT")
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        refers = self.kl > 0 or self.kl_target > 0
-        return ("reward_N", "old_logprobs_BT", *(("ref_logprobs_BT",) if refers else ()), "values_BT")
+    def refers(self) -> bool:
+        return self.kl > 0 or self.kl_target > 0  # the controller reads it too
 
     def credit(self, batch: Batch) -> Batch:
         batch = scored_only(batch)

@@ -36,11 +36,12 @@ class RLOO:
     dual_clip: Annotated[float, Gt(1)] | None = field(default=None, metadata=ADDED)  # in units of |A|
     entropy: Annotated[float, Ge(0)] = field(default=0.0, metadata=ADDED)  # reward units per nat
 
+    needs: ClassVar[tuple[str, ...]] = ("reward_N", "others", "old_logprobs_BT", "ref_logprobs_BT")
     predicts: ClassVar[tuple[str, ...]] = ("logprobs_BT", "entropy_BT")
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        return ("reward_N", "others", "old_logprobs_BT", *(("ref_logprobs_BT",) if self.kl else ()))
+    def refers(self) -> bool:
+        return self.kl > 0
 
     def credit(self, batch: Batch) -> Batch:
         batch = scored_only(batch)

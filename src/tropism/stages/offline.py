@@ -37,7 +37,7 @@ from tropism.train import cost
 from tropism.train.loop import Learner
 from tropism.train.optim import Optim
 from tropism.train.order import Order
-from tropism.train.rollouts import annotate
+from tropism.train.rollouts import annotate, needed
 from tropism.types import Group, GroupsRef, PolicyRef, SamplingParams
 
 __all__ = ["Offline"]
@@ -138,7 +138,7 @@ class Offline(Weights):
 
     def _refers(self) -> bool:
         """Whether the algorithm, or a probe for its KL, asks for the policy before the first update."""
-        return self.probe is not None or "ref_logprobs_BT" in self.algorithm.needs
+        return self.probe is not None or "ref_logprobs_BT" in needed(self.algorithm)
 
     def _steps(self, trees: list[Tree], paid: int, seed: int) -> int:
         """The number of updates in `passes`, or fewer if `budget`, of which `paid` is already spent, allows no more."""
@@ -194,4 +194,4 @@ def filled(
     batch: Batch, algorithm: Algorithm, reference: PreTrainedModel | None, policy: PreTrainedModel, pass_tokens: int
 ) -> Batch:
     """The batch with the fields that the algorithm needs; as nothing was sampled, `old` is the current policy."""
-    return annotate(batch, algorithm.needs, reference, None, SamplingParams(), pass_tokens, policy)
+    return annotate(batch, needed(algorithm), reference, None, SamplingParams(), pass_tokens, policy)

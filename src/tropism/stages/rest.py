@@ -57,7 +57,7 @@ from tropism.text.tokenizer import load_tokenizer
 from tropism.train import cost
 from tropism.train.loop import Learner
 from tropism.train.optim import Optim
-from tropism.train.rollouts import judgments, repeats, rollouts, scores
+from tropism.train.rollouts import judgments, needed, repeats, rollouts, scores
 from tropism.types import Group, PolicyRef, SamplingParams
 
 __all__ = ["ReST"]
@@ -126,7 +126,7 @@ class ReST(Weights):
 
     def _refers(self) -> bool:
         """Whether a loss, or a probe for its KL, asks for the policy before the first update."""
-        return self.probe is not None or any("ref_logprobs_BT" in loss.needs for loss in self.losses)
+        return self.probe is not None or any("ref_logprobs_BT" in needed(loss) for loss in self.losses)
 
     def needs(self, earlier: Earlier) -> Needs:
         updates, at_once = self.grows * len(self.thresholds) * self.steps, GROUP_TOKENS * self.groups_per_step

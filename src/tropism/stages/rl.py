@@ -53,7 +53,7 @@ from tropism.train import cost
 from tropism.train.loop import Learner, NotFinite, values
 from tropism.train.optim import Optim
 from tropism.train.order import Order
-from tropism.train.rollouts import annotate, critic_metrics, experience, judgments, rollouts, round_metrics
+from tropism.train.rollouts import annotate, critic_metrics, experience, judgments, needed, rollouts, round_metrics
 from tropism.train.shaping import Shaping
 from tropism.types import Group, ModelRef, PolicyRef, SamplingParams
 
@@ -178,7 +178,7 @@ class RL(Weights, Watched):
 
     def _refers(self) -> bool:
         """Whether a model stays as the policy was before the first round."""
-        return self.probe is not None or self.truth is not None or "ref_logprobs_BT" in self.algorithm.needs
+        return self.probe is not None or self.truth is not None or "ref_logprobs_BT" in needed(self.algorithm)
 
     def _over(self, state: State) -> bool:
         spent = self.budget > 0 and state.spent >= self.budget
@@ -261,7 +261,7 @@ class RL(Weights, Watched):
         measured = ("ref_logprobs_BT",) if self.truth is not None else ()  # reward and truth are plotted over the KL
         return annotate(
             layout(trees, learner.models["policy"], force=self.layout, most=self.pass_tokens),
-            (*state.algorithm.needs, *measured),
+            (*needed(state.algorithm), *measured),
             state.reference,
             learner.models.get("critic"),
             self.sampling,

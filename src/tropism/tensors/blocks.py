@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from tropism.tensors.batch import Batch
 
@@ -51,7 +52,13 @@ _Piece = tuple[int, int]  # the first token and the number of tokens
 
 
 def blocks(batch: Batch) -> Blocks:
-    """The blocks of a batch in shared rows."""
+    """The blocks of a batch in shared rows; they are computed once for each tensor of positions."""
+    if batch.position_BT not in _MADE:
+        _MADE[batch.position_BT] = _blocks(batch)
+    return _MADE[batch.position_BT]
+
+
+def _blocks(batch: Batch) -> Blocks:
     kept_M = _real(batch).flatten().nonzero()[:, 0]
     groups = _groups(batch.position_BT.flatten()[kept_M], batch.completion_BT.flatten()[kept_M])
     groups.sort(key=lambda pieces: [-length for _, length in pieces])  # those of one shape next to each other
@@ -112,3 +119,6 @@ def _joined(parts: Sequence[Block]) -> tuple[Block, ...]:
                 continue
         found.append(part)
     return tuple(found)
+
+
+_MADE: WeakIdKeyDictionary = WeakIdKeyDictionary()

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 from tropism.protocols import Algorithm
 from tropism.train.loop import ROLE
-from tropism.train.rollouts import fillable
+from tropism.train.rollouts import fillable, needed
 from tropism.types import Completion, Judgment
 
 BACKWARD = 2
@@ -34,7 +34,7 @@ def sampling(prompt: int, completions: Iterable[Completion], judgment: Judgment)
 def filling(algorithm: Algorithm, sampled: bool) -> int:
     """The cost per token of filling a batch before `credit`. A `sampled` batch already has its old
     log-probabilities."""
-    return len(fillable(algorithm.needs, sampled))
+    return len(fillable(needed(algorithm), sampled))
 
 
 def updating(algorithm: Algorithm) -> int:

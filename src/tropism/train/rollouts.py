@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tropism.asking.judge import asked
 from tropism.models.forward import predict_tokens, predict_values
-from tropism.protocols import Engine, Judge
+from tropism.protocols import Algorithm, Engine, Judge, Penalised
 from tropism.tensors.batch import Batch
 from tropism.tensors.encode import stepped, tree
 from tropism.tensors.index import length_N, sum_by_completion
@@ -74,6 +74,12 @@ def experience(groups: Sequence[Group], tokenizer: PreTrainedTokenizerBase, cont
 def scores(group: Group) -> tuple[float | None, ...]:
     """The scores of a group's newest judgment."""
     return group.judgments[-1].scores
+
+
+def needed(algorithm: Algorithm) -> tuple[str, ...]:
+    """What an algorithm `needs`, without the reference if its KL penalty is off."""
+    off = isinstance(algorithm, Penalised) and not algorithm.refers
+    return tuple(need for need in algorithm.needs if not (off and need == "ref_logprobs_BT"))
 
 
 def fillable(needs: Sequence[str], sampled: bool) -> list[str]:
