@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--uneven", action="store_true", help="answers of half the length to the whole")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--layouts", default="padded,dense,blocks")
+    parser.add_argument("--layouts", default="padded,dense,blocks", help="besides padded rows and the one taken")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if args.threads:
@@ -103,7 +103,10 @@ def compared(
         "dense": lambda: update(model, shared, states_under_mask),
         "blocks": lambda: update(model, shared, states_on_blocks),
     }
-    names = [n for n in args.layouts.split(",") if n != "dense" or shared.tokens_BT.shape[1] <= DENSE]
+    auto = layout(trees, model)
+    taken = "padded" if not auto.shared else "blocks" if cheapest(model, auto) is states_on_blocks else "dense"
+    wanted = [n for n in args.layouts.split(",") if n != "dense" or shared.tokens_BT.shape[1] <= DENSE]
+    names = [n for n in ways if n in {*wanted, "padded", taken}]
     first = {name: ways[name]() for name in names}  # also the warm-up
     times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(args.repeats):
@@ -111,8 +114,6 @@ def compared(
             began = time.perf_counter()
             ways[name]()
             times[name].append(time.perf_counter() - began)
-    auto = layout(trees, model)
-    taken = "padded" if not auto.shared else "blocks" if cheapest(model, auto) is states_on_blocks else "dense"
     row: dict[str, Any] = {"shape": list(shape), "takes": taken}
     for name in names:
         ratios = [p / t for p, t in zip(times["padded"], times[name])]
@@ -136,7 +137,10 @@ def line(row: dict[str, Any]) -> str:
         if name in row:
             one = row[name]
             text += f"  {name} {one['ms']:8.1f} ms {one['ratio']:5.2f} ({one['low']:.2f} to {one['high']:.2f})"
-    return text + f"  gradient {max(row[n]['gradient_difference'] for n in row.keys() & {'dense', 'blocks'}):.0e}"
+    return (
+        text
+        + f"  gradient {max((row[n]['gradient_difference'] for n in ('dense', 'blocks') if n in row), default=0.0):.0e}"
+    )
 
 
 def update(
