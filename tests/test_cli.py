@@ -332,7 +332,7 @@ def test_generate_replaces_a_file_only_by_force(circle: Path, tmp_path: Path) ->
     asked.write_text('{"prompt": "three days"}\n')
     words = ("generate", circle / "done", "--prompts", asked, "--max-tokens", 3, "-q")
     said = tropism(*words, "--out", asked)  # the slip of the hand that cost a file of prompts
-    assert said.code == 2 and said.err == f"tropism: {asked} exists: give another --out, or --force to replace it\n"
+    assert said.code == 2 and said.err == f"tropism: {asked} exists: name another file, or give --force to replace it\n"
     assert asked.read_text() == '{"prompt": "three days"}\n' and os.listdir(tmp_path) == ["asked.jsonl"]
     (tmp_path / "file").write_text("x")
     said = tropism(*words, "--out", tmp_path / "file" / "x.jsonl")

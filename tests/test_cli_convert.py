@@ -205,7 +205,7 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("hh.jsonl", "o.jsonl", "hh", "pairs"), "--to 'pairs' is not a kind that can be written"),
     (("hh.jsonl", "o.txt", "hh", "trl"), "o.txt ends in neither .jsonl nor .json nor"),
     (("hh.jsonl", "o.json", "hh", "groups"), "o.json ends in neither .jsonl nor .parquet"),
-    (("hh.jsonl", "hh.jsonl", "hh", "trl"), "hh.jsonl exists: give another --out, or --force to replace it"),
+    (("hh.jsonl", "hh.jsonl", "hh", "trl"), "hh.jsonl exists: name another file, or give --force to replace it"),
     (("hh.jsonl", "o.jsonl", "hh", "trl", "--judge", "ai"), "2 groups without a judgment by ai"),
     (("lmsys.jsonl", "o.jsonl", "lmsys_chat", "nectar"), "1 groups without a judgment): choose another"),
     (("arena.jsonl", "o.jsonl", "arena", "nectar"), "arena.jsonl line 5: field 'winner' = 'nobody' is not a verdict"),

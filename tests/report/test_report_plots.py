@@ -10,7 +10,7 @@ import pytest
 
 from tropism.report.axes import Axis, ticks
 from tropism.report.elements import escape, timeline
-from tropism.report.plots import Series, bars, lines, smoothed, whiskers
+from tropism.report.plots import Series, bars, lines, short, smoothed, whiskers
 from tropism.report.words import plain
 
 
@@ -138,3 +138,14 @@ def test_labels_never_run_into_each_other() -> None:
 def test_escape_leaves_nothing_that_html_forbids() -> None:
     assert escape("<a b='\"&\x00\r\ud800\ufffe") == "&lt;a b=&#x27;&quot;&amp;����"
     assert escape("line\n\tbreak") == "line\n\tbreak"
+
+
+def test_long_names_still_differ() -> None:
+    assert short("GPT 4") == "GPT 4"
+    assert short("general-preference/GPM-Gemma-2B") == "GPM-Gemma-2B"
+    names = ["a/GPM-Llama-3.1-8B-Instruct", "a/GPM-Llama-3.1-8B-Instruct-v2", "x" * 30 + "/"]
+    assert [short(name) for name in names] == [
+        "GPM-Llama-3.1-…nstruct",
+        "GPM-Llama-3.1-…ruct-v2",
+        "x" * 14 + "…xxxxxx/",
+    ]

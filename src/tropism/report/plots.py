@@ -194,8 +194,10 @@ def radar(label: str, rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
 
 
 def short(name: str) -> str:
-    """A name that fits beside a plot."""
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    """A name that fits beside a plot: of a long one without its folder the beginning and the end, which tell apart."""
+    last = name if len(name) <= LONGEST_NAME else name.rpartition("/")[2] or name
+    tail = LONGEST_NAME // 3
+    return last if len(last) <= LONGEST_NAME else f"{last[: LONGEST_NAME - tail - 1]}…{last[-tail:]}"
 
 
 def _shape(j: int, x: float, y: float) -> str:

@@ -95,7 +95,7 @@ def refuse_out(path: Path, force: bool, endings: Sequence[str] = (".jsonl", ".pa
     if not path.name.endswith(tuple(endings)):
         raise TropismError(f"{path} ends in neither {' nor '.join(endings)}: name such a file")
     if path.exists() and not force:
-        raise TropismError(f"{path} exists: give another --out, or --force to replace it")
+        raise TropismError(f"{path} exists: name another file, or give --force to replace it")
     with files.explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.part(path).touch()
