@@ -51,6 +51,7 @@ from tropism.tensors.tree import Tree
 from tropism.text.tokenizer import load_tokenizer
 from tropism.train import cost
 from tropism.train.loop import Learner, NotFinite, values
+from tropism.train.mismatch import compared
 from tropism.train.optim import Optim
 from tropism.train.order import Order
 from tropism.train.rollouts import annotate, critic_metrics, experience, judgments, needed, rollouts, round_metrics
@@ -70,7 +71,8 @@ class RL(Weights, Watched):
     `critic_warmup` rounds only the critic is trained. `sampling.n` is the number of completions for each prompt. `budget`
     ends the stage before all `rounds`, when so many tokens have gone through models (train/cost.py; 0: never). `refills`
     limits how often a round replaces groups from which nothing is learned. `mix` adds pretraining to every update. `cost`
-    is for an algorithm with a limit on costs."""
+    is for an algorithm with a limit on costs. `importance_cap` corrects a difference between engine and trainer
+    (train/mismatch.py; 0: it is only measured)."""
 
     policy: PolicyRef
     prompts: Format
@@ -94,6 +96,7 @@ class RL(Weights, Watched):
     engine: EngineSpec = Local()
     mix: Mix | None = field(default=None, metadata=ADDED)
     cost: Judge | None = field(default=None, metadata=ADDED)
+    importance_cap: Annotated[float, Ge(0)] = field(default=0.0, metadata=ADDED)
 
     version: ClassVar[int] = 4
     makes: ClassVar[Literal["policy"]] = "policy"
@@ -200,6 +203,9 @@ class RL(Weights, Watched):
             numbers |= values({"teaching_reward": round_metrics(batches[0])["reward"]}) if kept else {}
         batch = state.algorithm.credit(ranked(self.shaping(batches[0], state.seen)))
         numbers |= values(critic_metrics(batch))
+        policy = learner.models["policy"]
+        batch, apart = compared(batch, policy, self.sampling, self.pass_tokens, self.importance_cap)
+        numbers |= apart
         trained = self.epochs * sum(t.size for _, t in kept or dull)
         state.trained += trained
         state.spent += trained * cost.updating(state.algorithm)

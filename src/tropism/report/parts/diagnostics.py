@@ -18,6 +18,7 @@ PANELS: dict[str, tuple[str, Axis]] = {
     "entropy": ("Entropy of the policy", Axis("nats per token", zero=True)),
     "clip_fraction": ("Clipped updates", Axis("share of tokens", low=0.0, percent=True)),
     "kl_to_old": ("KL to the policy that sampled", Axis("nats per token", zero=True)),
+    "engine_apart_max": ("Engine against trainer, largest difference", Axis("nats", zero=True)),
     "explained_variance": (
         "Explained variance of the critic",
         Axis("1 is perfect; below −1 is cut off", -1.0, 1.0),
