@@ -1,9 +1,11 @@
 """The local engine against `transformers` `generate` at its best settings, same model, same prompts, same process.
 
-    python bench/generate.py [--json]
+    python bench/generate.py [--json] [--only many,prompts,tail,fork]
 
 `generate` samples K rows of one prompt batch with its own KV cache; its tokens are counted up to each row's stop token
-(useful tokens), as the engine's are. Lengths are forced through a random stop token, as they vary in practice.
+(useful tokens), as the engine's are. In `tail` seven of 263 tokens are stops, so that an answer has 40 tokens on
+average. `memory` is the peak of the memory for keys and values over that of the tokens held. `fork` samples 64 branches
+of a sequence of 512 tokens that is held, and the same from its text.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import json
 import statistics
 import time
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -21,52 +24,59 @@ from tropism.models.architecture import Architecture
 from tropism.text.tokenizer import train_tokenizer
 from tropism.types import Message, SamplingParams
 
-SETTINGS = (  # prompts, K, prompt tokens, longest answer
-    (16, 8, 16, 32),
-    (8, 8, 128, 32),
-    (32, 8, 32, 256),
-)
+SETTINGS = {  # prompts, K, prompt tokens, longest answer, stop tokens
+    "many": (16, 8, 16, 32, 1),
+    "prompts": (8, 8, 128, 32, 1),
+    "tail": (32, 8, 32, 256, 7),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--only", default="many,prompts,tail,fork")
     args = parser.parse_args()
     torch.manual_seed(0)
-    words = train_tokenizer(["some text to train a tokenizer on"], 263)
-    config = Architecture(width=192, layers=4, heads=6).config(len(words))
+    words: Any = train_tokenizer(["some text to train a tokenizer on"], 263)
+    config = Architecture(width=192, layers=4, heads=6, context=1024).config(len(words))
     config.eos_token_id, config.pad_token_id = words.eos_token_id, words.pad_token_id
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
-    rows = [measure(model, words, *setting, args.repeats) for setting in SETTINGS]
+    asked = args.only.split(",")
+    if not args.json:
+        print(f"{model.num_parameters():,} parameters, {torch.get_num_threads()} threads; medians of {args.repeats}")
+    rows = []
+    for name in asked:
+        row = forked(model, words, args.repeats) if name == "fork" else measure(model, words, name, args.repeats)
+        rows.append(row)
+        if not args.json:
+            print(
+                "  ".join(f"{k} {v:,.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True
+            )
     if args.json:
         print(json.dumps(rows))
-        return
-    print(f"{model.num_parameters():,} parameters, {torch.get_num_threads()} threads; useful tokens a second, medians")
-    for row in rows:
-        print(
-            "{prompts} prompts x K = {k}, prompt {prompt}, at most {longest}: engine {engine:,.0f}  generate "
-            "{generate:,.0f}  ratio {ratio:.2f}".format(**row)
-        )
 
 
-def measure(
-    model: PreTrainedModel, words: object, prompts: int, k: int, prompt: int, longest: int, repeats: int
-) -> dict[str, float]:
-    """Useful tokens a second of both, in turns."""
+def measure(model: PreTrainedModel, words: Any, name: str, repeats: int) -> dict[str, Any]:
+    """Useful tokens a second of both, in turns, and the engine's memory."""
+    prompts, k, prompt, longest, ends = SETTINGS[name]
+    stops = [model.config.eos_token_id, *range(100, 99 + ends)]
+    assert model.generation_config is not None
+    model.generation_config.eos_token_id = stops
     texts = ["".join(chr(97 + int(c)) for c in torch.randint(0, 26, (prompt - 1,))) for _ in range(prompts)]
-    engine = LocalEngine(model, words)  # type: ignore[arg-type]
+    engine = LocalEngine(model, words)
     asked = [(Message("text", text),) for text in texts]
-    encoded = torch.tensor([[model.config.bos_token_id or 0, *map(ord, text)] for text in texts]) % len(words)  # type: ignore[arg-type]
+    encoded = torch.tensor([[model.config.bos_token_id or 0, *map(ord, text)] for text in texts]) % len(words)
     speeds: dict[str, list[float]] = {"engine": [], "generate": []}
     for i in range(repeats + 1):  # the first is the warm-up
         began = time.perf_counter()
         made = engine.generate(asked, SamplingParams(n=k, max_tokens=longest, seed=i))
         useful = sum(len(c.tokens or ()) for row in made for c in row)
         engine_speed = useful / (time.perf_counter() - began)
+        mean = useful / (prompts * k)
         began = time.perf_counter()
         with torch.inference_mode():
-            out = model.generate(
+            out = model.generate(  # type: ignore[operator]
                 encoded,
                 attention_mask=torch.ones_like(encoded),
                 do_sample=True,
@@ -74,22 +84,68 @@ def measure(
                 max_new_tokens=longest,
                 top_k=0,
             )
-        answer = out[:, encoded.shape[1] :]
-        ended = (answer == model.config.eos_token_id).int()
+        spent = time.perf_counter() - began
+        ended = torch.isin(out[:, encoded.shape[1] :], torch.tensor(stops)).int()
         useful = int((ended.cumsum(1) - ended == 0).sum())
         if i:
             speeds["engine"].append(engine_speed)
-            speeds["generate"].append(useful / (time.perf_counter() - began))
-    ours, theirs = (statistics.median(speeds[name]) for name in ("engine", "generate"))
+            speeds["generate"].append(useful / spent)
+    ours, theirs = (statistics.median(speeds[who]) for who in ("engine", "generate"))
     return {
+        "name": name,
         "prompts": prompts,
         "k": k,
         "prompt": prompt,
         "longest": longest,
+        "mean": mean,
         "engine": ours,
         "generate": theirs,
         "ratio": ours / theirs,
+        "memory": memory(LocalEngine(model, words), asked, SamplingParams(n=k, max_tokens=longest)),
     }
+
+
+def memory(engine: LocalEngine, asked: list[Any], params: SamplingParams) -> float:
+    """The largest memory for keys and values over the largest number of bytes of the tokens that were held."""
+    store: Any = engine.batch.way
+    for prompt in asked:
+        engine.submit(engine.request(prompt, params))
+    peak = most = 0
+    while not engine.batch.idle:
+        engine.step()
+        peak, most = max(peak, store.bytes), max(most, store.tokens * store.page_bytes // 16)
+    return peak / most
+
+
+def forked(model: PreTrainedModel, words: Any, repeats: int, branches: int = 64, more: int = 16) -> dict[str, Any]:
+    """Seconds for `more` tokens on each of the branches of a held sequence, and from its text."""
+    tokens = (torch.randint(100, 263, (512,))).tolist()
+    params = SamplingParams(max_tokens=more, seed=1)
+    engine, plain = LocalEngine(model, words), LocalEngine(model, words, cache=False)
+    root = engine.open(tokens)
+    engine.score(root, [[5]])
+    times: dict[str, list[float]] = {"fork": [], "text": []}
+    run, run_tokens = engine.batch.way.run, [0]
+    engine.batch.way.run = lambda s, counts: run_tokens.append(sum(counts)) or run(s, counts)  # type: ignore[method-assign]
+
+    def again() -> list[Any]:
+        return plain.decode([plain.open(tokens) for _ in range(branches)], params)
+
+    for i in range(repeats + 1):
+        for name, do in (("fork", lambda: engine.decode(engine.fork(root, branches), params)), ("text", again)):
+            began = time.perf_counter()
+            do()
+            if i:
+                times[name].append(time.perf_counter() - began)
+            _free(plain)
+            _free(engine, root)
+    fork, text = (statistics.median(times[name]) for name in ("fork", "text"))
+    return {"name": "fork", "fork_s": fork, "text_s": text, "ratio": text / fork, "widest_pass": max(run_tokens)}
+
+
+def _free(engine: LocalEngine, but: Any = None) -> None:
+    for sequence in [s for s in engine.batch.way.sequences if s is not but]:
+        engine.free(sequence)
 
 
 if __name__ == "__main__":

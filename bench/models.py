@@ -284,7 +284,7 @@ def page(rows: dict[str, dict[str, str]]) -> str:
         "- rows: a sequence alone, padded in a batch and, where it says *shared*, in rows that the completions of a prompt",
         "  share has the log-probabilities of one plain call, to 1e-5.",
         "- engine: greedy tokens are those of `generate` (of plain calls where `generate` departs from them or fails),",
-        "  sampled log-probabilities those of a plain call. *slots*: rows",
+        "  sampled log-probabilities those of a plain call. *pages*: rows",
         "  of any age side by side; *cached*: prompts of one length together, on the model's own cache; *again*: each",
         "  token from the whole text.",
         "- sft, dpo, grpo, reward: two updates of the stage; reloads: transformers reads what the stages left.",

@@ -136,6 +136,7 @@ def generate(
     ] = None,
     judge: Annotated[str | None, typer.Option(help="A reward model for --best-of: a folder or a hub id.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file --out if it exists.")] = False,
+    memory: Annotated[str, typer.Option(help="For keys and values; as many samples run at a time as fit.")] = "4GiB",
     quiet: QuietOpt = False,
 ) -> None:
     """Answer a file of prompts."""
@@ -145,16 +146,15 @@ def generate(
     from tropism.recipe.build import build
     from tropism.search.best_of_n import BestOfN
     from tropism.store.progress import Reporter
-    from tropism.types import SamplingParams
 
     if (best_of is None) != (judge is None):
         raise TropismError("--best-of and --judge go together: give both, or neither")
     if best_of is not None and n != 1:
         raise TropismError(f"-n {n} keeps {n} completions but --best-of keeps one: leave one of them out")
     options = {"n": n, "max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-    sampling = build(SamplingParams, {**options, "seed": seed}, "generate")
+    sampling = build(talk.SamplingParams, {**options, "seed": seed}, "generate")
     search = (BestOfN(best_of), RewardModel(judge)) if best_of and judge else None
-    count = talk.generate(_model(model), prompts, out, sampling, Reporter(quiet), search, force)
+    count = talk.generate(_model(model), prompts, out, sampling, Reporter(quiet), search, force, memory)
     if not quiet:
         print(f"{count} prompts answered in {out}")
 

@@ -75,6 +75,7 @@ def generate(
     reporter: Reporter,
     search: tuple[Search, Judge] | None = None,
     force: bool = False,
+    memory: str = "4GiB",
 ) -> int:
     """Answers the prompts of a file; writes groups as JSON lines or Parquet, completely or not at all.
 
@@ -86,14 +87,19 @@ def generate(
     asked = list(Prompts(path=str(prompts)).groups())
     if search:
         search[1].judge([])  # raises before anything is sampled if its model cannot be loaded
-    done = _answered(model, asked, sampling, reporter, search)
+    done = _answered(model, asked, sampling, reporter, search, memory)
     return save_groups(done, out)
 
 
 def _answered(
-    model: str, asked: list[Group], sampling: SamplingParams, reporter: Reporter, search: tuple[Search, Judge] | None
+    model: str,
+    asked: list[Group],
+    sampling: SamplingParams,
+    reporter: Reporter,
+    search: tuple[Search, Judge] | None,
+    memory: str,
 ) -> list[Group]:
-    engine = Local().open(load_lm(model), load_tokenizer(model), model)
+    engine = Local(memory).open(load_lm(model), load_tokenizer(model), model)
     for group in asked:
         question(group, engine.tokenizer, context_of(engine.model), sampling.max_tokens)
     done: list[Group] = []

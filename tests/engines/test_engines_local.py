@@ -190,23 +190,22 @@ def test_a_prompt_is_run_once_and_finished_samples_leave(engine: LocalEngine, wo
     hook.remove()
     lengths = [len(a.tokens or ()) for a in answers]
     running = [sum(length > step for length in lengths) for step in range(max(lengths))]
-    assert shapes == [(1, len(prompt_tokens(words, ASK))), *((count, 1) for count in running[1:])]
+    assert shapes == [(1, len(prompt_tokens(words, ASK))), *((1, count) for count in running[1:])]
     assert counted == running
 
 
 def test_waiting_prompts_take_the_slots_of_finished_ones(engine: LocalEngine):
     """A step makes as many tokens as there are rows while anything waits, and no token costs a row twice."""
-    engine.rows = 4
+    engine.batch.rows = 4
     made: list[int] = []
-    rows: list[int] = []
+    run: list[int] = []
     engine.on_tokens = made.append
-    engine.model.get_input_embeddings().register_forward_hook(
-        lambda _m, args, _out: rows.append(args[0].shape[0] if args[0].shape[1] == 1 else 0)
-    )
+    engine.model.get_input_embeddings().register_forward_hook(lambda _m, args, _out: run.append(args[0].numel()))
     prompts = [(Message("user", str(n)),) for n in range(30)]
     answers = [row[0] for row in engine.generate(prompts, SamplingParams(max_tokens=12))]
     lengths = [len(a.tokens or ()) for a in answers]
     assert len(set(lengths)) > 3
     assert sum(made) == sum(lengths)
     assert set(made[: len(made) * 3 // 4]) == {4}
-    assert sum(rows) == sum(lengths) - len(lengths)  # the first token of each comes with its prompt
+    asked = sum(len(prompt_tokens(engine.tokenizer, prompt)) for prompt in prompts)
+    assert sum(run) == asked + sum(lengths) - len(lengths)  # the first token of each comes with its prompt

@@ -37,7 +37,7 @@ def model(
         with torch.no_grad():
             for parameter in made.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.2)
-    assert (way_of(made) == "slots") == (request.param != "mamba")
+    assert (way_of(made) == "pages") == (request.param != "mamba")
     with torch.no_grad():
         made.get_output_embeddings().weight[words.eos_token_id] *= 2
     return made

@@ -87,7 +87,10 @@ def test_recomputed_layers_sample_the_same(llama: PreTrainedModel, words, tmp_pa
         LocalEngine(Weights(checkpointing=on).train_lm(str(tmp_path), 0), words).generate([prompt], params)
         for on in (False, True)
     ]
-    assert said[0] == said[1]
+    for one, other in zip(*said):
+        assert [c.tokens for c in one] == [c.tokens for c in other]
+        for mine, theirs in zip(one, other):  # the layers are run in another way, which moves the last digits
+            assert mine.logprobs == pytest.approx(theirs.logprobs, abs=2e-5)
 
 
 def test_a_model_without_such_layers_is_refused():

@@ -11,7 +11,7 @@ import pytest
 
 from simulated_endpoint import Endpoint
 from tropism.errors import Spent, TropismError
-from tropism.models.halves import logits
+from tropism.models.functional import head_of
 from tropism.recipe.read import load, parse
 from tropism.store.folder import done
 from tropism.store.groups import read_groups
@@ -105,11 +105,10 @@ def test_rows_are_given_to_the_engine(tmp_path: Path, model_folder: str, monkeyp
     (tmp_path / "other").mkdir()
     widths: list[int] = []
 
-    def counted(model: Any, states: Any) -> Any:
-        widths.append(len(states))
-        return logits(model, states)
+    def counted(model: Any) -> Any:
+        return lambda states: widths.append(len(states)) or head_of(model)(states)
 
-    monkeypatch.setattr("tropism.engines._slots.logits", counted)
+    monkeypatch.setattr("tropism.engines._batch.head_of", counted)
     again, _ = ran(tmp_path, "collect", policy=model_folder, engine={"kind": "local", "rows": 1})
     assert again == out and not widths  # done before, skipped
     (out.parent / "DONE").unlink()

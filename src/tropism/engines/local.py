@@ -1,33 +1,30 @@
-"""The engine in this process: batched sampling with a KV cache, on any Hugging Face causal LM.
+"""The engine in this process: batched sampling on pages of keys and values, on any Hugging Face causal LM.
 
-A prompt, with the prefix of its answers, is prefilled once for its K samples. A finished sample leaves the batch and a
-waiting prompt takes its slots. Each sample has its own random numbers, which depend on seed, prompt tokens, prefix and
-the number of the sample, so it does not depend on the other samples in the batch. Log-probabilities are of the
-distribution that is sampled from (temperature, top-k, top-p); with greedy decoding they are 0, as the token is certain.
-Left out: paging (rows are short) and speculative decoding.
+A prompt, with the prefix of its answers, is run once for its K samples (`_batch.py`). Requests enter and leave between any
+two steps; a finished or cancelled one frees its memory at once. Each sample has its own random numbers, so it does not
+depend on the other samples in the batch (`_choose.py`). Log-probabilities are of the distribution that is sampled from
+(temperature, top-k, top-p, masks); with greedy decoding they are 0, as the token is certain.
+Left out: speculative decoding.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
-import torch
 from annotated_types import Ge
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tropism.engines._slots import close_ranks
+from tropism.engines._batch import Batch, Root, Row, budget
+from tropism.engines._sequence import Allowed, Sequenced
+from tropism.engines._tree import Tree, Until
 from tropism.engines._ways import NOTES, WAYS, way_of
 from tropism.errors import TropismError
 from tropism.models.folder import context_of
 from tropism.models.halves import check_ids
 from tropism.models.vocabulary import know
-from tropism.tensors.maths import shaped
 from tropism.text.chat import prompt_tokens, stop_tokens, text_of
 from tropism.text.tokenizer import identity
 from tropism.types import Completion, Message, SamplingParams
@@ -37,38 +34,27 @@ __all__ = ["Local"]
 
 @dataclass(frozen=True)
 class Local:
-    """`rows` is the number of samples that decode at a time: lower it if memory is short."""
+    """`memory` is for keys and values: as many samples decode at a time as fit, up to `rows`. `cache`: the beginnings of
+    prompts are remembered until the weights change, but for `generate` only within a call."""
 
+    memory: str = "4GiB"
     rows: Annotated[int, Ge(1)] = 256
+    cache: bool = True
 
     logprobs: ClassVar[bool] = True
-    in_fingerprint: ClassVar[bool] = False  # samples do not depend on `rows`
+    in_fingerprint: ClassVar[bool] = False  # samples do not depend on the fields
+
+    def __post_init__(self) -> None:
+        budget(self.memory)
 
     def open(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, policy: str) -> LocalEngine:
-        return LocalEngine(model, tokenizer, policy, self.rows)
+        return LocalEngine(model, tokenizer, policy, self.rows, memory=self.memory, cache=self.cache)
 
 
-@dataclass
-class _Sample:
-    """One unfinished completion. `draws` has a uniform number for each of its `tokens`, which follow the `prefix`."""
-
-    prompt: int
-    number: int
-    prefix: tuple[int, ...]
-    draws: np.ndarray
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    finished: str = ""
-
-    @property
-    def answer(self) -> list[int]:
-        return [*self.prefix, *self.tokens]
-
-
-class LocalEngine:
+class LocalEngine(Tree):
     """Samples from `model`, which it shares with the trainer: an update of the weights takes effect at once.
 
-    `rows` samples decode at a time. `on_tokens` is called with the number of tokens after each step.
+    `on_tokens` is called with the number of tokens after each step.
     """
 
     def __init__(
@@ -78,19 +64,24 @@ class LocalEngine:
         policy: str = "",
         rows: int = 256,
         on_tokens: Callable[[int], None] | None = None,
+        memory: str = "4GiB",
+        cache: bool = True,
     ) -> None:
-        self.model, self.tokenizer, self.policy, self.rows = model, tokenizer, policy, rows
+        self.model, self.tokenizer, self.policy = model, tokenizer, policy
         self.on_tokens = on_tokens
         self._identity = identity(tokenizer)
         if "absent_V" not in model.__dict__:
             know(model, tokenizer)
-        self._stops = torch.tensor(sorted(stop_tokens(tokenizer) | _model_stops(model)))
+        way = WAYS[way_of(model)](model, cache)
+        self.batch = Batch(model, way, rows, budget(memory), stop_tokens(tokenizer) | _model_stops(model))
+        self._weights = 0
 
     def load(self, weights: Any, policy: str) -> None:
         """Takes a state dict (None: the shared model's weights have changed in place) under a new policy name."""
         if weights is not None:
             self.model.load_state_dict(weights)
         self.policy = policy
+        self.batch.way.forget()
 
     def tell(self, note: Callable[[str], None]) -> None:
         """Calls `note` if sampling from this model is slower than usual."""
@@ -101,144 +92,137 @@ class LocalEngine:
         self, prompts: Sequence[Sequence[Message]], params: SamplingParams, prefixes: Sequence[Sequence[int]] = ()
     ) -> list[tuple[Completion, ...]]:
         tokens = [prompt_tokens(self.tokenizer, prompt) for prompt in prompts]
-        done: list[list[Completion | None]] = [[None] * params.n for _ in prompts]
-        for _, finished in self._steps(tokens, params, prefixes):
-            for sample in finished:
-                done[sample.prompt][sample.number] = self._completion(sample, params)
-        return [tuple(c for c in row if c is not None) for row in done]
+        begun = [tuple(prefix) for prefix in prefixes] or [()] * len(tokens)
+        self._check_prompts([[*t, *prefix] for t, prefix in zip(tokens, begun, strict=True)], begun, params)
+        seen: Counter[tuple[int, ...]] = Counter()
+        requests = []
+        for asked, prefix in zip(tokens, begun):  # a repeated prompt gets other samples
+            key = (*asked, *((-1, *prefix) if prefix else ()))
+            requests.append(self._request(asked, params, prefix, key, seen[key] * params.n))
+            seen[key] += 1
+        self.refresh()
+        if self.batch.idle:
+            self.batch.way.clear()  # no bit of an answer depends on earlier calls, which a continued run does not make
+        try:
+            for request in requests:
+                self.batch.submit(request)
+            while any(
+                len(request.rows) < params.n or not all(r.finished for r in request.rows) for request in requests
+            ):
+                self.step()
+        finally:
+            for request in requests:
+                self.batch.cancel(request)
+        rows = [sorted(request.rows, key=lambda row: row.sequence.number) for request in requests]
+        return [tuple(self._completion(prefix, row) for row in some) for prefix, some in zip(begun, rows)]
 
     def stream(self, prompt: Sequence[Message], params: SamplingParams) -> Iterator[str]:
-        """Yields the text of one completion in pieces while it is sampled."""
-        shown = ""
-        for live, finished in self._steps([prompt_tokens(self.tokenizer, prompt)], params):
-            sample = (*finished, *live)[0]
-            if finished:
-                text = self._completion(sample, params).text
-            else:
-                text = text_of(self.tokenizer, sample.answer)
+        """Yields the text of one completion in pieces while it is sampled. Several streams may run side by side."""
+        request = self.request(prompt, params)
+        self.submit(request)
+        shown, known = "", 0
+        try:
+            while not (request.rows and request.rows[0].finished):
+                if not request.rows or len(request.rows[0].tokens) == known:
+                    self.step()
+                    continue
+                row = request.rows[0]
+                known = len(row.tokens)
+                text = text_of(self.tokenizer, row.tokens)
                 longest = max((len(s) for s in params.stop), default=1)  # the text may end with part of a stop string
                 text = text[: len(text) - longest + 1].rstrip("\ufffd")
+                if text.startswith(shown) and len(text) > len(shown):
+                    yield text[len(shown) :]
+                    shown = text
+            text = self._completion((), request.rows[0]).text
             if text.startswith(shown) and len(text) > len(shown):
                 yield text[len(shown) :]
-                shown = text
+        finally:
+            self.batch.cancel(request)
+
+    def request(self, prompt: Sequence[Message], params: SamplingParams, allowed: Allowed | None = None) -> Root:
+        """`params.n` samples of a prompt, for `submit`: its `rows` are those that have begun, each with its `tokens`."""
+        tokens = prompt_tokens(self.tokenizer, prompt)
+        self._check_prompts([tokens], [()], params)
+        return self._request(tokens, params, (), tuple(tokens), 0, allowed)
+
+    def submit(self, request: Root) -> None:
+        """Adds a request to those that wait; `step` does the work, `cancel` ends it and frees its memory."""
+        self.refresh()
+        self.batch.submit(request)
+
+    def cancel(self, request: Root) -> None:
+        self.batch.cancel(request)
+
+    def step(self) -> list[Row]:
+        """One token for each sample that runs; returns these."""
+        rows = self.batch.step()
+        if self.on_tokens and rows:
+            self.on_tokens(len(rows))
+        return rows
+
+    def refresh(self) -> None:
+        """Looks at the model again, and forgets what was computed with other weights."""
+        self.batch.refresh()
+        weights = sum(p._version for p in self.model.parameters() if not p.is_inference())
+        if weights != self._weights:
+            self.batch.way.forget()
+        self._weights = weights
 
     def room(self, prompt: Sequence[Message]) -> int:
         """The number of tokens that the model's context leaves for an answer to `prompt`."""
         return context_of(self.model) - len(prompt_tokens(self.tokenizer, prompt))
 
-    @torch.inference_mode()
-    def _steps(
-        self, asked: Sequence[list[int]], params: SamplingParams, prefixes: Sequence[Sequence[int]] = ()
-    ) -> Iterator[tuple[list[_Sample], list[_Sample]]]:
-        """Yields after each decoding step the samples that still run, and those that the step finished."""
-        device = self.model.device
-        begun = [tuple(prefix) for prefix in prefixes] or [()] * len(asked)
-        prompts = [[*tokens, *prefix] for tokens, prefix in zip(asked, begun, strict=True)]
-        self._check(prompts, begun, params)
-        seen: Counter[tuple[int, ...]] = Counter()
-        waiting = []
-        for p, (tokens, prefix) in enumerate(zip(asked, begun)):  # a repeated prompt gets other samples
-            key = (*tokens, *((-1, *prefix) if prefix else ()))
-            waiting += self._samples(p, prefix, key, params, seen[key] * params.n)
-            seen[key] += 1
-        waiting.reverse()
-        length = max(map(len, prompts), default=0) + params.max_tokens
-        rows = min(self.rows, sum(map(len, waiting)))
-        way = WAYS[way_of(self.model)](self.model, rows, length)
-        if not way.joins:
-            waiting.sort(key=lambda chunk: len(prompts[chunk[0].prompt]), reverse=True)
-        stops = self._stops.to(device)
-        live: list[_Sample] = []
-        scores = torch.zeros(0)
-        while live or waiting:
-            if waiting and (not live or (way.joins and rows - len(live) >= max(len(waiting[-1]), rows // 4))):
-                batch: list[_Sample] = []
-                while waiting and len(live) + len(batch) + len(waiting[-1]) <= rows:
-                    if batch and not way.joins and len(prompts[waiting[-1][0].prompt]) != len(prompts[batch[0].prompt]):
-                        break
-                    batch += waiting.pop()
-                order = sorted({s.prompt for s in batch})
-                number = {p: i for i, p in enumerate(order)}
-                new = way.admit([prompts[p] for p in order], [number[s.prompt] for s in batch])
-                scores = torch.cat([scores, new]) if live else new
-                live = live + batch
-            tokens = self._choose(scores, live, params, stops)
-            if self.on_tokens:
-                self.on_tokens(len(live))
-            finished = [s for s in live if s.finished]
-            if finished:
-                rows_kept = close_ranks([not s.finished for s in live])
-                live = [live[i] for i in rows_kept]
-                kept = torch.tensor(rows_kept, dtype=torch.long, device=device)
-                way.keep(kept)
-                tokens = tokens[kept]
-            yield live, finished
-            scores = way.step(tokens) if live else scores[:0]
+    def _request(
+        self,
+        tokens: Sequence[int],
+        params: SamplingParams,
+        prefix: Sequence[int],
+        key: tuple[int, ...],
+        before: int,
+        allowed: Allowed | None = None,
+    ) -> Root:
+        """`before` is the number of samples already drawn for this prompt."""
+        ends = self._ends(params, None, prefix)
 
-    def _samples(
-        self, prompt: int, prefix: tuple[int, ...], asked: tuple[int, ...], params: SamplingParams, before: int
-    ) -> Iterator[list[_Sample]]:
-        """The samples of one prompt, in chunks that fit the rows; `before` is the number already drawn for this
-        prompt."""
-        key = np.asarray(asked, dtype=np.int64).tobytes()
-        made = []
-        for number in range(params.n):
-            digest = hashlib.blake2b(
-                key,
-                digest_size=16,
-                salt=params.seed.to_bytes(8, "little", signed=True) + (before + number).to_bytes(8, "little"),
-            ).digest()
-            stream = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
-            draws = stream.random(params.max_tokens) if params.temperature else np.zeros(params.max_tokens)
-            made.append(_Sample(prompt, number, prefix, draws))
-        for i in range(0, len(made), self.rows):
-            yield made[i : i + self.rows]
+        def start(sequence: Sequenced, number: int) -> Row:
+            sequence.key, sequence.number, sequence.allowed = key, before + number, allowed
+            sequence.origin = len(sequence.tokens)
+            return Row(sequence, params, ends)
 
-    def _choose(self, scores: Tensor, live: list[_Sample], params: SamplingParams, stops: Tensor) -> Tensor:
-        """Chooses the next token of every running sample, and marks those that end with it."""
-        if params.temperature == 0:
-            tokens = scores.argmax(-1)
-            chosen = torch.zeros(len(live))
-        else:
-            kept = shaped(scores, params.temperature, params.top_k, params.top_p)
-            logp = kept.log_softmax(-1)
-            cumulative = logp.exp().double().cumsum(-1)
-            draw = torch.tensor([s.draws[len(s.tokens)] for s in live], device=scores.device, dtype=torch.float64)
-            tokens = torch.searchsorted(cumulative, (draw * cumulative[:, -1])[:, None], right=True)[:, 0]
-            tokens = tokens.clamp(max=scores.shape[-1] - 1)
-            chosen = logp.gather(-1, tokens[:, None])[:, 0]
-        ends = torch.isin(tokens, stops).tolist()
-        for sample, token, logprob, end in zip(live, tokens.tolist(), chosen.tolist(), ends):
-            sample.tokens.append(token)
-            sample.logprobs.append(logprob)
-            if end or (params.stop and self._cut(sample, params.stop) is not None):
-                sample.finished = "stop"
-            elif len(sample.tokens) == params.max_tokens:
-                sample.finished = "length"
-        return tokens
+        return Root(Sequenced([*tokens, *prefix]), deque(range(params.n)), start)
 
-    def _cut(self, sample: _Sample, stop: tuple[str, ...]) -> str | None:
+    def _ends(self, params: SamplingParams, until: Until | None, prefix: Sequence[int] = ()) -> Callable[[Row], bool]:
+        def ends(row: Row) -> bool:
+            stopped = bool(params.stop) and self._cut((*prefix, *row.tokens), params.stop) is not None
+            return stopped or (until is not None and until(row.tokens))
+
+        return ends
+
+    def _cut(self, tokens: Sequence[int], stop: tuple[str, ...]) -> str | None:
         """The text before the first stop string; None if it has none."""
-        text = text_of(self.tokenizer, sample.answer)
+        text = text_of(self.tokenizer, tokens)
         places = [text.find(s) for s in stop if s in text]
         return text[: min(places)] if places else None
 
-    def _completion(self, sample: _Sample, params: SamplingParams) -> Completion:
-        cut = self._cut(sample, params.stop) if params.stop else None
+    def _completion(self, prefix: Sequence[int], row: Row) -> Completion:
+        tokens = (*prefix, *row.tokens)
+        cut = self._cut(tokens, row.params.stop) if row.params.stop else None
         return Completion(
-            text=text_of(self.tokenizer, sample.answer) if cut is None else cut,
-            tokens=tuple(sample.answer),
-            sampled=(False,) * len(sample.prefix) + (True,) * len(sample.tokens),
-            logprobs=(0.0,) * len(sample.prefix) + tuple(sample.logprobs),
-            finish_reason="stop" if sample.finished == "stop" else "length",
+            text=text_of(self.tokenizer, tokens) if cut is None else cut,
+            tokens=tokens,
+            sampled=(False,) * len(prefix) + (True,) * len(row.tokens),
+            logprobs=(0.0,) * len(prefix) + tuple(row.logprobs),
+            finish_reason="stop" if row.finished == "stop" else "length",
             policy=self.policy,
             tokenizer=self._identity,
         )
 
-    def _check(self, prompts: Sequence[list[int]], prefixes: Sequence[tuple[int, ...]], params: SamplingParams) -> None:
-        stops = {*self._stops.tolist()}
+    def _check_prompts(
+        self, prompts: Sequence[list[int]], prefixes: Sequence[tuple[int, ...]], params: SamplingParams
+    ) -> None:
         for prefix in filter(None, prefixes):
-            if stops & {*prefix} or any(stop in text_of(self.tokenizer, prefix) for stop in params.stop):
+            if self.batch.stops & {*prefix} or any(stop in text_of(self.tokenizer, prefix) for stop in params.stop):
                 raise TropismError(
                     f"a prefix of {len(prefix)} tokens contains a stop, so its answer is finished: use another prefix"
                 )

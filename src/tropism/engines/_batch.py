@@ -1,0 +1,252 @@
+"""The batch: what decodes now and what waits, one step at a time. Requests enter and leave between any two steps.
+
+A step runs the model once, over one token of every row that decodes and some tokens of prompts that enter (at most
+`CHUNK`, so that nobody waits long), and chooses a token for each row whose scores are known. A prompt is run once and
+forked for its samples. If the memory is full, the rows that came last lose their keys and values; they are computed
+again when there is room, from the tokens, which nobody takes back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tropism.engines._choose import Draws, choose, masked
+from tropism.engines._sequence import Sequenced
+from tropism.engines._ways import Way
+from tropism.errors import TropismError
+from tropism.models.functional import head_of
+from tropism.types import SamplingParams
+
+CHUNK = 1024  # tokens of prompts in one pass
+KEPT = 64  # prompts of so many tokens are remembered by their content
+
+
+@dataclass(eq=False)
+class Row:
+    """One sample. It samples `tokens` after those that `sequence` had; `ends` says whether to stop, after each token."""
+
+    sequence: Sequenced
+    params: SamplingParams
+    ends: Callable[[Row], bool]
+    owned: bool = True  # whether its sequence is freed with it
+    draws: Draws = field(init=False)
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finished: str = ""
+
+    def __post_init__(self) -> None:
+        self.draws = Draws(self.sequence.key, self.params.seed, self.sequence.number)
+
+    def take(self, token: int, logprob: float, stops: frozenset[int]) -> None:
+        self.sequence.tokens.append(token)
+        self.sequence.scores = None
+        self.tokens.append(token)
+        self.logprobs.append(logprob)
+        if token in stops or self.ends(self):
+            self.finished = "stop"
+        elif len(self.tokens) >= self.params.max_tokens:
+            self.finished = "length"
+
+
+@dataclass(eq=False)
+class Root:
+    """A prompt, and the numbers of its samples that have not begun; `start` makes a row of a sequence and a number."""
+
+    sequence: Sequenced
+    waiting: deque[int]
+    start: Callable[[Sequenced, int], Row]
+    rows: list[Row] = field(default_factory=list)  # those that have begun
+
+
+class Batch:
+    """`limit` is the number of bytes for keys and values, `rows` the largest number of rows of a step."""
+
+    def __init__(self, model: PreTrainedModel, way: Way, rows: int, limit: int, stops: Iterable[int]) -> None:
+        self.model, self.way, self.rows, self.limit = model, way, rows, limit
+        self.stops = frozenset(stops)
+        self.waiting: deque[Root] = deque()
+        self.roots: list[Root] = []  # prompts that are run, or whose samples have not all begun
+        self.live: list[Row] = []
+        self.lost: deque[Row] = deque()  # rows without keys and values, as the memory was full
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Looks again at how the model is run; see `Store.refresh`."""
+        self.way.refresh()
+        self.head = head_of(self.model)
+
+    def submit(self, root: Root) -> None:
+        self.waiting.append(root)
+
+    def resume(self, rows: Sequence[Row]) -> None:
+        """Rows on sequences that exist: they decode as soon as there is room."""
+        self.lost.extend(rows)
+
+    def cancel(self, root: Root) -> None:
+        """Ends all samples of a request and frees their memory at once."""
+        self.waiting = deque(r for r in self.waiting if r is not root)
+        if root in self.roots:
+            self.roots.remove(root)
+            self.way.free(root.sequence)
+        for row in root.rows:
+            self.leave(row)
+
+    def leave(self, row: Row) -> None:
+        """Takes a row out, finished or not."""
+        self.live = [other for other in self.live if other is not row]
+        self.lost = deque(other for other in self.lost if other is not row)
+        if row.owned:
+            self.way.free(row.sequence)
+
+    @property
+    def idle(self) -> bool:
+        return not (self.waiting or self.roots or self.live or self.lost)
+
+    @torch.inference_mode()
+    def step(self) -> list[Row]:
+        """One pass of the model, one token for every row whose turn it is. Returns the rows that got one."""
+        self._admit()
+        self._run([*(row.sequence for row in self.live), *(root.sequence for root in self.roots)])
+        self._begin()
+        ready = [row for row in self.live if row.sequence.scores is not None]
+        for at in _alike(ready):
+            rows = [ready[i] for i in at]
+            scores = _stacked([row.sequence.scores for row in rows])
+            if any(row.sequence.allowed for row in rows):
+                scores = masked(scores, [(row.sequence.allowed, row.sequence.tokens) for row in rows])
+            drawn = [row.draws[len(row.sequence.tokens) - row.sequence.origin] for row in rows]
+            for row, token, logprob in zip(rows, *choose(scores, drawn, rows[0].params)):
+                row.take(token, logprob, self.stops)
+        self.live = [row for row in self.live if not row.finished]
+        for row in ready:
+            if row.finished and row.owned:
+                self.way.free(row.sequence)
+        return ready
+
+    def _admit(self) -> None:
+        """Rows that lost their memory come back, then prompts enter, as long as rows and memory last."""
+        while self.lost and len(self.live) < self.rows:
+            self.way.find(self.lost[0].sequence)
+            if not self._room(self.lost[0].sequence):
+                break
+            self.live.append(self.lost.popleft())
+        coming = sum(len(root.waiting) for root in self.roots)
+        while self.waiting and not self.lost and len(self.live) + coming < self.rows:
+            root = self.waiting[0]
+            self.way.find(root.sequence)
+            if not self._room(root.sequence):
+                break
+            self.roots.append(self.waiting.popleft())
+            coming += len(root.waiting)
+
+    def _room(self, sequence: Sequenced) -> bool:
+        """Whether a sequence's pending tokens fit beside what runs, and one more page for each row; if nothing runs it
+        must."""
+        if not self.live and not any(root.sequence.held for root in self.roots):
+            return True
+        coming = sum(self.way.growth(root.sequence, root.sequence.pending) for root in self.roots)
+        pages = self.way.busy() + coming + self.way.growth(sequence, sequence.pending) + 1 + len(self.live)
+        return pages * self.way.page_bytes <= self.limit
+
+    @torch.inference_mode()
+    def fill(self, sequences: Sequence[Sequenced]) -> None:
+        """Runs sequences until their scores are known; nobody else gets a token."""
+        for sequence in sequences:
+            self.way.find(sequence)
+        while any(sequence.scores is None for sequence in sequences):
+            self._run([sequence for sequence in sequences if sequence.scores is None])
+
+    def _run(self, sequences: Sequence[Sequenced]) -> None:
+        """One pass over the next tokens of sequences."""
+        entries: list[tuple[Sequenced, int]] = []
+        room = CHUNK
+        for sequence in sequences:
+            if not sequence.pending and sequence.scores is None:  # its end is known, but not what may follow
+                self.way.cut(sequence, len(sequence.tokens) - 1)
+            count = sequence.pending
+            if self.way.chunks and count > 1:
+                count = min(count, room)
+                room -= count
+            if count:
+                entries.append((sequence, count))
+        self._make_room(entries)
+        if not entries:
+            return
+        entries.sort(key=lambda entry: entry[1] > 1)
+        counts = [count for _, count in entries]
+        states = self.way.run([s for s, _ in entries], counts)
+        ends = torch.tensor(counts).cumsum(0) - 1
+        done = [i for i, (sequence, _) in enumerate(entries) if not sequence.pending]
+        last = states if len(done) == len(states) else states[ends[done].to(states.device)]
+        if done:
+            scores = self.head(last)
+            for i, one in zip(done, scores.unbind()):
+                entries[i][0].scores = one
+
+    def _make_room(self, entries: list[tuple[Sequenced, int]]) -> None:
+        """Takes the memory of the rows that came last until the others fit."""
+        while self.way.page_bytes and len(self.live) + len(self.roots) > 1:
+            pages = self.way.busy() + sum(self.way.growth(*entry) for entry in entries)
+            if pages * self.way.page_bytes <= self.limit:
+                return
+            if self.live:
+                row = self.live.pop()
+                self.lost.appendleft(row)
+                sequence = row.sequence
+            else:
+                root = self.roots.pop()
+                self.waiting.appendleft(root)
+                sequence = root.sequence
+            self.way.cut(sequence, 0)
+            sequence.scores = None
+            entries[:] = [entry for entry in entries if entry[0] is not sequence]
+
+    def _begin(self) -> None:
+        """Samples of prompts that have been run begin while there are rows for them."""
+        for root in list(self.roots):
+            count = min(len(root.waiting), self.rows - len(self.live))
+            if root.sequence.scores is None or not count:
+                continue
+            if len(root.sequence.tokens) >= KEPT:
+                self.way.share(root.sequence)
+            last = count == len(root.waiting)
+            sequences = self.way.fork(root.sequence, count - last) if count > last else []
+            if last:
+                sequences.append(root.sequence)
+                self.roots.remove(root)
+            begun = [root.start(sequence, root.waiting.popleft()) for sequence in sequences]
+            root.rows += begun
+            self.live += begun
+
+
+def _alike(rows: Sequence[Row]) -> list[list[int]]:
+    """The numbers of rows with the same distribution."""
+    found: dict[tuple[float, int, float], list[int]] = {}
+    for i, row in enumerate(rows):
+        found.setdefault((row.params.temperature, row.params.top_k, row.params.top_p), []).append(i)
+    return [*found.values()]
+
+
+def _stacked(scores: Sequence[Tensor | None]) -> Tensor:
+    return torch.stack([one for one in scores if one is not None])
+
+
+def budget(text: str) -> int:
+    """ "4GiB" in bytes. Raises TropismError."""
+    units = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+    number, unit = text[:-3].strip(), text[-3:]
+    try:
+        size = int(float(number) * units[unit])
+        if size < 1:
+            raise ValueError
+    except (KeyError, ValueError, OverflowError):
+        raise TropismError(
+            f'memory = {text!r} is no size: write a number and a unit, such as "4GiB" or "512MiB"'
+        ) from None
+    return size

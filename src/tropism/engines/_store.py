@@ -1,0 +1,232 @@
+"""Keys and values that follow use: the pages of all sequences of one model, and passes of the model over them.
+
+A sequence writes to pages of its own. `fork` moves them to a second pool, where any number of sequences read them and
+nobody writes; if the last page is little used, each child gets a copy of it instead. Shared pages that are full are also
+known by their content, the tokens up to their end: a sequence that begins with the same tokens takes them over. Pages
+that are only remembered are given away before the pool grows.
+
+The model's own modules hand over attention through transformers' `AttentionInterface`; a forward pass of `functional.py`
+does without modules.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tropism.engines._attention import attend
+from tropism.engines._modules import configs_of, layer_windows, run_modules
+from tropism.engines._pages import PAGE, Pages
+from tropism.engines._plan import Plan, plan
+from tropism.engines._sequence import Sequenced
+from tropism.models.attend import LayerSpec
+from tropism.models.functional import functional_of
+
+
+class Store:
+    """Runs sequences of any lengths in one pass. `cache` remembers shared pages by their content."""
+
+    chunks = True
+
+    def __init__(self, model: PreTrainedModel, cache: bool = True) -> None:
+        self.model, self.cache = model, cache
+        self.own, self.shared = Pages(), Pages()
+        self.sequences: set[Sequenced] = set()
+        self._known: OrderedDict[bytes, int] = OrderedDict()
+        self._windows, self._configs = layer_windows(model), configs_of(model)
+        self._plan: Plan
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Looks again at how the model is run, as an adapter or a hook may have come or gone."""
+        self._forward = functional_of(self.model)
+
+    @property
+    def bytes(self) -> int:
+        return self.own.bytes + self.shared.bytes
+
+    @property
+    def tokens(self) -> int:
+        """Whose keys and values sequences hold; those that several share count once."""
+        shared = {page: seen for s in self.sequences for page, seen in zip(s.shared, s.seen)}
+        return sum(shared.values()) + sum(s.held - sum(s.seen) for s in self.sequences)
+
+    @property
+    def page_bytes(self) -> int:
+        """Of one page in all layers; 0 before the first pass."""
+        return self.own.bytes // len(self.own.users) if self.own.users else 0
+
+    def busy(self) -> int:
+        """The pages that sequences hold."""
+        return self.own.used + self.shared.used - len(self._idle())
+
+    def growth(self, sequence: Sequenced, count: int) -> int:
+        """The pages that `count` new tokens of a sequence need."""
+        return -(-(sequence.held - sum(sequence.seen) + count) // PAGE) - len(sequence.own)
+
+    def find(self, sequence: Sequenced) -> None:
+        """Takes over what is known of the beginning of a new sequence; its last token is always run."""
+        self.sequences.add(sequence)
+        if sequence.held:
+            return
+        for mark in _marks(sequence.tokens[:-1]):
+            page = self._known.get(mark)
+            if page is None:
+                break
+            self._known.move_to_end(mark)
+            self.shared.users[page] += 1
+            sequence.shared.append(page)
+            sequence.seen.append(PAGE)
+            sequence.held += PAGE
+
+    def fork(self, sequence: Sequenced, n: int) -> list[Sequenced]:
+        """`n` sequences with the same tokens and `scores`. They and the old one share its pages."""
+        self.share(sequence, n)
+        made = [
+            Sequenced(
+                list(sequence.tokens),
+                held=sequence.held,
+                shared=list(sequence.shared),
+                seen=list(sequence.seen),
+                scores=sequence.scores,
+            )
+            for _ in range(n)
+        ]
+        for child in made:
+            for page in child.shared:
+                self.shared.users[page] += 1
+            if sequence.own:  # a little more than nothing
+                child.own = [self.own.take()]
+        if sequence.own:
+            copies = self._tensor([child.own[0] for child in made])
+            self.own.copy(copies, self.own, self._tensor(sequence.own).expand(len(made)))
+        self.sequences.update(made)
+        return made
+
+    def share(self, sequence: Sequenced, n: int = 1) -> None:
+        """Moves a sequence's own pages to the shared ones; the last only if `n` copies of its tokens would be more."""
+        mine = sequence.held - sum(sequence.seen)
+        rest = mine % PAGE
+        moved = mine // PAGE + (n * rest > PAGE - rest)
+        if not moved:
+            return
+        pages = [self._shared_page() for _ in range(moved)]
+        self.shared.copy(self._tensor(pages), self.own, self._tensor(sequence.own[:moved]))
+        for page in sequence.own[:moved]:
+            self.own.give(page)
+        sequence.own = sequence.own[moved:]
+        sequence.shared += pages
+        sequence.seen += [min(PAGE, mine - i * PAGE) for i in range(moved)]
+        if self.cache:
+            for mark, page, seen in zip(_marks(sequence.tokens[: sequence.held]), sequence.shared, sequence.seen):
+                if seen < PAGE:
+                    break  # from here pages do not begin at multiples of PAGE
+                if mark not in self._known:
+                    self._known[mark] = page
+                    self.shared.users[page] += 1
+
+    def cut(self, sequence: Sequenced, length: int) -> None:
+        """Forgets the keys and values after the first `length` tokens."""
+        sequence.held = min(sequence.held, length)
+        while sequence.shared and sum(sequence.seen[:-1]) >= sequence.held:
+            self.shared.give(sequence.shared.pop())
+            sequence.seen.pop()
+        before = sum(sequence.seen)
+        if before > sequence.held:
+            sequence.seen[-1] -= before - sequence.held
+        keep = -(-max(0, sequence.held - before) // PAGE)
+        while len(sequence.own) > keep:
+            self.own.give(sequence.own.pop())
+
+    def free(self, sequence: Sequenced) -> None:
+        """Gives back its pages."""
+        self.cut(sequence, 0)
+        self.sequences.discard(sequence)
+        self._together()
+
+    def clear(self) -> None:
+        """Nothing is remembered any more."""
+        while self._known:
+            self.shared.give(self._known.popitem()[1])
+        self._together()
+
+    def forget(self) -> None:
+        """After a change of weights: nothing is remembered, and what sequences hold is computed again."""
+        for sequence in self.sequences:
+            self.cut(sequence, 0)
+            sequence.scores = None
+        self.clear()
+
+    def run(self, sequences: Sequence[Sequenced], counts: Sequence[int]) -> Tensor:
+        """(sum of counts, width) last hidden states of the next `counts` pending tokens of sequences, one after the
+        other; a count of 1 comes before larger ones."""
+        for sequence, count in zip(sequences, counts):
+            self.sequences.add(sequence)
+            sequence.own += [self.own.take() for _ in range(self.growth(sequence, count))]
+        device = self.model.device
+        self._plan = plan(sequences, counts, self.own, self.shared, device)
+        tokens = [t for s, count in zip(sequences, counts) for t in s.tokens[s.held : s.held + count]]
+        position = np.concatenate([np.arange(s.held, s.held + count) for s, count in zip(sequences, counts)])
+        states = self._states(self._tensor(tokens)[None], torch.as_tensor(position, device=device)[None])[0]
+        for sequence, count in zip(sequences, counts):
+            sequence.held += count
+        return states
+
+    def _states(self, tokens_1N: Tensor, position_1N: Tensor) -> Tensor:
+        forward = self._forward
+        if forward is None:
+            return run_modules(self.model, self._configs, tokens_1N, position_1N, self._of_modules)
+        return forward(tokens_1N, position_1N, lambda layer, *qkv: self._attend(layer, forward.layers[layer], *qkv))
+
+    def _of_modules(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, cap: float | None, sinks: Tensor | None
+    ) -> Tensor:
+        spec = LayerSpec(q.shape[1], k.shape[1], q.shape[3], scale, self._windows[layer], cap)
+        return self._attend(layer, spec, q, k, v, sinks).unflatten(-1, (spec.heads, -1))
+
+    def _attend(
+        self, layer: int, spec: LayerSpec, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None = None
+    ) -> Tensor:
+        """See `models/attend.py`; the batch is one row of all new tokens."""
+        q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
+        return attend(self._plan, self.own, self.shared, layer, spec, q, k, v, sinks).flatten(1)[None]
+
+    def _tensor(self, numbers: Sequence[int]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.long, device=self.model.device)
+
+    def _idle(self) -> list[bytes]:
+        """What is only remembered, the oldest first."""
+        return [mark for mark, page in self._known.items() if self.shared.users[page] == 1]
+
+    def _shared_page(self) -> int:
+        if self.shared.used == len(self.shared.users) and self._known:
+            idle = next((mark for mark, page in self._known.items() if self.shared.users[page] == 1), None)
+            if idle is not None:
+                self.shared.give(self._known.pop(idle))
+        return self.shared.take()
+
+    def _together(self) -> None:
+        """Moves pages together if few are used."""
+        if moved := self.own.shrink():
+            for sequence in self.sequences:
+                sequence.own = [moved[page] for page in sequence.own]
+        if moved := self.shared.shrink():
+            for sequence in self.sequences:
+                sequence.shared = [moved[page] for page in sequence.shared]
+            for mark in self._known:
+                self._known[mark] = moved[self._known[mark]]
+
+
+def _marks(tokens: Sequence[int]) -> Iterator[bytes]:
+    """A name for the first 1, 2, … full pages of tokens."""
+    digest = hashlib.blake2b(digest_size=16)
+    array = np.asarray(tokens, dtype=np.int64)
+    for end in range(PAGE, len(tokens) + 1, PAGE):
+        digest.update(array[end - PAGE : end].tobytes())
+        yield digest.copy().digest()
