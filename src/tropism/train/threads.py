@@ -64,9 +64,9 @@ def free(most: int, shares: Callable[[int], float] | None = None) -> int:
     the first window finds too few, the median of several decides."""
     measure = shares or processors
     found: list[int] = []
-    while len(found) < WINDOWS and (not found or found[0] < most):
+    while len(found) < WINDOWS and (not found or found[0] < most) and most > 1:
         found.append(int(measure(most) + SLACK))
-    return min(max(int(statistics.median(found)), 1), most)
+    return min(max(int(statistics.median(found or [1])), 1), most)
 
 
 def processors(count: int, seconds: float = WINDOW_S) -> float:
