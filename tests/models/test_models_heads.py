@@ -19,7 +19,7 @@ from tropism.tensors.tree import Tree
 from tropism.types import SamplingParams
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-from tiny_models import tiny
+from tiny_models import tiny  # pyright: ignore[reportMissingImports]
 
 FAMILIES = {  # what stands between the last states and the logits
     "llama": True,
