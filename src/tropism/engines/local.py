@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from annotated_types import Ge
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -24,7 +25,10 @@ from tropism.engines._ways import NOTES, WAYS, way_of
 from tropism.errors import TropismError
 from tropism.models.folder import context_of
 from tropism.models.halves import check_ids
+from tropism.models.rounded import follow, rounded
 from tropism.models.vocabulary import know
+from tropism.models.weights import has_bfloat16
+from tropism.store.fingerprint import FREE
 from tropism.text.chat import prompt_tokens, stop_tokens, text_of
 from tropism.text.tokenizer import identity
 from tropism.types import Completion, Message, SamplingParams
@@ -35,24 +39,33 @@ __all__ = ["Local"]
 @dataclass(frozen=True)
 class Local:
     """`memory` is for keys and values: as many samples decode at a time as fit, up to `rows`. `cache`: the beginnings of
-    prompts are remembered until the weights change, but for `generate` only within a call."""
+    prompts are remembered until the weights change, but for `generate` only within a call. `dtype` "bfloat16" samples from
+    a copy of the model in bfloat16."""
 
-    memory: str = "4GiB"
-    rows: Annotated[int, Ge(1)] = 256
-    cache: bool = True
+    memory: str = field(default="4GiB", metadata=FREE)
+    rows: Annotated[int, Ge(1)] = field(default=256, metadata=FREE)
+    cache: bool = field(default=True, metadata=FREE)
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
     logprobs: ClassVar[bool] = True
-    in_fingerprint: ClassVar[bool] = False  # samples do not depend on the fields
+
+    @property
+    def in_fingerprint(self) -> bool:
+        """Samples depend on no other field."""
+        return self.dtype != "float32"
 
     def __post_init__(self) -> None:
         budget(self.memory)
 
     def open(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, policy: str) -> LocalEngine:
-        return LocalEngine(model, tokenizer, policy, self.rows, memory=self.memory, cache=self.cache)
+        if self.dtype == "bfloat16" and not has_bfloat16(model.device):
+            raise TropismError(f'engine.dtype = "bfloat16" would make this {model.device.type} slower: use "float32"')
+        return LocalEngine(model, tokenizer, policy, self.rows, memory=self.memory, cache=self.cache, dtype=self.dtype)
 
 
 class LocalEngine(Tree):
-    """Samples from `model`, which it shares with the trainer: an update of the weights takes effect at once.
+    """Samples from `model`, which it shares with the trainer: an update of the weights takes effect at once. In another
+    `dtype` it samples from a copy, which follows the model.
 
     `on_tokens` is called with the number of tokens after each step.
     """
@@ -66,12 +79,14 @@ class LocalEngine(Tree):
         on_tokens: Callable[[int], None] | None = None,
         memory: str = "4GiB",
         cache: bool = True,
+        dtype: str = "float32",
     ) -> None:
-        self.model, self.tokenizer, self.policy = model, tokenizer, policy
+        self.tokenizer, self.policy, self._trained = tokenizer, policy, model
         self.on_tokens = on_tokens
         self._identity = identity(tokenizer)
         if "absent_V" not in model.__dict__:
             know(model, tokenizer)
+        self.model = model = model if dtype == "float32" else rounded(model, getattr(torch, dtype))
         way = WAYS[way_of(model)](model, cache)
         self.batch = Batch(model, way, rows, budget(memory), stop_tokens(tokenizer) | _model_stops(model))
         self._weights = 0
@@ -79,9 +94,9 @@ class LocalEngine(Tree):
     def load(self, weights: Any, policy: str) -> None:
         """Takes a state dict (None: the shared model's weights have changed in place) under a new policy name."""
         if weights is not None:
-            self.model.load_state_dict(weights)
+            self._trained.load_state_dict(weights)
         self.policy = policy
-        self.batch.way.forget()
+        self._changed()
 
     def tell(self, note: Callable[[str], None]) -> None:
         """Calls `note` if sampling from this model is slower than usual."""
@@ -164,10 +179,15 @@ class LocalEngine(Tree):
     def refresh(self) -> None:
         """Looks at the model again, and forgets what was computed with other weights."""
         self.batch.refresh()
-        weights = sum(p._version for p in self.model.parameters() if not p.is_inference())
+        weights = sum(p._version for p in self._trained.parameters() if not p.is_inference())
         if weights != self._weights:
-            self.batch.way.forget()
+            self._changed()
         self._weights = weights
+
+    def _changed(self) -> None:
+        if self.model is not self._trained:
+            follow(self.model, self._trained)
+        self.batch.way.forget()
 
     def room(self, prompt: Sequence[Message]) -> int:
         """The number of tokens that the model's context leaves for an answer to `prompt`."""
