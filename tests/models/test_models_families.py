@@ -11,10 +11,10 @@ import pytest
 
 BENCH = Path(__file__).parents[2] / "bench"
 FAMILIES = {  # in what each is unlike the others
-    "gpt2": ("shared", "slots"),  # learned positions
-    "llama": ("shared", "slots"),
-    "gemma2": ("shared", "slots"),  # every other layer a window, caps, eager attention
-    "gpt_oss": ("shared", "slots"),  # experts, sinks, windows
+    "gpt2": ("shared", "pages"),  # learned positions
+    "llama": ("shared", "pages"),
+    "gemma2": ("shared", "pages"),  # every other layer a window, caps, eager attention
+    "gpt_oss": ("shared", "pages"),  # experts, sinks, windows
     "bloom": ("padded", "cached"),  # distances in place of positions
     "mamba": ("padded", "cached"),  # states
     "falcon_h1": ("padded", "cached"),  # attention and states side by side, a multiplier on the logits
