@@ -11,8 +11,6 @@ from torch.nn import functional as F
 from tropism.models.attend import Attend, Forward, LayerSpec
 from tropism.models.families._parts import ACTIVATIONS
 
-__all__ = ["NAMES", "forward"]
-
 NAMES = ("GPT2Model",)
 
 

@@ -13,8 +13,6 @@ from torch.nn import functional as F
 from tropism.models.attend import Attend, Forward, LayerSpec
 from tropism.models.families._parts import ACTIVATIONS, FIXED, Rotary, turned
 
-__all__ = ["NAMES", "forward"]
-
 NAMES = ("GPTNeoXModel",)
 
 

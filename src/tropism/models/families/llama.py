@@ -28,8 +28,6 @@ from tropism.models.families._parts import (
     turned,
 )
 
-__all__ = ["NAMES", "forward"]
-
 NAMES = (
     "LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model", "GemmaModel", "Gemma2Model", "Gemma3TextModel",
 )  # fmt: skip
