@@ -147,7 +147,7 @@ def run(endpoint: Endpoint, folder: Path) -> subprocess.Popen[str]:
 
 
 def answer(body: Body) -> str:
-    return f"the answer {body['seed']} to {body['messages'][0]['content']}"
+    return f"the answer {body['seed']} to {body['messages'][0]['content']}, at some length"
 
 
 @pytest.mark.long
