@@ -183,3 +183,10 @@ def test_the_folder_is_checked(tmp_path: Path):
     (tmp_path / "instruction_difficulty.json").write_text("[1.0, 2.0]")
     with pytest.raises(TropismError, match="is not a list of 1 numbers"):
         benchmark(tmp_path)
+
+
+def test_the_authors_rows_enter_by_their_two_sums():
+    """Without any preference the fit meets the sums that stand for the authors' regularising rows."""
+    rows_RF = np.concatenate([np.random.default_rng(0).normal(size=(2000, 2)), np.zeros((2000, 1))], 1)
+    weights_F = fit(Rows(np.zeros((0, 3)), np.zeros(0)), rows_RF)
+    assert rows_RF.T @ expit(rows_RF @ weights_F) == pytest.approx([-182.692, 413.0, 0.0], abs=1e-6)
