@@ -6,8 +6,10 @@ import os
 from collections.abc import Callable
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is claimed bit for bit is claimed for a CPU
-if "OMP_NUM_THREADS" not in os.environ:  # so that no run measures how many processors are free
-    os.environ["OMP_NUM_THREADS"] = "1" if "PYTEST_XDIST_WORKER" in os.environ else str(os.cpu_count())
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # the workers share the processors, and inherit the environment
+else:
+    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))  # so that no run measures how many are free
 
 import pytest
 import torch
