@@ -110,7 +110,7 @@ COMMANDS: list[Case] = [
     (
         "out the prompts",
         ["generate", "x", "--prompts", "{here}/p.jsonl", "--out", "{here}/p.jsonl"],
-        "exists: give",
+        "exists: name another file",
     ),
     ("out below a file", ["generate", "x", "--prompts", "{here}/p.txt", "--out", "{here}/p.txt/o.jsonl"], ""),
     ("no prompts", ["generate", "x", "--prompts", "{here}/none.txt", "--out", "{here}/o.jsonl"], "there is no file"),
