@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
+from models_family import family
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from tropism.models import forward, heads
 from tropism.models.heads import plain_head
@@ -17,9 +16,6 @@ from tropism.tensors.batch import Batch
 from tropism.tensors.collate import collate
 from tropism.tensors.tree import Tree
 from tropism.types import SamplingParams
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-from tiny_models import tiny  # pyright: ignore[reportMissingImports]
 
 FAMILIES = {  # what stands between the last states and the logits
     "llama": True,
@@ -35,15 +31,6 @@ YES = (True,) * 40
 def batch() -> Batch:
     answers = (tuple(range(40, 80)), tuple(range(100, 109)))
     return collate([Tree("g", (9, 8, 7), answers, (YES, YES[:9]), (True, True))])
-
-
-def family(kind: str) -> PreTrainedModel:
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(tiny(kind, 300)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model
 
 
 def predicted(model: PreTrainedModel, sampling: SamplingParams | None) -> tuple[Tensor, Tensor, Tensor]:

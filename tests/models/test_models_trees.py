@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from models_family import family
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from tropism.models import forward, trees
 from tropism.models.halves import states_of
@@ -21,9 +20,6 @@ from tropism.tensors.blocks import Block, blocks
 from tropism.tensors.collate import collate
 from tropism.tensors.index import by_completion, tree_mask
 from tropism.tensors.tree import Tree
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-from tiny_models import tiny
 
 FAMILIES = {  # how each attends
     "gpt2": True,
@@ -64,15 +60,6 @@ MIXED = forest(
     (2, (1, 0, 7, 1, 1)),
     (1, (0, 0)),
 )
-
-
-def family(kind: str) -> PreTrainedModel:
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(tiny(kind, 300)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model
 
 
 def logprobs(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
