@@ -13,37 +13,26 @@ the turns' ratios, `low` and `high` the extremes; `parts` are the seconds of our
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
-import logging
-import os
-import statistics
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-
+import beside_trl as beside  # first: it sets what the libraries of Hugging Face read when they are imported
 import datasets
 import torch
 import trl
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.trainer_callback import PrinterCallback, TrainerCallback
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from tropism.algorithms.grpo import GRPO
 from tropism.engines.local import Local
 from tropism.judges.verifier import Verifier
-from tropism.models.architecture import Architecture
 from tropism.models.vocabulary import know
 from tropism.stages import rl
 from tropism.stages._rounds import State
 from tropism.text.chat import stop_tokens
-from tropism.text.tokenizer import train_tokenizer
 from tropism.train.loop import Learner
 from tropism.train.optim import Optim
 from tropism.train.order import Order
@@ -54,36 +43,15 @@ RATE, KL = 1e-5, 0.04
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    numbers = ("P", "PROMPT", "K", "ANSWER")
-    parser.add_argument("--shape", type=int, nargs=4, action="append", metavar=numbers, help="may be given many times")
-    parser.add_argument("--model", type=Path, help="a Hugging Face folder; without it a Llama of 1.97 M parameters")
-    parser.add_argument("--wide", action="store_true", help="a Llama of 29 M parameters")
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    args = beside.arguments(__doc__, ("P", "PROMPT", "K", "ANSWER")).parse_args()
     rows = []
     for shape in args.shape or SHAPES:
-        model, words = loaded(args.model, args.wide)
+        model, words = beside.loaded(args.model, args.wide)
         rows.append(measure(model, words, tuple(shape), args.steps))
         if not args.json:
-            print(said(rows[-1]), flush=True)
+            print(beside.said(rows[-1]), flush=True)
     if args.json:
         print(json.dumps(rows))
-
-
-def loaded(folder: Path | None, wide: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    if folder:
-        words = AutoTokenizer.from_pretrained(folder)
-        return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa").eval(), words
-    torch.manual_seed(0)
-    words = train_tokenizer([chr(i) for i in range(32, 127)], 300)
-    shape = Architecture(width=512, layers=8, heads=8) if wide else Architecture(width=192, layers=4, heads=6)
-    config = shape.config(512)
-    config.eos_token_id, config.pad_token_id = words.eos_token_id, words.pad_token_id
-    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval(), words
 
 
 def texts(words: PreTrainedTokenizerBase, prompts: int, length: int) -> list[str]:
@@ -111,23 +79,10 @@ def measure(
 ) -> dict[str, Any]:
     prompts, length, k, answer = shape
     asked = texts(words, prompts, length)
-    parameters = model.num_parameters()
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         step = ours(folder, words, asked, k, answer)
-        theirs_s, ours_s, parts = turns(folder, words, asked, k, answer, step, steps)
-    ratios = [t / o for t, o in zip(theirs_s, ours_s)]
-    return {
-        "model": parameters,
-        "shape": list(shape),
-        "ours_s": statistics.median(ours_s),
-        "trl_s": statistics.median(theirs_s),
-        "ratio": statistics.median(ratios),
-        "low": min(ratios),
-        "high": max(ratios),
-        "parts": {name: statistics.median(p[name] for p in parts) for name in parts[0]},
-        "threads": torch.get_num_threads(),
-    }
+        return turns(folder, words, asked, k, answer, step, steps).row(model, shape)
 
 
 def ours(folder: str, words: PreTrainedTokenizerBase, asked: list[str], k: int, answer: int) -> Callable[[], dict]:
@@ -158,8 +113,11 @@ def ours(folder: str, words: PreTrainedTokenizerBase, asked: list[str], k: int, 
 
     def step() -> dict[str, float]:
         parts: dict[str, float] = {}
-        sampled, filled = clocked(engine, "generate", parts, "sample"), clocked(rl, "annotate", parts, "reference")
-        with sampled, filled, clocked(learner, "update", parts, "update"):
+        sampled, filled = (
+            beside.clocked(engine, "generate", parts, "sample"),
+            beside.clocked(rl, "annotate", parts, "reference"),
+        )
+        with sampled, filled, beside.clocked(learner, "update", parts, "update"):
             began = time.perf_counter()
             numbers = stage._round(work, learner, state, groups, engine)  # type: ignore[arg-type]
             whole = time.perf_counter() - began
@@ -169,83 +127,24 @@ def ours(folder: str, words: PreTrainedTokenizerBase, asked: list[str], k: int, 
     return step
 
 
-@contextlib.contextmanager
-def clocked(owner: Any, name: str, parts: dict[str, float], part: str) -> Iterator[None]:
-    """Adds the seconds of all calls of `owner.name` to `parts[part]`."""
-    before = getattr(owner, name)
-
-    def timed(*given: Any, **named: Any) -> Any:
-        began = time.perf_counter()
-        try:
-            return before(*given, **named)
-        finally:
-            parts[part] = parts.get(part, 0.0) + time.perf_counter() - began
-
-    setattr(owner, name, timed)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
-
-
-class Turns(TrainerCallback):
-    """Makes our step after each of TRL's, and notes the seconds of both."""
-
-    def __init__(self, step: Callable[[], dict[str, float]]) -> None:
-        self.step, self.theirs, self.parts = step, [], []
-        self.began = 0.0
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self.began = time.perf_counter()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.theirs.append(time.perf_counter() - self.began)
-        self.parts.append(self.step())
-        self.began = time.perf_counter()
-
-
 def turns(
     folder: str, words: PreTrainedTokenizerBase, asked: list[str], k: int, answer: int, step: Callable, steps: int
-) -> tuple[list[float], list[float], list[dict[str, float]]]:
-    """The seconds of TRL's steps and of ours, and the parts of ours, without the warm-up."""
+) -> beside.Turns:
     config = trl.GRPOConfig(
-        output_dir=f"{folder}/trl",
+        **beside.settings(folder, steps, RATE),
         per_device_train_batch_size=len(asked) * k,
         num_generations=k,
         max_completion_length=answer,
         generation_kwargs={"min_new_tokens": answer},
         beta=KL,
-        learning_rate=RATE,
-        lr_scheduler_type="constant",
-        max_steps=steps + 1,
-        gradient_checkpointing=False,
-        use_cpu=not torch.cuda.is_available(),
-        bf16=False,
-        logging_steps=10**6,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        seed=0,
     )
     rows = datasets.Dataset.from_list([{"prompt": text} for text in asked] * (steps + 1))
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
-    taken = Turns(step)
-    trainer = trl.GRPOTrainer(
-        model=model, reward_funcs=scores, args=config, train_dataset=rows, processing_class=words, callbacks=[taken]
+    taken = beside.Turns(step)
+    taken.train(
+        trl.GRPOTrainer(model=model, reward_funcs=scores, args=config, train_dataset=rows, processing_class=words)
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    return taken.theirs[1:], [p["whole"] for p in taken.parts[1:]], taken.parts[1:]
-
-
-def said(row: dict[str, Any]) -> str:
-    parts = "  ".join(f"{name} {seconds:.2f}" for name, seconds in row["parts"].items() if name != "whole")
-    shape = " × ".join(map(str, row["shape"]))
-    return (
-        f"{shape}, {row['model']:,} parameters: TRL {row['trl_s']:.2f} s  tropism {row['ours_s']:.2f} s  ratio "
-        f"{row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})   {parts}"
-    )
+    return taken
 
 
 if __name__ == "__main__":
