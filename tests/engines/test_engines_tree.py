@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, GptOssConfig, MambaConfig, PreTra
 from tropism.engines._ways import way_of
 from tropism.engines.local import LocalEngine
 from tropism.errors import TropismError
+from tropism.tensors import native
 from tropism.text.chat import prompt_tokens, stop_tokens
 from tropism.types import Message, SamplingParams
 
@@ -26,17 +27,34 @@ def plainly(model: PreTrainedModel, tokens: list[int]) -> torch.Tensor:
         return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].log_softmax(-1)
 
 
-@pytest.fixture(params=["llama", "gpt2", "sliding", "gpt_oss", "mamba"])
+@pytest.fixture(
+    params=[
+        "llama",
+        "gpt2",
+        "sliding",
+        "gpt_oss",
+        "mamba",
+        "llama by products",
+        "sliding by products",
+        "gpt_oss by products",
+    ]
+)
 def engine(
-    request: pytest.FixtureRequest, words: PreTrainedTokenizerFast, make_model: Callable[..., PreTrainedModel]
+    request: pytest.FixtureRequest,
+    words: PreTrainedTokenizerFast,
+    make_model: Callable[..., PreTrainedModel],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> LocalEngine:
     """Pages with and without rotary positions, with a window of 24 tokens, with it on every other layer and scores without
-    a value and shared keys, and a model without pages."""
-    if request.param == "mamba":
+    a value and shared keys, and a model without pages; by products: as without a compiler."""
+    kind, _, products = request.param.partition(" ")
+    if products:
+        monkeypatch.setattr(native, "library", lambda: None)
+    if kind == "mamba":
         torch.manual_seed(3)
         config = MambaConfig(vocab_size=len(words), hidden_size=32, state_size=4, num_hidden_layers=1)
         model = AutoModelForCausalLM.from_config(config).eval()
-    elif request.param == "gpt_oss":
+    elif kind == "gpt_oss":
         shape: dict[str, Any] = {"hidden_size": 32, "head_dim": 16, "num_attention_heads": 4, "num_key_value_heads": 2}
         more: dict[str, Any] = {
             "intermediate_size": 32,
@@ -51,7 +69,7 @@ def engine(
                 parameter.copy_(torch.randn_like(parameter) * 0.2)
         assert way_of(model) == "pages"
     else:
-        model = request.getfixturevalue("sliding") if request.param == "sliding" else make_model(request.param)
+        model = request.getfixturevalue("sliding") if kind == "sliding" else make_model(kind)
     return LocalEngine(model, words)
 
 

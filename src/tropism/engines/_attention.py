@@ -1,9 +1,9 @@
 """Attention of a pass to pages (`_plan.py`).
 
-A row with one new token: the scores of all pages by a batch of matrix products, each page with all its users, so shared
-pages are read once; a softmax over the table of scores; a second batch of products, added up by row. On a CPU this is
-some times as fast as `scaled_dot_product_attention`, whose kernel handles each row and head alone. Grouped queries are
-queries of one head, so keys are not repeated. Chunks use `scaled_dot_product_attention`: their own keys, behind
+A row with one new token: on a CPU one compiled operation (`tensors/native.py`). Where there is none: the scores of all
+pages by a batch of matrix products, each page with all its users, so shared pages are read once; a softmax over the
+table of scores; a second batch of products, added up by row. Grouped queries are queries of one head, so keys are not
+repeated. Chunks use `scaled_dot_product_attention`: their own keys, behind
 gathered ones.
 """
 
@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from tropism.engines._pages import PAGE, Pages
 from tropism.engines._plan import Chunk, Plan
 from tropism.models.attend import LayerSpec, attended
+from tropism.tensors import native
 
 
 def attend(
@@ -32,7 +33,10 @@ def attend(
     """(N, heads, size) for queries (N, heads, size) and keys and values (N, kv heads, size) of the new tokens. `sinks`
     (heads,) are scores that take part in the softmax and have no value."""
     own.write(layer, plan.page, plan.at, k, v)
-    found = [_rows(plan, layer, spec, q[: plan.rows], v, sinks)] if plan.rows else []
+    found = []
+    if plan.rows:
+        rows = _compiled if native.ready(q) else _by_products
+        found.append(rows(plan, own, shared, layer, spec, q[: plan.rows], v, sinks))
     for chunk in plan.chunks:
         end = chunk.first + chunk.count * chunk.length
         mine = [_heads(t[chunk.first : end], chunk) for t in (q, k, v)]
@@ -44,21 +48,40 @@ def attend(
     return found[0] if len(found) == 1 else torch.cat(found)
 
 
-def _rows(plan: Plan, layer: int, spec: LayerSpec, q: Tensor, v: Tensor, sinks: Tensor | None) -> Tensor:
+def _compiled(
+    plan: Plan, own: Pages, shared: Pages, layer: int, spec: LayerSpec, q: Tensor, v: Tensor, sinks: Tensor | None
+) -> Tensor:
     """(rows, heads, size) for the rows with one new token."""
+    q, reads, nothing = native.heads_together(q), plan.reads, q.new_empty(0)
+    pools = [t.get(layer, nothing) for t in (own.keys, own.values, shared.keys, shared.values)]
+    sinks = None if sinks is None else sinks.to(q.dtype).contiguous()
+    places = [t.data_ptr() for t in pools]
+    lists = [native.address(array) for array in (reads.start, reads.page, reads.seen, reads.shared)]
+    rows = native.Rows(
+        plan.rows, spec.heads, spec.kv_heads, spec.size, v.shape[-1], q.stride(0), spec.window or 0, spec.scale,
+        spec.softcap or 0, *places, None if sinks is None else sinks.data_ptr(), *lists,
+    )  # fmt: skip
+    return native.attend(rows, q, v.shape[-1])
+
+
+def _by_products(
+    plan: Plan, own: Pages, shared: Pages, layer: int, spec: LayerSpec, q: Tensor, v: Tensor, sinks: Tensor | None
+) -> Tensor:
+    """The same with torch's operations, on any device and in any precision."""
+    made = plan.table(own, shared)
     heads, groups = spec.kv_heads, spec.heads // spec.kv_heads
     exact = torch.float32 if q.element_size() < 4 else q.dtype
-    table = q.new_zeros((plan.rows + 1) * plan.width, spec.heads, PAGE, dtype=exact)
-    for part in plan.parts:
+    table = q.new_zeros((made.rows + 1) * made.width, spec.heads, PAGE, dtype=exact)
+    for part in made.parts:
         keys = part.of(part.pool.keys, layer).flatten(0, 1)
         queries = _by_head(q.index_select(0, part.query), part.users, heads, groups)
         scores = torch.bmm(queries, keys.transpose(1, 2))
         table.index_copy_(0, part.score, _by_user(scores, part.users, heads, groups).to(exact))
-    table = table.view(plan.rows + 1, plan.width, spec.heads, PAGE)
+    table = table.view(made.rows + 1, made.width, spec.heads, PAGE)
     if spec.softcap is None:
-        table = torch.add(plan.mask(spec.window, exact), table, alpha=spec.scale)
+        table = torch.add(made.mask(spec.window, exact), table, alpha=spec.scale)
     else:
-        table = table.mul_(spec.scale / spec.softcap).tanh_().mul_(spec.softcap).add_(plan.mask(spec.window, exact))
+        table = table.mul_(spec.scale / spec.softcap).tanh_().mul_(spec.softcap).add_(made.mask(spec.window, exact))
     top = table.amax((1, 3), keepdim=True)
     if sinks is not None:
         top = torch.maximum(top, sinks.to(exact)[:, None])
@@ -67,8 +90,8 @@ def _rows(plan: Plan, layer: int, spec: LayerSpec, q: Tensor, v: Tensor, sinks: 
     if sinks is not None:
         total += (sinks.to(exact)[:, None] - top).exp()[:, 0, :, 0]
     flat = table.flatten(0, 1)
-    out = q.new_zeros(plan.rows + 1, spec.heads, v.shape[-1], dtype=exact)
-    for part in plan.parts:
+    out = q.new_zeros(made.rows + 1, spec.heads, v.shape[-1], dtype=exact)
+    for part in made.parts:
         values = part.of(part.pool.values, layer).flatten(0, 1)
         weights = _by_head(flat.index_select(0, part.score).to(v.dtype), part.users, heads, groups)
         mixed = _by_user(torch.bmm(weights, values), part.users, heads, groups)

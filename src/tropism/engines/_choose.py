@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tropism.engines._sequence import Allowed
 from tropism.errors import TropismError
+from tropism.tensors import native
 from tropism.tensors.maths import shaped
 from tropism.types import SamplingParams
 
@@ -62,11 +63,14 @@ def masked(scores_RV: Tensor, allowed: Sequence[tuple[Allowed | None, Sequence[i
     return scores_RV
 
 
-def choose(scores_RV: Tensor, draws: Sequence[float], params: SamplingParams) -> tuple[list[int], list[float]]:
+def choose(scores_RV: Tensor, draws: list[float], params: SamplingParams) -> tuple[list[int], list[float]]:
     """The next tokens of rows with these logits and uniform numbers, and their log-probabilities."""
     if params.temperature == 0:
         return scores_RV.argmax(-1).tolist(), [0.0] * len(scores_RV)
-    logp_RV = shaped(scores_RV, params.temperature, params.top_k, params.top_p).log_softmax(-1)
+    scores_RV = shaped(scores_RV, params.temperature, params.top_k, params.top_p)
+    if native.ready(scores_RV):
+        return native.sample(scores_RV, draws)
+    logp_RV = scores_RV.log_softmax(-1)
     cumulative = logp_RV.exp().double().cumsum(-1)
     draw = torch.tensor(draws, device=scores_RV.device, dtype=torch.float64)
     tokens = torch.searchsorted(cumulative, (draw * cumulative[:, -1])[:, None], right=True)

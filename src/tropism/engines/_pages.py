@@ -2,29 +2,34 @@
 
     keys[layer], values[layer]   (pages, kv heads, PAGE, size)
 
-The pool grows by an eighth when no page is free, one layer at a time, so that little is held twice; when less than half of
-it is used, the pages are moved together. All of a pool can be read as one tensor without copying it (`_attention.py`), so
-pages that are free are read too: they hold finite numbers. The idea of pages is vLLM's (arXiv 2309.06180).
+The pool grows when no page is free, one layer at a time; when less than half of it is used, the pages are moved together.
+On a CPU it doubles, as the system gives memory only to pages that were written; elsewhere it grows by an eighth. All of a
+pool can be read as one tensor without copying it (`_attention.py`), so pages that are free are read too: they hold finite
+numbers. The idea of pages is vLLM's (arXiv 2309.06180).
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
-PAGE = 16  # tokens; smaller products of matrices take as long, larger pages waste more of their last
+from tropism.tensors import native
+from tropism.tensors.native import PAGE
 
 
 class Pages:
-    """`users[page]` is the number of those who hold a page, 0 for a free one."""
+    """`users[page]` is the number of those who hold a page, 0 for a free one. The tensors may have room for more."""
 
     def __init__(self) -> None:
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
         self.users: list[int] = []
         self._free: list[int] = []
+        self._room = 0
 
     @property
     def used(self) -> int:
@@ -32,13 +37,22 @@ class Pages:
 
     @property
     def bytes(self) -> int:
-        """Of all pages, also the free ones."""
-        return sum(t.nbytes for t in (*self.keys.values(), *self.values.values()))
+        """Of the memory that the system has given."""
+        tensors = (*self.keys.values(), *self.values.values())
+        return sum(t[:1].nbytes * (len(self.users) if t.device.type == "cpu" else self._room) for t in tensors)
+
+    @property
+    def page_bytes(self) -> int:
+        """Of one page in all layers; 0 before the first pass."""
+        return sum(t[:1].nbytes for t in (*self.keys.values(), *self.values.values()))
 
     def take(self) -> int:
         """A page for one user: the first free one."""
         if not self._free:
-            self._resize(len(self.users) + max(4, len(self.users) // 8))
+            if len(self.users) == self._room:
+                self._grow()
+            self._free.append(len(self.users))
+            self.users.append(0)
         page = heapq.heappop(self._free)
         self.users[page] = 1
         return page
@@ -51,11 +65,13 @@ class Pages:
 
     def write(self, layer: int, page_N: Tensor, at_N: Tensor, k_NHS: Tensor, v_NHS: Tensor) -> None:
         """Puts the key and value of one token each at a place of a page."""
-        if layer not in self.keys:
-            for kept, new in ((self.keys, k_NHS), (self.values, v_NHS)):
-                kept[layer] = new.new_zeros(len(self.users), new.shape[1], PAGE, new.shape[2])
-        self.keys[layer][page_N, :, at_N] = k_NHS
-        self.values[layer][page_N, :, at_N] = v_NHS
+        for kept, new in ((self.keys, k_NHS), (self.values, v_NHS)):
+            if layer not in kept:
+                kept[layer] = _zeros(new, self._room, new.shape[1], PAGE, new.shape[2])
+            if native.ready(new):
+                native.put(kept[layer], page_N, at_N, native.heads_together(new))
+            else:
+                kept[layer][page_N, :, at_N] = new
 
     @torch.inference_mode()
     def copy(self, pages: Tensor, source: Pages, from_pages: Tensor) -> None:
@@ -63,7 +79,7 @@ class Pages:
         for mine, theirs in ((self.keys, source.keys), (self.values, source.values)):
             for layer, tensor in theirs.items():
                 if layer not in mine:
-                    mine[layer] = tensor.new_zeros(len(self.users), *tensor.shape[1:])
+                    mine[layer] = _zeros(tensor, self._room, *tensor.shape[1:])
                 mine[layer].index_copy_(0, pages, tensor.index_select(0, from_pages))
 
     @torch.inference_mode()
@@ -75,14 +91,22 @@ class Pages:
         for tensors in (self.keys, self.values):
             for layer, old in tensors.items():
                 tensors[layer] = old[kept]
-        self.users, self._free = [self.users[page] for page in kept], []
+        self.users, self._free, self._room = [self.users[page] for page in kept], [], len(kept)
         return {old: new for new, old in enumerate(kept)}
 
     @torch.inference_mode()
-    def _resize(self, size: int) -> None:
-        more = size - len(self.users)
+    def _grow(self) -> None:
+        used = self._room
         for tensors in (self.keys, self.values):
             for layer, old in tensors.items():
-                tensors[layer] = torch.cat([old, old.new_zeros(more, *old.shape[1:])])
-        self._free += range(len(self.users), size)
-        self.users += [0] * more
+                self._room = used + max(4, used if old.device.type == "cpu" else used // 8)
+                tensors[layer] = _zeros(old, self._room, *old.shape[1:])
+                tensors[layer][:used] = old
+        self._room = max(self._room, used + 4)  # before the first pass there are no tensors
+
+
+def _zeros(like: Tensor, *shape: int) -> Tensor:
+    """On a CPU memory that the system gives when it is written."""
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    return torch.from_numpy(np.zeros(math.prod(shape) * like.element_size(), np.uint8)).view(like.dtype).view(shape)

@@ -60,7 +60,7 @@ class Store:
     @property
     def page_bytes(self) -> int:
         """Of one page in all layers; 0 before the first pass."""
-        return self.own.bytes // len(self.own.users) if self.own.users else 0
+        return self.own.page_bytes
 
     def busy(self) -> int:
         """The pages that sequences hold."""
@@ -170,7 +170,7 @@ class Store:
             self.sequences.add(sequence)
             sequence.own += [self.own.take() for _ in range(self.growth(sequence, count))]
         device = self.model.device
-        self._plan = plan(sequences, counts, self.own, self.shared, device)
+        self._plan = plan(sequences, counts, device)
         tokens = [t for s, count in zip(sequences, counts) for t in s.tokens[s.held : s.held + count]]
         position = np.concatenate([np.arange(s.held, s.held + count) for s, count in zip(sequences, counts)])
         states = self._states(self._tensor(tokens)[None], torch.as_tensor(position, device=device)[None])[0]

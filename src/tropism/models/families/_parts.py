@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tropism.tensors import native
+
 FIXED = {"default", "linear", "yarn", "llama3"}  # types of rotary positions whose frequencies never change
 Activation = Callable[[Tensor], Tensor]
 Turn = tuple[Tensor, Tensor]  # cos (M, 1, r) and sin (M, 1, r / 2)
+SILU: Activation = lambda x: F.silu(x, inplace=True)  # noqa: E731
 ACTIVATIONS: dict[str, Activation] = {
-    "silu": lambda x: F.silu(x, inplace=True),
-    "swish": lambda x: F.silu(x, inplace=True),
+    "silu": SILU,
+    "swish": SILU,
     "gelu": F.gelu,
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
@@ -29,12 +32,23 @@ ACTIVATIONS: dict[str, Activation] = {
 
 def rms(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """RMS normalisation (arXiv 1910.07467) over the last axis."""
+    if native.ready(x):
+        return native.rms(x, weight_D, eps)
     return F.rms_norm(x, weight_D.shape, weight_D, eps)
 
 
 def rms_plus_one(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """Gemma's: weights are kept minus 1, and rounding comes last."""
+    if native.ready(x):
+        return native.rms(x, weight_D, eps, 1.0)
     return F.rms_norm(x.float(), weight_D.shape, weight_D.float() + 1, eps).to(x.dtype)
+
+
+def gated(act: Activation, gate: Tensor, up: Tensor) -> Tensor:
+    """act(gate) * up, in the memory of `gate`."""
+    if act is SILU and native.ready(gate):
+        return native.gated(gate, up)
+    return act(gate).mul_(up)
 
 
 def side_by_side(x_MD: Tensor, *parts: nn.Linear) -> Tensor:
@@ -76,6 +90,8 @@ class Rotary:
 def turned(x_MHS: Tensor, turn: Turn) -> Tensor:
     """Vectors of heads (M, heads, size), of which the first numbers are turned."""
     cos, sin = turn
+    if native.ready(x_MHS):
+        return native.turned(native.heads_together(x_MHS), cos, sin)
     half, r = sin.shape[-1], cos.shape[-1]
     part = x_MHS if r == x_MHS.shape[-1] else x_MHS[..., :r]
     made = part * cos

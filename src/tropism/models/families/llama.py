@@ -22,6 +22,7 @@ from tropism.models.families._parts import (
     Activation,
     Rotary,
     add_linear,
+    gated,
     rms,
     rms_plus_one,
     side_by_side,
@@ -79,7 +80,7 @@ def forward(model: Any) -> Forward | None:
             q, k, v = (t.unflatten(0, tokens_BT.shape).transpose(1, 2) for t in (q_MHS, k_MHS, v_MHS))
             x_MD = _added(x_MD, attend(i, q, k, v).flatten(0, 1), block.out, block.after_attention)
             h_MD = block.before_mlp(x_MD)
-            inner = block.act(_linear(h_MD, block.gate)).mul_(_linear(h_MD, block.up))
+            inner = gated(block.act, _linear(h_MD, block.gate), _linear(h_MD, block.up))
             x_MD = _added(x_MD, inner, block.down, block.after_mlp)
         return last(x_MD).view(*tokens_BT.shape, -1)
 

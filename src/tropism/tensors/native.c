@@ -1,0 +1,207 @@
+/* Small operations of decoding in one pass over their numbers each; see native.py. All tensors are float32.
+
+   Every output is computed by one thread in a fixed order, so it does not depend on the number of threads. */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PAGE 16
+#define LANES 16
+#define SMALL 8192 /* numbers that one thread handles sooner than two can begin */
+typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t places __attribute__((vector_size(4 * LANES)));
+
+/* The sums of sixteen vectors. */
+#define LOW(h, j) ((j) / (2 * (h)) * 2 * (h) + (j) % (h) + ((j) % (2 * (h)) < (h) ? 0 : LANES))
+#define EACH(F, h) F(h, 0), F(h, 1), F(h, 2), F(h, 3), F(h, 4), F(h, 5), F(h, 6), F(h, 7), \
+                   F(h, 8), F(h, 9), F(h, 10), F(h, 11), F(h, 12), F(h, 13), F(h, 14), F(h, 15)
+#define HALVE(h)                                                                      \
+    for (int i = 0; i < h; i++) {                                                     \
+        const places low = {EACH(LOW, h)}, high = low + h;                            \
+        x[i] = __builtin_shuffle(x[i], x[i + h], low) + __builtin_shuffle(x[i], x[i + h], high); \
+    }
+static inline lanes sums_of(lanes *x) {
+    HALVE(8) HALVE(4) HALVE(2) HALVE(1)
+    return x[0];
+}
+
+/* exp(x): 2^n times a polynomial of the rest (Cephes), relative error about 1e-7; 0 below -87, at most exp(88). */
+static inline float exp_of(float given) {
+    float x = given < -87.0f ? -87.0f : given > 88.0f ? 88.0f : given;
+    float n = rintf(x * 1.44269504f);
+    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    union { int32_t i; float f; } power = {((int32_t)n + 127) << 23};
+    return given < -87.0f ? 0.0f : p * power.f;
+}
+
+/* out = x / sqrt(mean(x^2) + eps) * (weight + plus), for each row of x. */
+void rms(const float *x, const float *weight, float *out, int64_t rows, int64_t width, float eps, float plus) {
+#pragma omp parallel for schedule(static) if (rows * width > SMALL)
+    for (int64_t r = 0; r < rows; r++) {
+        const float *in = x + r * width;
+        float *to = out + r * width, total = 0;
+        for (int64_t d = 0; d < width; d++) total += in[d] * in[d];
+        float scale = 1.0f / sqrtf(total / width + eps);
+        for (int64_t d = 0; d < width; d++) to[d] = in[d] * scale * (weight[d] + plus);
+    }
+}
+
+/* gate = silu(gate) * up */
+void gated(float *gate, const float *up, int64_t count) {
+#pragma omp parallel for simd schedule(static) if (count > SMALL)
+    for (int64_t i = 0; i < count; i++) gate[i] = gate[i] / (1.0f + exp_of(-gate[i])) * up[i];
+}
+
+/* Heads (rows, heads, size), whose rows begin `step` apart, with the first `turned` numbers of each head turned: with their
+   halves a and b, (a cos - b sin, b cos + a sin). cosine (rows, turned), sine (rows, turned / 2). */
+void turn(const float *x, const float *cosine, const float *sine, float *out, int64_t rows, int64_t heads, int64_t size,
+          int64_t step, int64_t turned) {
+    int64_t half = turned / 2;
+#pragma omp parallel for schedule(static) if (rows * heads * size > SMALL)
+    for (int64_t r = 0; r < rows; r++) {
+        const float *c = cosine + r * turned, *s = sine + r * half;
+        for (int64_t h = 0; h < heads; h++) {
+            const float *a = x + r * step + h * size, *b = a + half;
+            float *to = out + (r * heads + h) * size;
+            for (int64_t i = 0; i < half; i++) to[i] = a[i] * c[i] - b[i] * s[i];
+            for (int64_t i = 0; i < half; i++) to[half + i] = b[i] * c[i] + a[i] * s[i];
+            if (size > turned) memcpy(to + turned, a + turned, (size - turned) * sizeof(float));
+        }
+    }
+}
+
+/* Puts x (rows, heads, size), whose rows begin `step` apart, into pages (pages, heads, PAGE, size). */
+void put(float *pages, const int64_t *page, const int64_t *at, const float *x, int64_t rows, int64_t heads, int64_t size,
+         int64_t step) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t h = 0; h < heads; h++)
+            memcpy(pages + ((page[r] * heads + h) * PAGE + at[r]) * size, x + r * step + h * size, size * sizeof(float));
+}
+
+/* For each row of logits x and its uniform number: the first token at which the cumulative probability exceeds the number,
+   and its log-probability. Sums are in double precision. */
+void sample(const float *x, const double *number, int64_t *token, float *logp, int64_t rows, int64_t width) {
+#pragma omp parallel if (rows * width > SMALL)
+    {
+        float *weight = malloc(sizeof(float) * width);
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < rows; r++) {
+            const float *in = x + r * width;
+            float top = -INFINITY;
+            double total = 0, passed = 0;
+            for (int64_t i = 0; i < width; i++) top = in[i] > top ? in[i] : top;
+            for (int64_t i = 0; i < width; i++) weight[i] = exp_of(in[i] - top);
+            for (int64_t i = 0; i < width; i++) total += weight[i];
+            int64_t found = 0; /* the last possible one if roundings hide that the number was passed */
+            for (int64_t i = 0; i < width && passed <= number[r] * total; i++) {
+                passed += weight[i];
+                if (weight[i] > 0) found = i;
+            }
+            token[r] = found;
+            logp[r] = in[found] - top - (float)log(total);
+        }
+        free(weight);
+    }
+}
+
+typedef struct {
+    int64_t rows, heads, kv_heads, size, v_size, q_step, window; /* window 0: everything is seen */
+    float scale, softcap;                                        /* softcap 0: none */
+    const float *own_keys, *own_values, *shared_keys, *shared_values, *sinks;
+    /* Row r sees the first seen[i] tokens of page[i], start[r] <= i < start[r + 1]; the first shared[r] are shared pages. */
+    const int64_t *start, *page, *seen, *shared;
+} Rows;
+
+/* Of a page and one head: the products of a query with the keys of all its tokens; the sum of the first values by weight. */
+#define SIZED(SIZE)                                                                                                   \
+static void dots_##SIZE(const float *q, const float *k, float *out) {                                                 \
+    lanes total[PAGE];                                                                                                \
+    for (int t = 0; t < PAGE; t++) {                                                                                  \
+        total[t] = *(const lanes *)q * *(const lanes *)(k + t * SIZE);                                                \
+        for (int d = LANES; d < SIZE; d += LANES) total[t] += *(const lanes *)(q + d) * *(const lanes *)(k + t * SIZE + d);\
+    }                                                                                                                 \
+    *(lanes *)out = sums_of(total);                                                                                   \
+}                                                                                                                     \
+static void mix_##SIZE(const float *weight, const float *v, float *out, int64_t count) {                              \
+    lanes total[SIZE / LANES];                                                                                        \
+    for (int d = 0; d < SIZE / LANES; d++) total[d] = *(const lanes *)(out + d * LANES);                              \
+    for (int64_t t = 0; t < count; t++)                                                                               \
+        for (int d = 0; d < SIZE / LANES; d++) total[d] += weight[t] * *(const lanes *)(v + t * SIZE + d * LANES);    \
+    for (int d = 0; d < SIZE / LANES; d++) *(lanes *)(out + d * LANES) = total[d];                                    \
+}
+SIZED(16)
+SIZED(32)
+SIZED(64)
+SIZED(128)
+
+static void dots(const float *q, const float *k, float *out, int64_t size) {
+    switch (size) {
+    case 16: dots_16(q, k, out); return;
+    case 32: dots_32(q, k, out); return;
+    case 64: dots_64(q, k, out); return;
+    case 128: dots_128(q, k, out); return;
+    }
+    for (int t = 0; t < PAGE; t++) {
+        float total = 0;
+        for (int64_t d = 0; d < size; d++) total += q[d] * k[t * size + d];
+        out[t] = total;
+    }
+}
+
+static void mix(const float *weight, const float *v, float *out, int64_t count, int64_t size) {
+    switch (size) {
+    case 16: mix_16(weight, v, out, count); return;
+    case 32: mix_32(weight, v, out, count); return;
+    case 64: mix_64(weight, v, out, count); return;
+    case 128: mix_128(weight, v, out, count); return;
+    }
+    for (int64_t t = 0; t < count; t++)
+        for (int64_t d = 0; d < size; d++) out[d] += weight[t] * v[t * size + d];
+}
+
+/* Attention of one query per row to the pages of its row: out (rows, heads, v_size). */
+void attend(const Rows *a, const float *q, float *out) {
+    int64_t longest = 0, groups = a->heads / a->kv_heads;
+    for (int64_t r = 0; r < a->rows; r++)
+        if (a->start[r + 1] - a->start[r] > longest) longest = a->start[r + 1] - a->start[r];
+#pragma omp parallel
+    {
+        float *scores = malloc(sizeof(float) * PAGE * (longest + 1));
+#pragma omp for schedule(static)
+        for (int64_t job = 0; job < a->rows * a->heads; job++) {
+            /* Rows that share pages stand together, so the heads are the outer loop: their keys stay in the cache. */
+            int64_t h = job / a->rows, r = job % a->rows, kv = h / groups;
+            int64_t first = a->start[r], last = a->start[r + 1], own = first + a->shared[r], many = 0;
+            const float *query = q + r * a->q_step + h * a->size;
+            for (int64_t i = first; i < last; many += a->seen[i++])
+                dots(query, (i < own ? a->shared_keys : a->own_keys) + (a->page[i] * a->kv_heads + kv) * PAGE * a->size,
+                     scores + many, a->size);
+            int64_t hidden = a->window && many > a->window ? many - a->window : 0;
+            float top = a->sinks ? a->sinks[h] : -INFINITY, total = 0;
+            for (int64_t t = 0; t < many; t++) scores[t] *= a->scale;
+            if (a->softcap)
+                for (int64_t t = 0; t < many; t++) scores[t] = tanhf(scores[t] / a->softcap) * a->softcap;
+            for (int64_t t = 0; t < hidden; t++) scores[t] = -INFINITY;
+            for (int64_t t = 0; t < many; t++) top = scores[t] > top ? scores[t] : top;
+            for (int64_t t = 0; t < many; t++) total += scores[t] = exp_of(scores[t] - top);
+            if (a->sinks) total += exp_of(a->sinks[h] - top);
+            float *to = out + (r * a->heads + h) * a->v_size;
+            memset(to, 0, a->v_size * sizeof(float));
+            many = 0;
+            for (int64_t i = first; i < last; many += a->seen[i++])
+                mix(scores + many, (i < own ? a->shared_values : a->own_values) + (a->page[i] * a->kv_heads + kv) * PAGE * a->v_size,
+                    to, a->seen[i], a->v_size);
+            for (int64_t d = 0; d < a->v_size; d++) to[d] /= total;
+        }
+        free(scores);
+    }
+}

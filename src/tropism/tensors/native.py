@@ -1,0 +1,162 @@
+"""Small operations of decoding, compiled from `native.c` when first needed, if the machine has a C compiler.
+
+A decoding step has few numbers and many operations, so most of its time is spent between operations: on starting threads,
+on copies, on memory. Here attention to pages, a normalisation or the choice of a token is one call each. They are used for
+float32 on a CPU; for anything else, and without a compiler, `ready` says no, and the caller uses torch.
+
+The library is kept in the user's cache folder, under a name that depends on its source, the compiler and the processor.
+It uses the OpenMP threads of torch (`torch.set_num_threads`), as both load the same libgomp.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PAGE = 16  # as in native.c
+SOURCE = Path(__file__).with_name("native.c")
+FLAGS = (
+    "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-ffp-contract=fast",
+    "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math",
+)  # fmt: skip
+SECONDS = 60  # for the compiler
+
+_P, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+_ARGUMENTS = {
+    "rms": (_P, _P, _P, _I, _I, _F, _F),
+    "gated": (_P, _P, _I),
+    "turn": (_P, _P, _P, _P, _I, _I, _I, _I, _I),
+    "put": (_P, _P, _P, _P, _I, _I, _I, _I),
+    "sample": (_P, _P, _P, _P, _I, _I),
+    "attend": (_P, _P, _P),
+}
+
+
+class Rows(ctypes.Structure):
+    """`Rows` of native.c: what the queries of a pass see in pages."""
+
+    _fields_ = [
+        *((name, _I) for name in ("rows", "heads", "kv_heads", "size", "v_size", "q_step", "window")),
+        *((name, _F) for name in ("scale", "softcap")),
+        *((name, _P) for name in ("own_keys", "own_values", "shared_keys", "shared_values", "sinks")),
+        *((name, _P) for name in ("start", "page", "seen", "shared")),
+    ]
+
+
+def ready(x: Tensor) -> bool:
+    """Whether the operations of this file can be used on tensors like `x`, without gradients."""
+    return x.dtype is torch.float32 and x.device.type == "cpu" and library() is not None
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled library; None if it cannot be made here."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        return None
+    try:
+        loaded = ctypes.CDLL(str(_compiled(compiler)))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    for name, arguments in _ARGUMENTS.items():
+        function = getattr(loaded, name)
+        function.argtypes, function.restype = arguments, None
+    return loaded
+
+
+def _compiled(compiler: str) -> Path:
+    """The library in the cache folder. Raises OSError and SubprocessError."""
+    said = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=SECONDS).stdout
+    parts = (SOURCE.read_bytes(), " ".join(FLAGS).encode(), said, platform.machine().encode(), _processor())
+    name = hashlib.blake2b(b"\0".join(parts), digest_size=12).hexdigest()
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tropism" / "native"
+    made = folder / f"{name}.so"
+    if not made.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            new = Path(scratch) / made.name
+            command = [compiler, *FLAGS, "-o", str(new), str(SOURCE), "-lm"]
+            subprocess.run(command, capture_output=True, check=True, timeout=SECONDS)
+            os.replace(new, made)
+    return made
+
+
+def _processor() -> bytes:
+    """What tells processors with different instructions apart."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
+        return b"\n".join(sorted({line for line in lines if line.startswith((b"flags", b"Features", b"model name"))}))
+    return platform.processor().encode()
+
+
+def _call(name: str, *given: object) -> None:
+    getattr(library(), name)(*given)
+
+
+def rms(x: Tensor, weight_D: Tensor, eps: float, plus: float = 0.0) -> Tensor:
+    """x / sqrt(mean(x²) + eps) * (weight + plus) over the last axis (arXiv 1910.07467)."""
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    width = x.shape[-1]
+    _call("rms", x.data_ptr(), weight_D.data_ptr(), out.data_ptr(), x.numel() // width, width, eps, plus)
+    return out
+
+
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up, in the memory of `gate`; both contiguous."""
+    _call("gated", gate.data_ptr(), up.data_ptr(), gate.numel())
+    return gate
+
+
+def turned(x_MHS: Tensor, cos_M1R: Tensor, sin_M1R: Tensor) -> Tensor:
+    """Rotary positions: (a cos - b sin, b cos + a sin) for the halves a, b of the first R numbers of each head."""
+    rows, heads, size = x_MHS.shape
+    out = x_MHS.new_empty(x_MHS.shape)
+    places = (t.data_ptr() for t in (x_MHS, cos_M1R, sin_M1R, out))
+    _call("turn", *places, rows, heads, size, x_MHS.stride(0), cos_M1R.shape[-1])
+    return out
+
+
+def put(pages: Tensor, page_N: Tensor, at_N: Tensor, x_NHS: Tensor) -> None:
+    """pages[page, :, at] = x"""
+    rows, heads, size = x_NHS.shape
+    places = (t.data_ptr() for t in (pages, page_N, at_N, x_NHS))
+    _call("put", *places, rows, heads, size, x_NHS.stride(0))
+
+
+def sample(logits_RV: Tensor, numbers: list[float]) -> tuple[list[int], list[float]]:
+    """The first token of each row whose cumulative probability exceeds the row's number, and its log-probability."""
+    logits_RV = logits_RV.contiguous()
+    rows, width = logits_RV.shape
+    number = torch.tensor(numbers, dtype=torch.float64)
+    token, logp = torch.empty(rows, dtype=torch.int64), torch.empty(rows)
+    _call("sample", *(t.data_ptr() for t in (logits_RV, number, token, logp)), rows, width)
+    return token.tolist(), logp.tolist()
+
+
+def heads_together(x_NHS: Tensor) -> Tensor:
+    """`x` with each row's heads next to each other, as the operations here read them."""
+    return x_NHS if x_NHS.stride()[1:] == (x_NHS.shape[2], 1) else x_NHS.contiguous()
+
+
+def attend(rows: Rows, q_RHS: Tensor, size_v: int) -> Tensor:
+    """(R, heads, size of a value): attention of a query per row to the pages of `rows`."""
+    out = q_RHS.new_empty(*q_RHS.shape[:2], size_v)
+    _call("attend", ctypes.addressof(rows), q_RHS.data_ptr(), out.data_ptr())
+    return out
+
+
+def address(array: np.ndarray) -> int:
+    return array.ctypes.data
