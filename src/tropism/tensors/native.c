@@ -121,14 +121,16 @@ typedef struct {
     const int64_t *start, *page, *seen, *shared;
 } Rows;
 
-/* Of a page and one head: the products of a query with the keys of all its tokens; the sum of the first values by weight. */
+/* Of a page and one head: the products of a query with the keys of its first `count` tokens (out has
+   room for PAGE); the sum of their values by weight. */
 #define SIZED(SIZE)                                                                                                   \
-static void dots_##SIZE(const float *q, const float *k, float *out) {                                                 \
+static void dots_##SIZE(const float *q, const float *k, float *out, int count) {                                                 \
     lanes total[PAGE];                                                                                                \
-    for (int t = 0; t < PAGE; t++) {                                                                                  \
+    for (int t = 0; t < count; t++) {                                                                                 \
         total[t] = *(const lanes *)q * *(const lanes *)(k + t * SIZE);                                                \
         for (int d = LANES; d < SIZE; d += LANES) total[t] += *(const lanes *)(q + d) * *(const lanes *)(k + t * SIZE + d);\
     }                                                                                                                 \
+    for (int t = count; t < PAGE; t++) total[t] = (lanes){0};                                                         \
     *(lanes *)out = sums_of(total);                                                                                   \
 }                                                                                                                     \
 static void mix_##SIZE(const float *weight, const float *v, float *out, int64_t count) {                              \
@@ -143,14 +145,14 @@ SIZED(32)
 SIZED(64)
 SIZED(128)
 
-static void dots(const float *q, const float *k, float *out, int64_t size) {
+static void dots(const float *q, const float *k, float *out, int count, int64_t size) {
     switch (size) {
-    case 16: dots_16(q, k, out); return;
-    case 32: dots_32(q, k, out); return;
-    case 64: dots_64(q, k, out); return;
-    case 128: dots_128(q, k, out); return;
+    case 16: dots_16(q, k, out, count); return;
+    case 32: dots_32(q, k, out, count); return;
+    case 64: dots_64(q, k, out, count); return;
+    case 128: dots_128(q, k, out, count); return;
     }
-    for (int t = 0; t < PAGE; t++) {
+    for (int t = 0; t < count; t++) {
         float total = 0;
         for (int64_t d = 0; d < size; d++) total += q[d] * k[t * size + d];
         out[t] = total;
@@ -184,15 +186,19 @@ void attend(const Rows *a, const float *q, float *out) {
             const float *query = q + r * a->q_step + h * a->size;
             for (int64_t i = first; i < last; many += a->seen[i++])
                 dots(query, (i < own ? a->shared_keys : a->own_keys) + (a->page[i] * a->kv_heads + kv) * PAGE * a->size,
-                     scores + many, a->size);
+                     scores + many, a->seen[i], a->size);
             int64_t hidden = a->window && many > a->window ? many - a->window : 0;
             float top = a->sinks ? a->sinks[h] : -INFINITY, total = 0;
-            for (int64_t t = 0; t < many; t++) scores[t] *= a->scale;
-            if (a->softcap)
-                for (int64_t t = 0; t < many; t++) scores[t] = tanhf(scores[t] / a->softcap) * a->softcap;
             for (int64_t t = 0; t < hidden; t++) scores[t] = -INFINITY;
-            for (int64_t t = 0; t < many; t++) top = scores[t] > top ? scores[t] : top;
-            for (int64_t t = 0; t < many; t++) total += scores[t] = exp_of(scores[t] - top);
+            for (int64_t t = many; t % LANES; t++) scores[t] = -INFINITY; /* so that all loops go by whole vectors */
+            for (int64_t t = 0; t < many; t += LANES)
+                for (int i = 0; i < LANES; i++) scores[t + i] *= a->scale;
+            if (a->softcap)
+                for (int64_t t = hidden; t < many; t++) scores[t] = tanhf(scores[t] / a->softcap) * a->softcap;
+            for (int64_t t = 0; t < many; t += LANES)
+                for (int i = 0; i < LANES; i++) top = scores[t + i] > top ? scores[t + i] : top;
+            for (int64_t t = 0; t < many; t += LANES)
+                for (int i = 0; i < LANES; i++) total += scores[t + i] = exp_of(scores[t + i] - top);
             if (a->sinks) total += exp_of(a->sinks[h] - top);
             float *to = out + (r * a->heads + h) * a->v_size;
             memset(to, 0, a->v_size * sizeof(float));
