@@ -1,11 +1,11 @@
-"""Peak memory of one PPO update with four roles, on one frozen base with adapters against four models of their own.
+"""Peak memory of a step of RL, samples and reference and update, against TRL's trainer at its best settings.
 
-    python bench/memory.py [--width 640 --layers 19 --vocabulary 8192 --r 8] [--json]
+    python bench/memory.py [--peer grpo] [--shape 8 128 8 32]… [--model FOLDER] [--wide] [--steps 2] [--json]
 
-The model is a randomly initialised Llama of about 100 M parameters. Each way runs in a process of its own: policy,
-reference, critic and reward model are loaded as the rl stage loads them, the reward model scores a few completions,
-reference and critic annotate them, and one update of PPO trains policy and critic. Few tokens, so that what is measured
-is weights, gradients and optimiser. `base` is a process that only imports: it is subtracted for the ratio of the rest.
+It needs the extra `bench` (TRL 1.16). Shapes and sides are those of `bench/rl_step.py`. Each side runs in a process of its
+own, which makes `--steps` steps; the second has the optimiser's state too. `base` is a process that imports the libraries
+of that side and loads the model once. `ratio` is of the peaks of whole processes, `ratio_without_base` of what the steps
+add to that. `bench/memory_roles.py` measures adapters.
 """
 
 from __future__ import annotations
@@ -16,106 +16,83 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM
+import beside_trl as beside
+from rl_sides import NUMBERS, PEERS, SHAPES, load, ours, prepare, theirs
 
-from tropism.algorithms.ppo import PPO
-from tropism.models.adapters import Adapter
-from tropism.models.architecture import Architecture
-from tropism.models.folder import frozen_scalar, save
-from tropism.models.forward import predict_scores, predict_tokens
-from tropism.models.layout import layout
-from tropism.models.weights import Weights
-from tropism.tensors.tree import Tree
-from tropism.text.tokenizer import train_tokenizer
-from tropism.train.loop import Learner
-from tropism.train.optim import Optim
-from tropism.train.rollouts import annotate
-from tropism.types import SamplingParams
-
-WAYS = ("base", "full", "lora")
+SIDES = ("ours", "trl")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("width", 640), ("layers", 19), ("vocabulary", 8192), ("r", 8)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--way", choices=(*WAYS, "prepare"), help=argparse.SUPPRESS)
+    parser = beside.arguments(__doc__, NUMBERS)
+    parser.set_defaults(steps=2)
+    parser.add_argument("--peer", choices=PEERS, default="grpo")
+    parser.add_argument("--side", choices=(*SIDES, "prepare"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.way == "prepare":
-        print(prepare(args))
+    if args.side:
+        print(run(args))
         return
-    if args.way:
-        if args.way != "base":
-            update(Weights(adapter=Adapter(r=args.r) if args.way == "lora" else Adapter()), args.folder / args.way)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)  # Linux counts in KiB
-        return
-    with tempfile.TemporaryDirectory() as folder:  # prepared in a process too, as a new process starts at our peak
-        parameters = said_by("prepare", folder, args)
-        peak = {way: said_by(way, folder, args) for way in WAYS}
-    result = {
-        "parameters": parameters,
-        "r": args.r,
-        **{f"{way}_bytes": peak[way] for way in WAYS},
-        "ratio": round(peak["lora"] / peak["full"], 3),
-        "ratio_without_imports": round((peak["lora"] - peak["base"]) / (peak["full"] - peak["base"]), 3),
-    }
+    rows = []
+    for shape in args.shape or SHAPES:
+        rows.append(measure(args, shape))
+        if not args.json:
+            print(said(rows[-1]), flush=True)
     if args.json:
-        print(json.dumps(result))
-        return
-    print(f"one update of PPO, {parameters:,} parameters, adapters of rank {args.r}; peak memory of the process")
-    for way, what in zip(WAYS, ("imports only", "four models", "one base, adapters")):
-        print(f"{what:<20}{peak[way] / 2**30:8.2f} GiB")
-    print(f"ratio {result['ratio']}, without imports {result['ratio_without_imports']}")
+        print(json.dumps(rows))
 
 
-def said_by(way: str, folder: str, args: argparse.Namespace) -> int:
-    """The number that a fresh process prints: its peak resident bytes, or the parameters of what it prepared."""
-    shape = [f"--{name}={getattr(args, name)}" for name in ("width", "layers", "vocabulary", "r")]
-    command = [sys.executable, __file__, "--way", way, "--folder", folder, *shape]
+def measure(args: argparse.Namespace, shape: Sequence[int]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        model = process(args, folder, shape, "prepare")
+        peak = {side: process(args, folder, shape, side, args.steps) for side in SIDES}
+        base = {side: process(args, folder, shape, side) for side in SIDES}
+    return {
+        "peer": args.peer,
+        "model": model,
+        "shape": list(shape),
+        **{f"{side}_bytes": peak[side] for side in SIDES},
+        **{f"{side}_base_bytes": base[side] for side in SIDES},
+        "ratio": round(peak["ours"] / peak["trl"], 3),
+        "ratio_without_base": round((peak["ours"] - base["ours"]) / (peak["trl"] - base["trl"]), 3),
+    }
+
+
+def process(args: argparse.Namespace, folder: str, shape: Sequence[int], side: str, steps: int = 0) -> int:
+    """The number that a fresh process prints."""
+    command = [sys.executable, __file__, "--side", side, "--folder", folder, "--peer", args.peer, "--steps", str(steps)]
+    command += ["--shape", *map(str, shape), *(["--model", str(args.model)] if args.model else [])]
+    command += ["--wide"] if args.wide else []
     return int(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.split()[-1])
 
 
-def prepare(args: argparse.Namespace) -> int:
-    """Folders with the policy and the reward model of each way, as earlier stages leave them; the model's parameters."""
-    words = train_tokenizer(["26 days\n"], 300)
-    torch.manual_seed(0)
-    shape = Architecture(width=args.width, layers=args.layers, heads=10)
-    model = AutoModelForCausalLM.from_config(shape.config(args.vocabulary))
-    base = args.folder / "full" / "policy"
-    save(model, words, base)
-    for way, weights in (("full", Weights()), ("lora", Weights(adapter=Adapter(r=args.r)))):
-        save(weights.train_scalar(str(base), 0), words, args.folder / way / "reward")
-    (args.folder / "lora" / "policy").symlink_to(base)
-    return model.num_parameters()
+def run(args: argparse.Namespace) -> int:
+    """The peak resident bytes of this process after `steps` steps; of `prepare` the parameters of the model."""
+    (shape,) = args.shape
+    if args.side == "prepare":
+        return prepare(args.folder, args.model, args.wide).num_parameters()
+    if not args.steps:
+        load(args.folder, args.side)
+    elif args.side == "trl":
+        beside.Turns(dict).train(theirs(args.folder, shape, args.steps - 1, args.peer))
+    else:
+        step = ours(args.folder, shape, args.peer)
+        for _ in range(args.steps):
+            step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
-def update(weights: Weights, folder: Path) -> None:
-    """Loads the four roles, annotates four prompts with two completions each, and trains on them once."""
-    policy_path, reward_path = str(folder / "policy"), str(folder / "reward")
-    policy, critic = weights.train_lm(policy_path, 0), weights.train_scalar(reward_path, 1)
-    reference, reward = weights.freeze_lm(policy_path), frozen_scalar(reward_path)
-    learner = Learner({"policy": policy, "critic": critic}, Optim(lr=1e-5), 1)
-    trees = [tree(number) for number in range(4)]
-    batch = layout(trees, policy)
-    with torch.no_grad():
-        old = predict_tokens(policy, batch).need("logprobs_BT")
-        scores = predict_scores(reward, batch)
-    batch = batch.replace(old_logprobs_BT=old, reward_N=scores, scored_N=torch.ones(batch.n, dtype=torch.bool))
-    ppo = PPO()
-    sampling = SamplingParams(n=2)
-    batch = annotate(batch, ppo.needs, reference, critic, sampling, 0)
-    learner.update(ppo, ppo.credit(batch))
-
-
-def tree(number: int) -> Tree:
-    tokens = torch.randint(0, 256, (24,)).tolist()
-    answers = tuple(tuple(tokens[8 + i * 8 : 16 + i * 8]) for i in range(2))
-    return Tree(str(number), tuple(tokens[:8]), answers, ((True,) * 8,) * 2, (True,) * 2)
+def said(row: dict[str, Any]) -> str:
+    numbers = "   ".join(
+        f"{who} {row[f'{side}_bytes'] / 2**20:,.0f} MiB (base {row[f'{side}_base_bytes'] / 2**20:,.0f})"
+        for side, who in zip(SIDES, ("tropism", "TRL"))
+    )
+    shape = " × ".join(map(str, row["shape"]))
+    ratios = f"ratio {row['ratio']}, without base {row['ratio_without_base']}"
+    return f"{row['peer']}, {shape}, {row['model']:,} parameters: {numbers}   {ratios}"
 
 
 if __name__ == "__main__":
