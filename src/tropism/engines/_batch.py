@@ -167,9 +167,10 @@ class Batch:
         entries: list[tuple[Sequenced, int]] = []
         room = CHUNK
         for sequence in sequences:
-            if not sequence.pending and sequence.scores is None:  # its end is known, but not what may follow
+            count = len(sequence.tokens) - sequence.held
+            if not count and sequence.scores is None:  # its end is known, but not what may follow
                 self.way.cut(sequence, len(sequence.tokens) - 1)
-            count = sequence.pending
+                count = sequence.pending
             if self.way.chunks and count > 1:
                 count = min(count, room)
                 room -= count
@@ -191,7 +192,9 @@ class Batch:
 
     def _make_room(self, entries: list[tuple[Sequenced, int]]) -> None:
         """Takes the memory of the rows that came last until the others fit."""
-        while self.way.page_bytes and len(self.live) + len(self.roots) > 1:
+        if (self.way.busy() + sum(count for _, count in entries)) * self.way.page_bytes <= self.limit:
+            return
+        while len(self.live) + len(self.roots) > 1:
             pages = self.way.busy() + sum(self.way.growth(*entry) for entry in entries)
             if pages * self.way.page_bytes <= self.limit:
                 return
@@ -227,6 +230,8 @@ class Batch:
 
 def _alike(rows: Sequence[Row]) -> list[list[int]]:
     """The numbers of rows with the same distribution."""
+    if all(row.params is rows[0].params for row in rows):
+        return [[*range(len(rows))]] if rows else []
     found: dict[tuple[float, int, float], list[int]] = {}
     for i, row in enumerate(rows):
         found.setdefault((row.params.temperature, row.params.top_k, row.params.top_p), []).append(i)

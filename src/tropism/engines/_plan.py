@@ -33,8 +33,10 @@ class Chunk:
 
 @dataclass
 class Plan:
-    """`page` and `at` are where the new tokens are written, in the pool of own pages."""
+    """`page` and `at` are where the new tokens are written, in the pool of own pages; `position` is that in the text."""
 
+    tokens: Tensor
+    position: Tensor
     reads: Reads
     page: Tensor
     at: Tensor
@@ -56,11 +58,27 @@ def plan(sequences: Sequence[Sequenced], counts: Sequence[int], device: torch.de
     """Of sequences whose pages have room for their `counts` new tokens; those with one come first."""
     tensor = lambda array: torch.as_tensor(array, device=device)  # noqa: E731
     rows = next((i for i, count in enumerate(counts) if count > 1), len(counts))
-    page, at = _places(sequences, counts)
-    return Plan(_reads(sequences[:rows]), tensor(page), tensor(at), [*_chunks(sequences, counts, rows, tensor)])
+    one = sequences[:rows]
+    held = np.array([s.held for s in one], dtype=np.int64)
+    before = np.array([sum(s.seen) for s in one], dtype=np.int64)
+    written = held - before
+    page, at = [s.own[i] for s, i in zip(one, (written // PAGE).tolist())], written % PAGE
+    tokens, position = [s.tokens[s.held] for s in one], held
+    if rows < len(counts):
+        more = [*zip(sequences[rows:], counts[rows:])]
+        places = [(i - sum(s.seen), s.own) for s, count in more for i in range(s.held, s.held + count)]
+        page += [own[i // PAGE] for i, own in places]
+        at = np.concatenate([at, [i % PAGE for i, _ in places]])
+        tokens += [t for s, count in more for t in s.tokens[s.held : s.held + count]]
+        position = np.concatenate([held, *(np.arange(s.held, s.held + count) for s, count in more)])
+    return Plan(
+        tensor(np.array(tokens)), tensor(position), _reads(one, written), tensor(np.array(page)), tensor(at),
+        [*_chunks(sequences, counts, rows, tensor)],
+    )  # fmt: skip
 
 
-def _reads(rows: Sequence[Sequenced]) -> Reads:
+def _reads(rows: Sequence[Sequenced], written: np.ndarray) -> Reads:
+    """`written` is the number of tokens in the rows' own pages."""
     own = np.array([len(s.own) for s in rows], dtype=np.int64)
     shared = np.array([len(s.shared) for s in rows], dtype=np.int64)
     sees = np.fromiter(chain.from_iterable(s.seen for s in rows), dtype=np.int64)
@@ -69,23 +87,8 @@ def _reads(rows: Sequence[Sequenced]) -> Reads:
     page = np.fromiter(chain.from_iterable(chain(s.shared, s.own) for s in rows), dtype=np.int64, count=start[-1])
     seen = np.full(len(page), PAGE)
     seen[np.arange(len(sees)) + np.repeat(np.cumsum(own) - own, shared)] = sees
-    mine = np.array([s.held + 1 - sum(s.seen) for s in rows], dtype=np.int64)
-    seen[start[1:] - 1] = mine - PAGE * (own - 1)
+    seen[start[1:] - 1] = written + 1 - PAGE * (own - 1)
     return Reads(start, page, seen, shared)
-
-
-def _places(sequences: Sequence[Sequenced], counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The page and the offset of each new token."""
-    page, at = [], []
-    for s, count in zip(sequences, counts):
-        first = s.held - sum(s.seen) if s.seen else s.held
-        if count == 1:
-            page.append(s.own[first // PAGE])
-            at.append(first % PAGE)
-        else:
-            page += [s.own[i // PAGE] for i in range(first, first + count)]
-            at += [i % PAGE for i in range(first, first + count)]
-    return np.array(page, dtype=np.int64), np.array(at, dtype=np.int64)
 
 
 def _chunks(

@@ -166,14 +166,12 @@ class Store:
     def run(self, sequences: Sequence[Sequenced], counts: Sequence[int]) -> Tensor:
         """(sum of counts, width) last hidden states of the next `counts` pending tokens of sequences, one after the
         other; a count of 1 comes before larger ones."""
+        self.sequences.update(sequences)
         for sequence, count in zip(sequences, counts):
-            self.sequences.add(sequence)
-            sequence.own += [self.own.take() for _ in range(self.growth(sequence, count))]
-        device = self.model.device
-        self._plan = plan(sequences, counts, device)
-        tokens = [t for s, count in zip(sequences, counts) for t in s.tokens[s.held : s.held + count]]
-        position = np.concatenate([np.arange(s.held, s.held + count) for s, count in zip(sequences, counts)])
-        states = self._states(self._tensor(tokens)[None], torch.as_tensor(position, device=device)[None])[0]
+            if sequence.held - sum(sequence.seen) + count > PAGE * len(sequence.own):
+                sequence.own += [self.own.take() for _ in range(self.growth(sequence, count))]
+        self._plan = made = plan(sequences, counts, self.model.device)
+        states = self._states(made.tokens[None], made.position[None])[0]
         for sequence, count in zip(sequences, counts):
             sequence.held += count
         return states

@@ -9,7 +9,7 @@
 
 #define PAGE 16
 #define LANES 16
-#define SMALL 8192 /* numbers that one thread handles sooner than two can begin */
+#define SMALL 32768 /* numbers that one thread handles sooner than two can begin */
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t places __attribute__((vector_size(4 * LANES)));
 
@@ -57,7 +57,7 @@ void rms(const float *x, const float *weight, float *out, int64_t rows, int64_t 
 
 /* gate = silu(gate) * up */
 void gated(float *gate, const float *up, int64_t count) {
-#pragma omp parallel for simd schedule(static) if (count > SMALL)
+#pragma omp parallel for simd schedule(static) if (parallel : count > SMALL)
     for (int64_t i = 0; i < count; i++) gate[i] = gate[i] / (1.0f + exp_of(-gate[i])) * up[i];
 }
 
