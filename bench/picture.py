@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tropism.report.plots import Series, lines
 from tropism.store.folder import latest
 
 WIDTH, HEIGHT, MARGIN, TOP = 340, 216, 16, 62
+HEAD = 26  # of a panel
 SHEET = (Path(tropism.__file__).parent / "report" / "style.css").read_text(encoding="utf-8")
 COLOURS = SHEET.partition("* {")[0]  # light and dark
 CURVES = "".join(re.findall(r"^(?:text\.|\.(?:s\d|grid|curve|raw|hit)[ .]).*\n", SHEET, re.MULTILINE))
@@ -49,17 +51,22 @@ def picture(runs: dict[str, list[dict[str, Any]]]) -> str:
         ),
         ("What is wanted: the true quality", lines("true quality", truths, Axis("round", whole=True), Axis("0 to 1"))),
     )
-    width, height = 2 * WIDTH + 3 * MARGIN, HEIGHT + TOP + MARGIN
+    return framed(list(runs), panels)
+
+
+def framed(names: Sequence[str], panels: Sequence[tuple[str, str]]) -> str:
+    """Headings and plots, two beside each other, under a legend; a name's place is the style of its curve."""
+    width, height = 2 * WIDTH + 3 * MARGIN, TOP - HEAD + (HEAD + HEIGHT + MARGIN) * -(-len(panels) // 2)
     parts = [f'<rect class="paper" width="{width}" height="{height}" rx="8"/>']
     at = MARGIN
-    for style, name in enumerate(runs):
+    for style, name in enumerate(names):
         parts.append(f'<line class="curve s{style}" x1="{at}" x2="{at + 26}" y1="20" y2="20"/>')
         parts.append(f'<text class="head" x="{at + 32}" y="24">{escape(name)}</text>')
         at += 50 + 7 * len(name)
     for number, (heading, svg) in enumerate(panels):
-        left = MARGIN + number * (WIDTH + MARGIN)
-        parts.append(f'<text class="head" font-weight="600" x="{left}" y="48">{heading}</text>')
-        parts.append(svg.replace("<svg ", f'<svg x="{left}" y="{TOP}" width="{WIDTH}" height="{HEIGHT}" ', 1))
+        left, top = MARGIN + number % 2 * (WIDTH + MARGIN), TOP + number // 2 * (HEAD + HEIGHT + MARGIN)
+        parts.append(f'<text class="head" font-weight="600" x="{left}" y="{top - 14}">{heading}</text>')
+        parts.append(svg.replace("<svg ", f'<svg x="{left}" y="{top}" width="{WIDTH}" height="{HEIGHT}" ', 1))
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
     return f"{head}<style>{COLOURS}{CURVES}{OWN}</style>{''.join(parts)}</svg>\n"
 
