@@ -53,10 +53,10 @@ from tropism.report.words import plain
 
 HEAD, VOCABULARY = 32, 512
 VARIED = {
-    "prompt": (16, 64, 128, 256, 512),
+    "prompt": (16, 64, 256, 512),
     "k": (2, 4, 8, 16),
     "answer": (16, 32, 64, 128, 256),
-    "width": (64, 128, 192, 256, 384),
+    "width": (64, 128, 192, 384),
 }
 TITLES = {
     "prompt": "tokens of the prompt",
