@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tropism.tensors import native
+from tropism.tensors import fused, native
 from tropism.tensors.native import PAGE
 
 compiled = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
@@ -25,7 +25,7 @@ def test_rms(shape: tuple[int, ...], plus: float) -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(shape) * 3, torch.randn(shape[-1])
     expected = F.rms_norm(x.double(), weight.shape, weight.double() + plus, 1e-6)
-    torch.testing.assert_close(native.rms(x, weight, 1e-6, plus).double(), expected, atol=2e-6, rtol=1e-6)
+    torch.testing.assert_close(fused.rms(x, weight, 1e-6, plus).double(), expected, atol=2e-6, rtol=1e-6)
 
 
 @compiled
@@ -33,7 +33,7 @@ def test_gated_at_all_sizes_of_numbers() -> None:
     gate = torch.cat([torch.linspace(-120, 120, 30_001), torch.tensor([-1e20, 1e20, 0.0])])
     up = torch.linspace(-2, 2, len(gate))
     expected = F.silu(gate.double()) * up.double()
-    torch.testing.assert_close(native.gated(gate.clone(), up).double(), expected, atol=1e-12, rtol=1e-6)
+    torch.testing.assert_close(fused.gated(gate, up).double(), expected, atol=1e-12, rtol=1e-6)
 
 
 @compiled
@@ -42,7 +42,7 @@ def test_turned_by_hand(turned: int) -> None:
     torch.manual_seed(0)
     x, half = torch.randn(5, 9, 8)[:, 2:6], turned // 2  # rows that begin apart
     angle = torch.rand(5, 1, half)
-    made = native.turned(x, torch.cat((angle.cos(), angle.cos()), -1), angle.sin())
+    made = fused.turned(x, torch.cat((angle.cos(), angle.cos()), -1), angle.sin())
     plane = torch.view_as_complex(torch.stack((x[..., :half], x[..., half:turned]), -1)) * torch.polar(
         torch.ones(1), angle
     )
@@ -123,7 +123,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append((native.rms(x, x[0], 1e-6), native.sample(x, [0.3] * 400)))
+            found.append((fused.rms(x, x[0], 1e-6), native.sample(x, [0.3] * 400)))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, found[0][0]) and drawn == found[0][1] for one, drawn in found)

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from tropism.errors import TropismError
+from tropism.models.fused import fuse
 
 HEAD = "score"  # of a model that gives one number for each token
 FOUND = "_backbone"  # the attribute of a model with the name of its backbone
@@ -56,7 +57,9 @@ def check_ids(model: PreTrainedModel, largest: int) -> None:
 
 def states_of(model: PreTrainedModel, tokens_BT: Tensor, **options: Any) -> Tensor:
     """(B, T, width) last hidden states."""
-    return backbone(model)(input_ids=tokens_BT, use_cache=False, **options).last_hidden_state
+    part = backbone(model)
+    fuse(part)
+    return part(input_ids=tokens_BT, use_cache=False, **options).last_hidden_state
 
 
 def logits(model: PreTrainedModel, states_MD: Tensor) -> Tensor:

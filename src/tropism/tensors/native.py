@@ -1,8 +1,9 @@
-"""Small operations of decoding, compiled from `native.c` when first needed, if the machine has a C compiler.
+"""Small operations, compiled from the C files beside this one when first needed, if the machine has a C compiler.
 
 A decoding step has few numbers and many operations, so most of its time is spent between operations: on starting threads,
 on copies, on memory. Here attention to pages, a normalisation or the choice of a token is one call each. They are used for
-float32 on a CPU; for anything else, and without a compiler, `ready` says no, and the caller uses torch.
+float32 on a CPU; for anything else, and without a compiler, `ready` says no, and the caller uses torch. `fused.py` has
+those that have gradients.
 
 The library is kept in the user's cache folder, under a name that depends on its source, the compiler and the processor.
 It uses the OpenMP threads of torch (`torch.set_num_threads`), as both load the same libgomp.
@@ -25,8 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PAGE = 16  # as in native.c
-SOURCE = Path(__file__).with_name("native.c")
+PAGE = 16  # as in decoding.c
+SOURCES = Path(__file__).with_name("c")
 FLAGS = (
     "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-ffp-contract=fast",
     "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math",
@@ -36,8 +37,10 @@ SECONDS = 60  # for the compiler
 _P, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _ARGUMENTS = {
     "rms": (_P, _P, _P, _I, _I, _F, _F),
-    "gated": (_P, _P, _I),
-    "turn": (_P, _P, _P, _P, _I, _I, _I, _I, _I),
+    "rms_back": (_P, _P, _P, _P, _P, _I, _I, _F, _F),
+    "gated": (_P, _P, _P, _I),
+    "gated_back": (_P, _P, _P, _P, _P, _I),
+    "turn": (_P, _P, _P, _P, *[_I] * 8),
     "put": (_P, _P, _P, _P, _I, _I, _I, _I),
     "sample": (_P, _P, _P, _P, _I, _I),
     "attend": (_P, _P, _P),
@@ -45,7 +48,7 @@ _ARGUMENTS = {
 
 
 class Rows(ctypes.Structure):
-    """`Rows` of native.c: what the queries of a pass see in pages."""
+    """`Rows` of decoding.c: what the queries of a pass see in pages."""
 
     _fields_ = [
         *((name, _I) for name in ("rows", "heads", "kv_heads", "size", "v_size", "q_step", "window")),
@@ -79,7 +82,14 @@ def library() -> ctypes.CDLL | None:
 def _compiled(compiler: str) -> Path:
     """The library in the cache folder. Raises OSError and SubprocessError."""
     said = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=SECONDS).stdout
-    parts = (SOURCE.read_bytes(), " ".join(FLAGS).encode(), said, platform.machine().encode(), _processor())
+    files = sorted(SOURCES.iterdir())
+    parts = (
+        *(file.read_bytes() for file in files),
+        " ".join(FLAGS).encode(),
+        said,
+        platform.machine().encode(),
+        _processor(),
+    )
     name = hashlib.blake2b(b"\0".join(parts), digest_size=12).hexdigest()
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tropism" / "native"
     made = folder / f"{name}.so"
@@ -87,7 +97,8 @@ def _compiled(compiler: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             new = Path(scratch) / made.name
-            command = [compiler, *FLAGS, "-o", str(new), str(SOURCE), "-lm"]
+            sources = [str(file) for file in files if file.suffix == ".c"]
+            command = [compiler, *FLAGS, "-o", str(new), *sources, "-lm"]
             subprocess.run(command, capture_output=True, check=True, timeout=SECONDS)
             os.replace(new, made)
     return made
@@ -101,39 +112,16 @@ def _processor() -> bytes:
     return platform.processor().encode()
 
 
-def _call(name: str, *given: object) -> None:
+def call(name: str, *given: object) -> None:
+    """Runs an operation on tensors (by `data_ptr()`) and numbers."""
     getattr(library(), name)(*given)
-
-
-def rms(x: Tensor, weight_D: Tensor, eps: float, plus: float = 0.0) -> Tensor:
-    """x / sqrt(mean(x²) + eps) * (weight + plus) over the last axis (arXiv 1910.07467)."""
-    x = x.contiguous()
-    out = torch.empty_like(x)
-    width = x.shape[-1]
-    _call("rms", x.data_ptr(), weight_D.data_ptr(), out.data_ptr(), x.numel() // width, width, eps, plus)
-    return out
-
-
-def gated(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) * up, in the memory of `gate`; both contiguous."""
-    _call("gated", gate.data_ptr(), up.data_ptr(), gate.numel())
-    return gate
-
-
-def turned(x_MHS: Tensor, cos_M1R: Tensor, sin_M1R: Tensor) -> Tensor:
-    """Rotary positions: (a cos - b sin, b cos + a sin) for the halves a, b of the first R numbers of each head."""
-    rows, heads, size = x_MHS.shape
-    out = x_MHS.new_empty(x_MHS.shape)
-    places = (t.data_ptr() for t in (x_MHS, cos_M1R, sin_M1R, out))
-    _call("turn", *places, rows, heads, size, x_MHS.stride(0), cos_M1R.shape[-1])
-    return out
 
 
 def put(pages: Tensor, page_N: Tensor, at_N: Tensor, x_NHS: Tensor) -> None:
     """pages[page, :, at] = x"""
     rows, heads, size = x_NHS.shape
     places = (t.data_ptr() for t in (pages, page_N, at_N, x_NHS))
-    _call("put", *places, rows, heads, size, x_NHS.stride(0))
+    call("put", *places, rows, heads, size, x_NHS.stride(0))
 
 
 def sample(logits_RV: Tensor, numbers: list[float]) -> tuple[list[int], list[float]]:
@@ -142,7 +130,7 @@ def sample(logits_RV: Tensor, numbers: list[float]) -> tuple[list[int], list[flo
     rows, width = logits_RV.shape
     number = torch.tensor(numbers, dtype=torch.float64)
     token, logp = torch.empty(rows, dtype=torch.int64), torch.empty(rows)
-    _call("sample", *(t.data_ptr() for t in (logits_RV, number, token, logp)), rows, width)
+    call("sample", *(t.data_ptr() for t in (logits_RV, number, token, logp)), rows, width)
     return token.tolist(), logp.tolist()
 
 
@@ -154,7 +142,7 @@ def heads_together(x_NHS: Tensor) -> Tensor:
 def attend(rows: Rows, q_RHS: Tensor, size_v: int) -> Tensor:
     """(R, heads, size of a value): attention of a query per row to the pages of `rows`."""
     out = q_RHS.new_empty(*q_RHS.shape[:2], size_v)
-    _call("attend", ctypes.addressof(rows), q_RHS.data_ptr(), out.data_ptr())
+    call("attend", ctypes.addressof(rows), q_RHS.data_ptr(), out.data_ptr())
     return out
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tropism.tensors import native
+from tropism.tensors import fused, native
 
 FIXED = {"default", "linear", "yarn", "llama3"}  # types of rotary positions whose frequencies never change
 Activation = Callable[[Tensor], Tensor]
@@ -33,21 +33,21 @@ ACTIVATIONS: dict[str, Activation] = {
 def rms(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """RMS normalisation (arXiv 1910.07467) over the last axis."""
     if native.ready(x):
-        return native.rms(x, weight_D, eps)
+        return fused.rms(x, weight_D, eps)
     return F.rms_norm(x, weight_D.shape, weight_D, eps)
 
 
 def rms_plus_one(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """Gemma's: weights are kept minus 1, and rounding comes last."""
     if native.ready(x):
-        return native.rms(x, weight_D, eps, 1.0)
+        return fused.rms(x, weight_D, eps, 1.0)
     return F.rms_norm(x.float(), weight_D.shape, weight_D.float() + 1, eps).to(x.dtype)
 
 
 def gated(act: Activation, gate: Tensor, up: Tensor) -> Tensor:
     """act(gate) * up, in the memory of `gate`."""
     if act is SILU and native.ready(gate):
-        return native.gated(gate, up)
+        return fused.gated_(gate, up)
     return act(gate).mul_(up)
 
 
@@ -91,7 +91,7 @@ def turned(x_MHS: Tensor, turn: Turn) -> Tensor:
     """Vectors of heads (M, heads, size), of which the first numbers are turned."""
     cos, sin = turn
     if native.ready(x_MHS):
-        return native.turned(native.heads_together(x_MHS), cos, sin)
+        return fused.turned(x_MHS, cos, sin)
     half, r = sin.shape[-1], cos.shape[-1]
     part = x_MHS if r == x_MHS.shape[-1] else x_MHS[..., :r]
     made = part * cos

@@ -1,15 +1,11 @@
-/* Small operations of decoding in one pass over their numbers each; see native.py. All tensors are float32.
+/* Small operations of decoding in one pass over their numbers each; see ../native.py. All tensors are float32.
 
    Every output is computed by one thread in a fixed order, so it does not depend on the number of threads. */
 
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "common.h"
 
 #define PAGE 16
 #define LANES 16
-#define SMALL 32768 /* numbers that one thread handles sooner than two can begin */
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t places __attribute__((vector_size(4 * LANES)));
 
@@ -25,58 +21,6 @@ typedef int32_t places __attribute__((vector_size(4 * LANES)));
 static inline lanes sums_of(lanes *x) {
     HALVE(8) HALVE(4) HALVE(2) HALVE(1)
     return x[0];
-}
-
-/* exp(x): 2^n times a polynomial of the rest (Cephes), relative error about 1e-7; 0 below -87, at most exp(88). */
-static inline float exp_of(float given) {
-    float x = given < -87.0f ? -87.0f : given > 88.0f ? 88.0f : given;
-    float n = rintf(x * 1.44269504f);
-    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    union { int32_t i; float f; } power = {((int32_t)n + 127) << 23};
-    return given < -87.0f ? 0.0f : p * power.f;
-}
-
-/* out = x / sqrt(mean(x^2) + eps) * (weight + plus), for each row of x. */
-void rms(const float *x, const float *weight, float *out, int64_t rows, int64_t width, float eps, float plus) {
-#pragma omp parallel for schedule(static) if (rows * width > SMALL)
-    for (int64_t r = 0; r < rows; r++) {
-        const float *in = x + r * width;
-        float *to = out + r * width, total = 0;
-        for (int64_t d = 0; d < width; d++) total += in[d] * in[d];
-        float scale = 1.0f / sqrtf(total / width + eps);
-        for (int64_t d = 0; d < width; d++) to[d] = in[d] * scale * (weight[d] + plus);
-    }
-}
-
-/* gate = silu(gate) * up */
-void gated(float *gate, const float *up, int64_t count) {
-#pragma omp parallel for simd schedule(static) if (parallel : count > SMALL)
-    for (int64_t i = 0; i < count; i++) gate[i] = gate[i] / (1.0f + exp_of(-gate[i])) * up[i];
-}
-
-/* Heads (rows, heads, size), whose rows begin `step` apart, with the first `turned` numbers of each head turned: with their
-   halves a and b, (a cos - b sin, b cos + a sin). cosine (rows, turned), sine (rows, turned / 2). */
-void turn(const float *x, const float *cosine, const float *sine, float *out, int64_t rows, int64_t heads, int64_t size,
-          int64_t step, int64_t turned) {
-    int64_t half = turned / 2;
-#pragma omp parallel for schedule(static) if (rows * heads * size > SMALL)
-    for (int64_t r = 0; r < rows; r++) {
-        const float *c = cosine + r * turned, *s = sine + r * half;
-        for (int64_t h = 0; h < heads; h++) {
-            const float *a = x + r * step + h * size, *b = a + half;
-            float *to = out + (r * heads + h) * size;
-            for (int64_t i = 0; i < half; i++) to[i] = a[i] * c[i] - b[i] * s[i];
-            for (int64_t i = 0; i < half; i++) to[half + i] = b[i] * c[i] + a[i] * s[i];
-            if (size > turned) memcpy(to + turned, a + turned, (size - turned) * sizeof(float));
-        }
-    }
 }
 
 /* Puts x (rows, heads, size), whose rows begin `step` apart, into pages (pages, heads, PAGE, size). */

@@ -1,0 +1,150 @@
+"""Layers of unmodified models that compute with the operations of `tensors/fused.py`: RMS norms, gated MLPs with SiLU, and
+rotary positions in the half-split form.
+
+    fuse(part)     once for each module of a model; what cannot be fused stays as it is
+
+A class is tried once with its own `forward` on a few numbers, and left alone if the result differs. A fused module has a
+`forward` of its own that hands everything unusual (another precision, other arguments) to that of its class. Positions are
+turned by a function of the family's file, which is replaced by one that does the same, and is fast inside fused attention
+only. What others do with the same classes stays as it was.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import weakref
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tropism.tensors import fused, native
+
+TURN = "apply_rotary_pos_emb"  # the name of the function in the files of all families
+_fused_parts: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_norms: dict[type, float | None] = {}  # what is added to the weight
+_mlps: dict[tuple[type, type], bool] = {}
+_turns: dict[str, bool] = {}  # of a module of Python
+_inside: ContextVar[bool] = ContextVar("inside fused attention", default=False)
+
+
+def fuse(part: nn.Module) -> None:
+    """Lets the modules of `part` compute with fused operations, where they can be used and give the same."""
+    if part in _fused_parts or native.library() is None:
+        return
+    _fused_parts.add(part)
+    for module in part.modules():
+        if "forward" not in module.__dict__ and (found := _fused(module)):
+            module.__dict__["forward"] = found
+
+
+def is_fused(module: nn.Module) -> bool:
+    """Whether `fuse` gave a module its `forward`."""
+    return getattr(module.__dict__.get("forward"), "func", None) in (_norm, _mlp, _attention)
+
+
+def _fused(module: nn.Module) -> Callable[..., Any] | None:
+    name = type(module).__name__
+    try:
+        with torch.no_grad():
+            if name.endswith("RMSNorm") and (plus := _plus(module)) is not None:
+                return functools.partial(_norm, module, _eps(module), plus)
+            if name.endswith("MLP") and _is_gated(module):
+                return functools.partial(_mlp, module)
+            if name.endswith("Attention") and _turns_halves(type(module).__module__):
+                return functools.partial(_attention, module)
+    except (AttributeError, TypeError, RuntimeError, ValueError):  # another release or family may have other names
+        return None
+    return None
+
+
+def _norm(module: Any, eps: float, plus: float, x: Tensor, *more: Any, **named: Any) -> Any:
+    if more or named or not _usable(x, module.weight):
+        return type(module).forward(module, x, *more, **named)
+    return fused.rms(x, module.weight, eps, plus)
+
+
+def _mlp(module: Any, x: Tensor, *more: Any, **named: Any) -> Any:
+    if more or named:
+        return type(module).forward(module, x, *more, **named)
+    gate, up = module.gate_proj(x), module.up_proj(x)
+    return module.down_proj(fused.gated(gate, up) if _usable(gate, up) else module.act_fn(gate) * up)
+
+
+def _attention(module: Any, *given: Any, **named: Any) -> Any:
+    token = _inside.set(True)
+    try:
+        return type(module).forward(module, *given, **named)
+    finally:
+        _inside.reset(token)
+
+
+def _turned(
+    before: Callable[..., Any], q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *more: Any, **named: Any
+) -> Any:
+    """`apply_rotary_pos_emb` of a family: queries (B, heads, T, size), keys, cos and sin (B or 1, T, size)."""
+    shape = (q.shape[0], q.shape[2], q.shape[3])
+    plain = not (more or named) and q.dim() == k.dim() == 4 and cos.dim() == 3 and _usable(q, k, cos, sin)
+    if not (_inside.get() and plain and cos.shape == sin.shape and cos.shape in (shape, (1, *shape[1:]))):
+        return before(q, k, cos, sin, *more, **named)
+    return tuple(_each_turned(x, cos, sin) for x in (q, k))
+
+
+def _each_turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    x_BTHS = x.transpose(1, 2)
+    return fused.turned(x_BTHS.flatten(0, 1), cos, sin).view_as(x_BTHS).transpose(1, 2)
+
+
+def _usable(*tensors: Tensor) -> bool:
+    return all(map(native.ready, tensors))
+
+
+def _eps(module: Any) -> float:
+    return float(module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps)
+
+
+def _plus(module: Any) -> float | None:
+    """What the class of a norm adds to its weight; None if it does something else."""
+    if [name for name, _ in module.named_parameters()] != ["weight"] or not _usable(module.weight):
+        return None
+    if type(module) not in _norms:
+        x, eps = _numbers(5, len(module.weight)), _eps(module)
+        expected = type(module).forward(module, x)
+        fits = (p for p in (0.0, 1.0) if _same(fused.rms(x, module.weight, eps, p), expected))
+        _norms[type(module)] = next(fits, None)
+    return _norms[type(module)]
+
+
+def _is_gated(module: Any) -> bool:
+    kind = type(module), type(module.act_fn)
+    if kind not in _mlps:
+        x = _numbers(3, module.gate_proj.in_features)
+        expected = type(module).forward(module, x)
+        found = module.down_proj(fused.gated(module.gate_proj(x), module.up_proj(x)))
+        _mlps[kind] = {*module._modules} <= {"gate_proj", "up_proj", "down_proj", "act_fn"} and _same(found, expected)
+    return _mlps[kind]
+
+
+def _turns_halves(name: str) -> bool:
+    """Whether the file of a family turns positions in the half-split form; if so its function is replaced."""
+    if name not in _turns:
+        space = sys.modules[name]
+        before = getattr(space, TURN, None)
+        q, k = _numbers(6, 8).view(1, 2, 3, 8), _numbers(3, 8).view(1, 1, 3, 8)
+        cos, sin = _numbers(3, 8).view(1, 3, 8).cos(), _numbers(3, 8).view(1, 3, 8).sin()
+        found = (_each_turned(x, cos, sin) for x in (q, k))
+        _turns[name] = before is not None and all(map(_same, found, before(q, k, cos, sin)))
+        if _turns[name]:
+            setattr(space, TURN, functools.partial(_turned, before))
+    return _turns[name]
+
+
+def _numbers(rows: int, width: int) -> Tensor:
+    return torch.sin(torch.arange(1.0, rows * width + 1) ** 2).view(rows, width) * 3
+
+
+def _same(found: Tensor, expected: Tensor) -> bool:
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-4, atol=1e-5)

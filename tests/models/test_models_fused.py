@@ -1,0 +1,124 @@
+"""Unmodified models compute with fused operations, and nothing but speed changes."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+
+import pytest
+import torch
+from models_family import family
+from torch import nn
+from transformers import LlamaForCausalLM, PreTrainedModel
+
+from tropism.models import fused as fusing
+from tropism.models.functional import functional_of
+from tropism.models.fused import fuse, is_fused
+from tropism.models.halves import backbone, states_of
+from tropism.models.weights import recompute
+from tropism.tensors import native
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+TOKENS = torch.tensor([[5, 3, 8, 1, 9, 2, 7], [4, 4, 6, 2, 1, 3, 5]])
+
+
+def trained(model: PreTrainedModel) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """States, and the gradients of some function of them."""
+    model.zero_grad()
+    states = states_of(model, TOKENS)
+    (states * torch.arange(states.numel()).view_as(states).cos()).sum().backward()
+    return states.detach(), [p.grad for p in model.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "kinds"),
+    [
+        ("llama", {"LlamaRMSNorm", "LlamaMLP", "LlamaAttention"}),
+        ("qwen3", {"Qwen3RMSNorm", "Qwen3MLP", "Qwen3Attention"}),
+        ("gemma2", {"Gemma2RMSNorm", "Gemma2Attention"}),  # its gates are GELU
+        ("gpt_neox", {"GPTNeoXAttention"}),
+        ("gpt2", set()),
+    ],
+)
+def test_states_and_gradients_stay(kind: str, kinds: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, plain = family(kind), family(kind)
+    plain.load_state_dict(model.state_dict())
+    with monkeypatch.context() as without:
+        without.setattr(native, "library", lambda: None)
+        states, gradients = trained(plain)
+    found, slopes = trained(model)
+    assert {type(m).__name__ for m in model.modules() if is_fused(m)} == kinds
+    assert not any(is_fused(m) for m in plain.modules())
+    torch.testing.assert_close(found, states, atol=2e-5, rtol=1e-5)
+    assert len(slopes) == len(gradients)
+    for one, other in zip(slopes, gradients):
+        torch.testing.assert_close(one, other, atol=2e-5 * float(other.abs().max()), rtol=1e-4)
+
+
+def test_the_operations_are_really_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, called = family("llama"), []
+    states_of(model, TOKENS)
+    before = native.call
+    monkeypatch.setattr(native, "call", lambda name, *given: called.append(name) or before(name, *given))
+    trained(model)
+    layers = model.config.num_hidden_layers
+    count = {name: called.count(name) for name in called}
+    assert count["rms"] == count["rms_back"] == 2 * layers + 1
+    assert count["gated"] == count["gated_back"] == layers and count["turn"] == 4 * layers
+
+
+def test_other_precisions_and_other_users_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = family("llama")
+    states_of(model, TOKENS)
+    other = family("llama")
+    monkeypatch.setattr(native, "call", lambda *_: pytest.fail("a fused operation was used"))
+    model.double()
+    assert states_of(model, TOKENS).dtype == torch.float64
+    other(input_ids=TOKENS)  # the same classes and the same function for positions
+
+
+def test_a_copy_computes_with_its_own_weights() -> None:
+    model = family("llama")
+    states = states_of(model, TOKENS)
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    torch.testing.assert_close(states_of(twin, TOKENS), states)
+
+
+def test_layers_that_are_computed_again_get_the_same_gradients() -> None:
+    model, again = family("llama"), family("llama")
+    again.load_state_dict(model.state_dict())
+    recompute(again)
+    for one, other in zip(trained(model)[1], trained(again)[1]):
+        torch.testing.assert_close(one, other)
+
+
+def test_decoding_still_does_without_modules() -> None:
+    model = family("llama")
+    assert functional_of(model) is not None
+    states_of(model, TOKENS)
+    assert any(is_fused(m) for m in model.modules()) and functional_of(model) is not None
+
+
+def test_a_class_that_computes_something_else_stays_as_it_is() -> None:
+    class OddRMSNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.eps = nn.Parameter(torch.ones(4)), 1e-6
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x / x.abs().mean(-1, keepdim=True) * self.weight
+
+    odd = OddRMSNorm()
+    fuse(odd)
+    assert not is_fused(odd) and fusing._norms[OddRMSNorm] is None
+
+
+def test_without_a_compiler_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "library", lambda: None)
+    model = family("llama")
+    assert isinstance(model, LlamaForCausalLM)
+    fuse(backbone(model))
+    assert not any(is_fused(m) for m in model.modules())
