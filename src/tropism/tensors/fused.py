@@ -42,8 +42,8 @@ def gated_(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def turned(x_MHS: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Of the first R numbers of each head. cos (…, R) and sin (…, R, or R / 2 if both halves are equal) are those of M rows,
-    or of the first rows, after which they begin again. They get no gradient."""
+    """Of the first R numbers of each head, for cos (…, R) and sin (…, R, or R / 2 if both halves are equal). These are of M
+    rows, or of the first rows, after which they begin again; they get no gradient."""
     cos, sin = cos.contiguous(), sin.contiguous()
     if torch.is_grad_enabled():
         return _Turned.apply(x_MHS, cos, sin)  # type: ignore[no-any-return]
