@@ -132,7 +132,7 @@ def _turns_halves(name: str) -> bool:
     """Whether the file of a family turns positions in the half-split form; if so its function is replaced."""
     if name not in _turns:
         space = sys.modules[name]
-        before = getattr(space, TURN, None)
+        before: Any = getattr(space, TURN, None)
         q, k = _numbers(6, 8).view(1, 2, 3, 8), _numbers(3, 8).view(1, 1, 3, 8)
         cos, sin = _numbers(3, 8).view(1, 3, 8).cos(), _numbers(3, 8).view(1, 3, 8).sin()
         found = (_each_turned(x, cos, sin) for x in (q, k))

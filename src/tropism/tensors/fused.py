@@ -117,4 +117,5 @@ class _Turned(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Any, ...]:
-        return _turned(slope, *ctx.saved_tensors, True), None, None
+        cos, sin = ctx.saved_tensors
+        return _turned(slope, cos, sin, True), None, None
