@@ -131,15 +131,17 @@ def _is_gated(module: Any) -> bool:
 def _turns_halves(name: str) -> bool:
     """Whether the file of a family turns positions in the half-split form; if so its function is replaced."""
     if name not in _turns:
-        space = sys.modules[name]
-        before: Any = getattr(space, TURN, None)
-        q, k = _numbers(6, 8).view(1, 2, 3, 8), _numbers(3, 8).view(1, 1, 3, 8)
-        cos, sin = _numbers(3, 8).view(1, 3, 8).cos(), _numbers(3, 8).view(1, 3, 8).sin()
-        found = (_each_turned(x, cos, sin) for x in (q, k))
-        _turns[name] = before is not None and all(map(_same, found, before(q, k, cos, sin)))
-        if _turns[name]:
-            setattr(space, TURN, functools.partial(_turned, before))
+        before: Callable[..., Any] | None = getattr(sys.modules[name], TURN, None)
+        _turns[name] = before is not None and _is_half_split(before)
+        if before is not None and _turns[name]:
+            setattr(sys.modules[name], TURN, functools.partial(_turned, before))
     return _turns[name]
+
+
+def _is_half_split(turn: Callable[..., Any]) -> bool:
+    q, k = _numbers(6, 8).view(1, 2, 3, 8), _numbers(3, 8).view(1, 1, 3, 8)
+    cos, sin = _numbers(3, 8).view(1, 3, 8).cos(), _numbers(3, 8).view(1, 3, 8).sin()
+    return all(_same(_each_turned(x, cos, sin), expected) for x, expected in zip((q, k), turn(q, k, cos, sin)))
 
 
 def _numbers(rows: int, width: int) -> Tensor:
