@@ -1,6 +1,6 @@
 """The share of the machine's matrix rate that an update of pretraining reaches.
 
-    python bench/pretrain.py [--width 128 --layers 3 --heads 8 --vocabulary 512 --tokens 1024 --row 128] [--adamw] [--json]
+    python bench/pretrain.py [--width 128 --layers 3 --heads 8 --vocabulary 512 --tokens 2048 --row 128] [--adamw] [--json]
 
 The default is the base stage of the demo. An update takes documents, lays them out, runs forward and backward pass and the
 optimiser, as the stage does. Its operations are counted by torch's `FlopCounterMode` (matrix products; what it does not
@@ -32,7 +32,7 @@ from tropism.train.optim import Optim
 from tropism.train.order import Order
 
 UPDATES, DOCUMENTS = 10, 500
-SIZES = {"width": 128, "layers": 3, "heads": 8, "vocabulary": 512, "tokens": 1024, "row": 128, "repeats": 7}
+SIZES = {"width": 128, "layers": 3, "heads": 8, "vocabulary": 512, "tokens": 2048, "row": 128, "repeats": 7}
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from tropism.formats.chat import Chat
 from tropism.judges.reward_model import RewardModel
 from tropism.models.adapters import Adapter
 from tropism.models.folder import config_of, load_scalar, merge
+from tropism.stages import reward
 from tropism.stages._read import read_split
 from tropism.stages.reward import HELD_OUT, Reward, ranked
 from tropism.stages.sft import SFT
@@ -137,6 +138,17 @@ def test_saved_scores_have_standard_deviation_one_and_held_out_scores_are_log_od
         centre = 0.01 * np.mean(s) ** 2
         losses.append(sum(np.log(np.sum(np.exp(t))) - s[i] for i, t in enumerate(tails) if len(t) > 1) + centre)
     assert meta["facts"]["held_out_loss"] == pytest.approx(np.mean(losses), abs=1e-3)
+
+
+def test_of_many_groups_some_set_the_unit_of_the_saved_scores(
+    run: Run, model_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """32 training groups, of which every fourth sets the unit: more than 9 are not looked at."""
+    monkeypatch.setattr(reward, "LAST_GROUPS", 9)
+    out = run(Reward(model_folder, written(GROUPS, tmp_path / "groups"), "people", "likelihood", **FAST))
+    train = [g for g in GROUPS if g.meta["split"] == "train"]
+    scores = [s for j in RewardModel(str(out)).judge(train[::4]) for s in j.scores]
+    assert (np.mean(scores), np.std(scores, ddof=1)) == pytest.approx((0.0, 1.0), abs=1e-3)
 
 
 @pytest.mark.parametrize("from_sft", [False, True])

@@ -10,7 +10,8 @@ are kept. Small models learn the difference between answers late and suddenly, a
 
 The test groups are written to `held_out.parquet` with the model's judgments, for accuracy and calibration. There the
 scores are not rescaled, so that a difference of scores is the log-odds of a preference. The scores of the saved model
-have standard deviation 1 on the training completions, so that the size of a KL coefficient keeps its meaning.
+have standard deviation 1 on the training completions (of 1,024 groups at most, evenly spread), so that the size of a KL
+coefficient keeps its meaning.
 
 An ensemble is several of these stages: each has its own order of the data, as its seed depends on its id.
 """
@@ -54,6 +55,7 @@ __all__ = ["Reward"]
 HELD_OUT = "held_out.parquet"
 FEWEST = 16  # validation groups: with fewer, the best look would be a matter of chance
 UNIT_GROUPS = 256  # groups that set the unit of a likelihood's scores at the start of training
+LAST_GROUPS = 1024  # groups that set it at the end: more are a pass over the data, and change it by some percent
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Reward(Weights):
     optim: Optim = field(default_factory=lambda: Optim(lr=1e-3))
     limit: Annotated[int, Ge(0)] = field(default=0, metadata=ADDED)
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     makes: ClassVar[Literal["scorer"]] = "scorer"
 
     def __post_init__(self) -> None:
@@ -145,7 +147,7 @@ class Reward(Weights):
         }
         if tested:
             self._test(work, model, tested)
-        scores = _scores(model, trees)
+        scores = _scores(model, trees[:: -(-len(trees) // LAST_GROUPS)])
         if (scale := float(scores.std())) > 0:
             model.config.score_scale = scale  # a difference of scores times this is a log-odds
             set_units(model, float(scores.mean()), scale)
