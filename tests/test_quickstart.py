@@ -16,7 +16,6 @@ from tropism.store.folder import latest, read_metrics
 COUNTED = {  # stage.key → where its full size stands in the recipe
     "base.steps": lambda r: r.stages["base"].steps,
     "sft.steps": lambda r: r.stages["sft"].steps,
-    "samples.prompts.count": lambda r: r.stages["samples"].prompts.count,
     "ppo.rounds": lambda r: r.stages["ppo"].rounds,
 }
 
@@ -27,7 +26,8 @@ def tenth(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     recipe = load("quickstart")
     sizes = [f"{key}={size(recipe) // 10}" for key, size in COUNTED.items()]
     sizes += ["evaluation.prompts.count=60", "evaluation.completes.count=60"]
-    sizes += ["reward.passes=3.2"]  # a tenth of the groups, of an SFT model that knows little: look at them more often
+    sizes += ["samples.prompts.count=450"]  # the fewest with which enough groups are left for the looks
+    sizes += ["reward.passes=3.2"]  # few groups, of an SFT model that knows little: look at them more often
     folder = tmp_path_factory.mktemp("demo") / "run"
     command = [sys.executable, "-m", "tropism.cli", "demo", "--out", str(folder)]
     for size in sizes:
