@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="of each case, after a warm-up")
     parser.add_argument("--quick", action="store_true", help="two small cases of each, one step")
     parser.add_argument("--shape", type=int, nargs=4, action="append", metavar=("P", "PROMPT", "K", "ANSWER"))
-    parser.add_argument("--wide", action="store_true", help="shapes on a Llama of 29 M parameters in place of 1.87 M")
+    parser.add_argument("--wide", action="store_true", help="shapes on a Llama of 25.6 M parameters in place of 1.87 M")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)

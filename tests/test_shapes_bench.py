@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import runpy
 import sys
 import xml.etree.ElementTree
@@ -76,3 +77,14 @@ def test_a_panel_for_each_quantity(shapes: dict[str, Any], monkeypatch, tmp_path
     assert len(panels) == 4 and all(len(found) == 5 * 2 for found in titles)  # five curves of two points
     assert "the step: 16 at tokens of an answer 16" in titles[2]
     assert root.attrib["viewBox"] == "0 0 728 552"
+
+
+def test_given_shapes_take_the_place_of_what_is_varied(shapes: dict[str, Any]):
+    ((varied, case),) = shapes["cases"](argparse.Namespace(shape=[[4, 64, 8, 48]], wide=True, quick=False))
+    assert varied == "" and (case.prompts, case.prompt, case.k, case.answer) == (4, 64, 8, 48)
+    assert case.architecture.parameters(512) == 512 * 512 + 512 + 8 * (4 * 512**2 + 3 * 512 * 1376 + 2 * 512)
+    every = shapes["cases"](argparse.Namespace(shape=None, wide=False, quick=False))
+    for name, found in every:
+        others = [getattr(found, other) for other in shapes["VARIED"] if other != name]
+        assert others == [getattr(shapes["Case"](), other) for other in shapes["VARIED"] if other != name]
+    assert {name for name, _ in every} == {"prompt", "k", "answer", "width"}
