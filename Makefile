@@ -34,6 +34,14 @@ bench: setup
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/update.py
 	$(BIN)/python bench/generate.py
+	$(BIN)/python bench/pretrain.py
+	$(BIN)/python bench/sft_step.py
+	$(BIN)/python bench/reward_step.py
+	$(BIN)/python bench/dpo_step.py
+	$(BIN)/python bench/rl_step.py
+	$(BIN)/python bench/rl_step.py --peer rloo
+	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/busy.py
 	$(BIN)/python bench/parity.py
 
 clean:

@@ -26,6 +26,7 @@ from tropism.formats.phrasebook import Phrasebook
 from tropism.formats.prompts import Prompts
 from tropism.judges.verifier import Verifier
 from tropism.models.folder import load_lm
+from tropism.models.layout import layout
 from tropism.stages._mix import Mix
 from tropism.stages.rl import RL
 from tropism.store.folder import done, read_metrics
@@ -510,6 +511,20 @@ def test_the_bar_is_told_the_tokens_of_a_round(tmp_path: Path, model_folder: str
     with Run(tmp_path, reporter=reporter) as run:
         run(rl(model_folder, judge=Witness(), algorithm=RLOO()))
     assert bar.rated == [0, *map(generated, SEEN)] and min(bar.rated[1:]) > 0  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize(("flat", "times"), [(0, 1), (2, 3)])
+def test_a_round_is_laid_out_once_unless_it_has_groups_that_teach_nothing(
+    run: Run, model_folder: str, monkeypatch: pytest.MonkeyPatch, flat: int, times: int
+) -> None:
+    """With such groups a batch of all is judged, and those that teach and the others each get one of their own."""
+    laid: list[int] = []
+    monkeypatch.setattr(
+        "tropism.stages.rl.layout", lambda trees, *a, **k: laid.append(len(trees)) or layout(trees, *a, **k)
+    )
+    few = {"prompts": Phrasebook("prompts", count=4), "prompts_per_round": 4, "rounds": 1, "refills": 0}
+    calls(run, rl(model_folder, judge=Witness(flat=flat), algorithm=GRPO(), **few))
+    assert len(laid) == times and laid[0] == 4
 
 
 @pytest.mark.parametrize("refills", [0, 1, 2])

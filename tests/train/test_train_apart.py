@@ -10,6 +10,7 @@ from test_train_loop import FLAT, descent
 from transformers import PreTrainedModel
 
 from tropism.algorithms.dpo import DPO
+from tropism.algorithms.nll import NLL
 from tropism.tensors.collate import collate
 from tropism.tensors.rows import passes
 from tropism.tensors.tree import Tree
@@ -45,3 +46,20 @@ def test_no_graph_is_larger_than_a_pass(make_model: Callable[..., PreTrainedMode
     graphs = [n for graph, n in seen if graph]
     assert len(graphs) == 3 and max(graphs) <= 20  # two answers, two, and one
     assert metrics["policy_gradient_norm"].value > 0
+
+
+def test_on_a_cpu_groups_fill_a_pass_only_up_to_a_size(
+    make_model: Callable[..., PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven small groups, three to a pass; and a larger one, which is not computed in parts."""
+    model = make_model()
+    trees = [Tree(str(i), (9, 8), ((7, 6 + i, 5),), ((True,) * 3,), (True,)) for i in range(7)]
+    big = Tree("big", BIG.prompt, ANSWERS, BIG.trained, BIG.ended)
+    monkeypatch.setattr("tropism.train.loop.AT_ONCE", 15)
+    for given, sizes in ((trees, [15, 15, 5]), ([big], [34]), (trees, [35])):
+        seen: list[int] = []
+        most = 1000 if sizes != [35] else 0  # 0: the user wants one pass
+        hook = model.get_input_embeddings().register_forward_hook(lambda _, __, out: seen.append(out[..., 0].numel()))
+        descent(Learner({"policy": model}, FLAT, 10, pass_tokens=most)).update(NLL(), collate(given))
+        hook.remove()
+        assert seen == sizes

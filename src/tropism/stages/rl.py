@@ -189,8 +189,8 @@ class RL(Weights, Watched):
 
     def _round(self, work: Work, learner: Learner, state: State, asked: list[Group], engine: Engine) -> dict[str, Any]:
         """Samples, judges, computes credit, updates. Returns the metrics of all samples, then those of the updates."""
-        kept, dull = self._sampled(work, learner, state, asked, engine)
-        batches = [self._filled(part, learner, state) for part in (kept, dull) if part]
+        kept, dull, made = self._sampled(work, learner, state, asked, engine)
+        batches = [self._filled(part, learner, state, made) for part in (kept, dull) if part]
         if not any(batch.need("scored_N").any() for batch in batches):
             raise TropismError(
                 f"the judge scored no completion of round {state.round + 1}: name a judge that can score them"
@@ -236,11 +236,13 @@ class RL(Weights, Watched):
 
     def _sampled(
         self, work: Work, learner: Learner, state: State, asked: list[Group], engine: Engine
-    ) -> tuple[list[_Rollout], list[_Rollout]]:
-        """The judged groups of a round from which the algorithm learns something, and the others."""
+    ) -> tuple[list[_Rollout], list[_Rollout], Batch | None]:
+        """The judged groups of a round from which the algorithm learns something, and the others; the batch of the
+        former, if there are no others."""
         policy = learner.models["policy"]
         kept: list[_Rollout] = []
         dull: list[_Rollout] = []
+        made = None
         for again in range(1 + self.refills):
             taken = [asked[i] for i in state.order.take(self.prompts_per_round - len(kept))]
             seed = self.sampling.seed + (work.seed << 20) + state.round + (again << 52)
@@ -248,25 +250,29 @@ class RL(Weights, Watched):
             groups = charged(groups, state.algorithm, self.cost) if self.cost else groups
             trees = experience(groups, state.tokenizer, context_of(policy))
             state.count(groups, trees)
-            for group, tree, teaches in zip(groups, trees, self._teaching(state, trees, policy)):
+            made = self._laid(trees, policy)
+            for group, tree, teaches in zip(groups, trees, self._teaching(state, made)):
                 (kept if teaches else dull).append((group, tree))
             if len(kept) == self.prompts_per_round:
                 break
-        return kept, dull
+        return kept, dull, None if dull else made
 
-    def _teaching(self, state: State, trees: list[Tree], policy: PreTrainedModel) -> list[bool]:
+    def _laid(self, trees: list[Tree], policy: PreTrainedModel) -> Batch:
+        return layout(trees, policy, force=self.layout, most=self.pass_tokens)
+
+    def _teaching(self, state: State, batch: Batch) -> list[bool]:
         """For each group, whether its rewards, after shaping, can change the policy."""
         if not isinstance(state.algorithm, Selective):
-            return [True] * len(trees)
-        return state.algorithm.teaches(self.shaping(layout(trees, policy, force=self.layout), state.seen)).tolist()
+            return [True] * len(batch.ids)
+        return state.algorithm.teaches(self.shaping(batch, state.seen)).tolist()
 
-    def _filled(self, part: list[_Rollout], learner: Learner, state: State) -> Batch:
-        """A batch with the fields that the algorithm needs; its rewards are the judge's scores."""
+    def _filled(self, part: list[_Rollout], learner: Learner, state: State, made: Batch | None) -> Batch:
+        """A batch (`made`, if it has been) with the fields that the algorithm needs; its rewards are the judge's scores."""
         trees = [t for _, t in part]
         state.spent += sum(t.size for t in trees) * cost.filling(state.algorithm, sampled=True)
         measured = ("ref_logprobs_BT",) if self.truth is not None else ()  # reward and truth are plotted over the KL
         return annotate(
-            layout(trees, learner.models["policy"], force=self.layout, most=self.pass_tokens),
+            self._laid(trees, learner.models["policy"]) if made is None else made,
             (*needed(state.algorithm), *measured),
             state.reference,
             learner.models.get("critic"),

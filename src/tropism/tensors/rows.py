@@ -13,7 +13,9 @@ from tropism.tensors.batch import Batch
 
 
 def take_rows(batch: Batch, rows: Sequence[int]) -> Batch:
-    """The Batch of only these rows; completions and groups get new numbers."""
+    """The Batch of only these rows; completions and groups get new numbers. All rows are the batch itself."""
+    if [*rows] == [*range(len(batch.tokens_BT))]:
+        return batch
     width = batch.tokens_BT.shape[1]
     index = torch.as_tensor(list(rows), device=batch.tokens_BT.device)
     owner_B = batch.completion_BT[index]

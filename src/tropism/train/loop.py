@@ -47,6 +47,9 @@ GIVEN = {
 }  # what an update is given, in words
 
 
+AT_ONCE = 2048  # tokens of a pass on a CPU: with more it is not faster, and activations need more memory
+
+
 @dataclass(frozen=True)
 class Mixed:
     """Another loss of the policy, on its own batch, and the factor for its gradient."""
@@ -209,11 +212,14 @@ class NotFinite(TropismError):
 
 
 def _pieces(batch: Batch | None, tokens: int) -> Iterator[Batch]:
-    """The part of the batch for each forward pass; none if this process has no share."""
+    """The part of the batch for each forward pass; none if this process has no share. On a CPU groups go through models
+    together up to AT_ONCE tokens, and only a group larger than `tokens` is computed in parts."""
     if batch is None:
         return
+    if tokens and batch.tokens_BT.device.type == "cpu":
+        tokens = min(tokens, AT_ONCE)
     for rows in passes(batch, tokens):
-        yield take_rows(batch, rows) if len(rows) < len(batch.tokens_BT) else batch
+        yield take_rows(batch, rows)
 
 
 def reads(algorithm: Algorithm) -> tuple[str, ...]:

@@ -29,4 +29,4 @@ def spared(algorithm: Algorithm, batch: Batch) -> tuple[Batch, list[Ratio]]:
         return batch, []
     rest, nothing_BT = batch.replace(loss_mask_BT=idle_BT), torch.zeros(idle_BT.shape, device=idle_BT.device)
     loss, _ = algorithm.loss(rest, Prediction(nothing_BT, nothing_BT, entropy_bonus_BT=nothing_BT))
-    return (take_rows(left, rows) if len(rows) < len(idle_BT) else left), [loss]
+    return take_rows(left, rows), [loss]
