@@ -12,8 +12,7 @@ loss that `why` names is exchanged for TRL's: the exchange is computed, not clai
 the paper. Anything else is *different*, and the exit status is 1. All is float64, also what both sides would do in float32
 whatever the model's dtype (norms, rotary angles, the log-softmax): without that, roundings of 1e-7 to 3e-6 are left.
 
-Left out: PPO (TRL's is experimental, a loop without a loss to call) and APA (TRL has none). Their tests have the papers'
-equations written out.
+Left out: PPO and APA (TRL 1.16 has neither). Their tests have the papers' equations written out.
 """
 
 from __future__ import annotations
