@@ -111,7 +111,7 @@ def test_samples_are_requests_with_their_own_seeds(endpoint: Endpoint):
 )  # fmt: skip
 def test_what_may_pass_is_tried_again(endpoint: Endpoint, waits: list[float], trouble: Fault):
     endpoint.fault = lambda number, body: trouble if number in (1, 2) else FINE
-    (_, reply) = ask(engine(endpoint, timeout_s=0.2, concurrency=1), asks(2))
+    (_, reply) = ask(engine(endpoint, timeout_s=1.0, concurrency=1), asks(2))
     assert reply.completion.text == endpoint.reply(body("question 1")) and not reply.cached
     assert endpoint.requests == 4 and len(waits) == 2
     assert 0.25 <= waits[0] <= 0.5 <= waits[1] <= 1.0
