@@ -7,7 +7,7 @@ It needs the extra `bench` (TRL 1.16).
 A shape is pairs, tokens of a prompt, tokens of an answer. Ours is the update of the `offline` stage. Both run the
 reference and then the policy in each update. TRL could keep what the reference says (`precompute_ref_log_probs`): in one
 pass over the data that is the same work at another time. TRL's settings: pairs in order of their length, in one pass or in
-several (`--passes`), no gradient checkpointing; `padding_free` is switched off in TRL 1.16. `stage_update.py` says what the
+several (`--pairs`), no gradient checkpointing; `padding_free` is switched off in TRL 1.16. `stage_update.py` says what the
 lengths are and what else both have in common.
 """
 
@@ -55,9 +55,7 @@ def measured(
     rows = pairs(trees)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        for passes in args.passes:
-            if len(rows) % passes:
-                continue
+        for passes in stage_update.passes(len(rows), args.pairs):
             stage = Offline(policy=folder, groups="", judge="")
             policy, reference = stage.train_lm(folder, 0), stage.freeze_lm(folder)
             learner = Learner({"policy": policy}, stage_update.OPTIM, 10**6, pass_tokens=stage.pass_tokens)
@@ -69,7 +67,7 @@ def measured(
                 passes,
                 stage_update.Stage(learner, stage.algorithm, trees, fill),
                 policy,
-                f"{passes} passes",
+                f"{len(rows) // passes} pairs a pass",
             )
 
 
@@ -91,7 +89,8 @@ def trainer(
 
 
 def more(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--passes", type=int, nargs="+", default=[1, 4], help="of an update of TRL; the fastest counts")
+    said = "at most so many in a pass of TRL; the fastest counts"
+    parser.add_argument("--pairs", type=int, nargs="+", default=[1, 4, 10**6], help=said)
 
 
 if __name__ == "__main__":

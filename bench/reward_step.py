@@ -7,7 +7,7 @@ It needs the extra `bench` (TRL 1.16).
 A shape is groups, tokens of a prompt, K, tokens of an answer. Ours is the update of the `reward` stage: a prompt and its K
 answers are read once, and the loss is the mean of -log sigmoid(s_w - s_l) over the pairs of each group (`likelihood =
 "all_pairs"`, as TRL's; Plackett-Luce takes the same time). TRL reads the two texts of each of the K (K - 1) / 2 pairs. Its
-settings: pairs in order of their length, in one pass or in several (`--passes`), no gradient checkpointing.
+settings: pairs in order of their length, in one pass or in several (`--pairs`), no gradient checkpointing.
 `stage_update.py` says what the lengths are and what else both have in common.
 """
 
@@ -62,9 +62,7 @@ def measured(
         scorer = load_scalar(folder)
         torch.nn.init.normal_(scorer.get_submodule("score").get_parameter("weight"), std=0.1)  # it is 0 at first
         save(scorer, words, beside.Path(folder))
-        for passes in args.passes:
-            if len(rows) % passes:
-                continue
+        for passes in stage_update.passes(len(rows), args.pairs):
             stage = Reward(model=folder, groups="", judge="", algorithm=KWise("all_pairs", centre=0.0))
             scorer = stage.train_scalar(folder, 0)
             learner = Learner({"scorer": scorer}, stage_update.OPTIM, 10**6, pass_tokens=stage.pass_tokens)
@@ -73,7 +71,7 @@ def measured(
                 passes,
                 stage_update.Stage(learner, stage.algorithm, trees),
                 scorer,
-                f"{passes} passes",
+                f"{len(rows) // passes} pairs a pass",
             )
 
 
@@ -93,7 +91,8 @@ def trainer(
 
 
 def more(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--passes", type=int, nargs="+", default=[1, 4], help="of an update of TRL; the fastest counts")
+    said = "at most so many in a pass of TRL; the fastest counts"
+    parser.add_argument("--pairs", type=int, nargs="+", default=[4, 12, 10**6], help=said)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,11 @@ def group(number: int, prompt: tuple[int, ...], answers: Sequence[tuple[int, ...
     return Tree(str(number), prompt, tuple(answers), trained, (True,) * len(answers), reward=rewards, rank=ranks)
 
 
+def passes(count: int, most: Sequence[int]) -> list[int]:
+    """The numbers of equal passes over `count` pairs, of which each has at most so many."""
+    return sorted({next(n for n in range(1, count + 1) if count % n == 0 and count // n <= pairs) for pairs in most})
+
+
 class Stage:
     """One update of a stage with each call, on the same groups; returns the seconds of its parts. Keeps the losses."""
 

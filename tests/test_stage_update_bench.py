@@ -47,6 +47,12 @@ def test_lengths_have_the_mean_of_the_shape(stage_update) -> None:
     assert statistics.median(drawn) == pytest.approx(50 * math.exp(-0.18), rel=0.05)
 
 
+def test_passes_are_equal(stage_update) -> None:
+    assert stage_update.passes(84, [4, 12, 1000]) == [1, 7, 21]
+    assert stage_update.passes(15, [2, 4, 1000]) == [1, 5, 15]
+    assert stage_update.passes(7, [3]) == [7]
+
+
 def test_losses_that_differ_stop_the_benchmark(stage_update) -> None:
     class Trainer:
         def __init__(self, losses: list[float]) -> None:
