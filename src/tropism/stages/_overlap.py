@@ -9,7 +9,7 @@ from elsewhere is not known.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,17 @@ def overlap(work: Work, stage: Any, asked: Sequence[Group]) -> dict[str, Any]:
     for _, _, path in refs(stage):
         folders |= ancestry(Path(path).parent)
     prompts = np.array([mark(g) for g in asked], np.uint64)
-    texts = [np.array(lines(g.prompt[-1].content) if g.prompt else [], np.uint64) for g in asked]
+    texts = [lines(g.prompt[-1].content) if g.prompt else [] for g in asked]
+    each, ends = np.array([*chain.from_iterable(texts)], np.uint64), np.cumsum([0, *map(len, texts)])
     found: dict[str, np.ndarray] = {}
     for folder, id in folders.items():
         if (folder / FILE).exists():
             known = np.load(folder / FILE)
-            said = [len(text) > 0 and bool(np.isin(text, known).all()) for text in texts]
+            met = np.isin(each, known)
+            said = [a < b and bool(met[a:b].all()) for a, b in pairwise(ends)]
             found[f"{folder.parent.name}/{id}" if id in found else id] = np.isin(prompts, known) | said
-    met = int(np.any(list(found.values()), axis=0).sum()) if found else 0
-    return {"prompts": len(asked), "met": met, "stages": {id: int(which.sum()) for id, which in found.items()}}
+    total = int(np.any(list(found.values()), axis=0).sum()) if found else 0
+    return {"prompts": len(asked), "met": total, "stages": {id: int(which.sum()) for id, which in found.items()}}
 
 
 def probed(work: Work, stage: Any) -> None:

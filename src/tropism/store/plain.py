@@ -10,6 +10,8 @@ from typing import Any
 
 from tropism.types import Completion, Group, Judgment, Message, Step
 
+PLAIN = {int, float, str, bool, type(None)}
+
 
 def to_json(value: Any) -> Any:
     """A dataclass of `types.py`, or a tuple or mapping of them, as plain JSON values."""
@@ -18,6 +20,8 @@ def to_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
+        if {*map(type, value)} <= PLAIN:  # such as tokens, of which there are many
+            return list(value)
         return [to_json(item) for item in value]
     if isinstance(value, Path):
         return str(value)

@@ -27,6 +27,7 @@ from pathlib import Path
 from tropism.errors import TropismError
 from tropism.store.folder import read_recipe
 from tropism.store.progress import Reporter
+from tropism.train import heap
 
 CHOSEN = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # by the user
 WINDOW_S, WINDOWS = 0.1, 5
@@ -34,9 +35,10 @@ SLACK = 0.25  # of a processor that other programs may use without costing the r
 
 
 def settle(folder: Path, reporter: Reporter, processes: int = 1) -> int:
-    """Sets the number of threads of a run in `folder`, new or continued, and returns it."""
+    """Sets the number of threads of a run in `folder`, new or continued, and returns it; also how it keeps memory."""
     import torch
 
+    heap.keep()
     most, before = torch.get_num_threads(), recorded(folder)
     chosen = processes > 1 or any(os.environ.get(name) for name in CHOSEN)
     number = most if chosen else min(before or free(most), most)
