@@ -36,7 +36,7 @@ def arguments(about: str | None, names: Sequence[str]) -> argparse.ArgumentParse
         "--shape", type=int, nargs=len(names), action="append", metavar=tuple(names), help="may be given many times"
     )
     parser.add_argument("--model", type=Path, help="a Hugging Face folder; without it a Llama of 1.87 M parameters")
-    parser.add_argument("--wide", action="store_true", help="a Llama of 29 M parameters")
+    parser.add_argument("--wide", action="store_true", help="a Llama of 25.6 M parameters")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     return parser

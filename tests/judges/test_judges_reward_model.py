@@ -77,7 +77,7 @@ def test_it_says_how_many_tokens_it_read(folder: str) -> None:
 def test_how_many_go_through_at_once_does_not_matter(folder: str) -> None:
     whole = [s for j in RewardModel(folder).judge(GROUPS) for s in j.scores]
     small = [s for j in RewardModel(folder, pass_tokens=1).judge(GROUPS) for s in j.scores]
-    assert small == pytest.approx(whole, abs=1e-5)
+    assert small == pytest.approx(whole, abs=1e-5, rel=5e-6)  # each is within 8e-6 of the score in double precision
     assert RewardModel(folder).judge([]) == []
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import shutil
+import weakref
 
 import pytest
 import torch
@@ -85,6 +87,20 @@ def test_a_copy_computes_with_its_own_weights() -> None:
         for parameter in model.parameters():
             parameter.zero_()
     torch.testing.assert_close(states_of(twin, TOKENS), states)
+
+
+def test_a_model_is_freed_as_soon_as_nobody_uses_it() -> None:
+    """Its weights may be mapped from a file, whose disk is then free, too."""
+    model = family("llama")
+    states_of(model, TOKENS)
+    assert any(map(is_fused, model.modules()))
+    weight = weakref.ref(model.get_input_embeddings().get_parameter("weight"))
+    gc.disable()
+    try:
+        del model
+        assert weight() is None
+    finally:
+        gc.enable()
 
 
 def test_layers_that_are_computed_again_get_the_same_gradients() -> None:

@@ -21,7 +21,6 @@ from transformers import PreTrainedModel
 
 from tropism.models import families
 from tropism.models.attend import Forward, LayerSpec, attended
-from tropism.models.fused import is_fused
 from tropism.models.halves import alike, backbone, logits, probe_tokens, states_of, text_config
 
 Head = Callable[[Tensor], Tensor]
@@ -81,8 +80,7 @@ def _children(modules: tuple[nn.Module, ...]) -> list[nn.Module | None]:
 
 def _changed(module: nn.Module) -> bool:
     """Whether a call of a module does something else than its class says."""
-    other = "forward" in module.__dict__ and not is_fused(module)
-    return bool(module._forward_hooks or module._forward_pre_hooks or other)
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
 def _plain(module: nn.Module) -> bool:

@@ -3,10 +3,11 @@ rotary positions in the half-split form.
 
     fuse(part)     once for each module of a model; what cannot be fused stays as it is
 
-A class is tried once with its own `forward` on a few numbers, and left alone if the result differs. A fused module has a
-`forward` of its own that hands everything unusual (another precision, other arguments) to that of its class. Positions are
-turned by a function of the family's file, which is replaced by one that does the same, and is fast inside fused attention
-only. What others do with the same classes stays as it was.
+A class is tried once with its own `forward` on a few numbers, and left alone if the result differs. Then its `forward` is
+replaced by one that does the same, and computes differently for modules that `fuse` has marked; these hand everything
+unusual (another precision, other arguments) to the old one. Positions are turned by a function of the family's file, which
+is replaced in the same way and is fast inside fused attention only. Models that others made of the same classes compute
+as before. No module refers to itself, so a model is freed as soon as nobody uses it.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ from torch import Tensor, nn
 from tropism.tensors import fused, native
 
 TURN = "apply_rotary_pos_emb"  # the name of the function in the files of all families
+MARK = "_tropism_fused"  # the attribute of a fused module: what `forward` has to know of it
 _fused_parts: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 _norms: dict[type, float | None] = {}  # what is added to the weight
 _mlps: dict[tuple[type, type], bool] = {}
 _turns: dict[str, bool] = {}  # of a module of Python
+_replaced: set[type] = set()
 _inside: ContextVar[bool] = ContextVar("inside fused attention", default=False)
+Plain = Callable[..., Any]  # the `forward` of a class
 
 
 def fuse(part: nn.Module) -> None:
@@ -37,47 +41,63 @@ def fuse(part: nn.Module) -> None:
         return
     _fused_parts.add(part)
     for module in part.modules():
-        if "forward" not in module.__dict__ and (found := _fused(module)):
-            module.__dict__["forward"] = found
+        if not is_fused(module) and (found := _found(module)):
+            way, known = found
+            _replace(type(module), way)
+            module.__dict__[MARK] = known
 
 
 def is_fused(module: nn.Module) -> bool:
-    """Whether `fuse` gave a module its `forward`."""
-    return getattr(module.__dict__.get("forward"), "func", None) in (_norm, _mlp, _attention)
+    """Whether `fuse` has marked a module."""
+    return MARK in module.__dict__
 
 
-def _fused(module: nn.Module) -> Callable[..., Any] | None:
+def _found(module: nn.Module) -> tuple[Callable[..., Any], Any] | None:
+    """How a module computes with fused operations, and what has to be known of it."""
     name = type(module).__name__
     try:
         with torch.no_grad():
             if name.endswith("RMSNorm") and (plus := _plus(module)) is not None:
-                return functools.partial(_norm, module, _eps(module), plus)
+                return _norm, (_eps(module), plus)
             if name.endswith("MLP") and _is_gated(module):
-                return functools.partial(_mlp, module)
+                return _mlp, True
             if name.endswith("Attention") and _turns_halves(type(module).__module__):
-                return functools.partial(_attention, module)
+                return _attention, True
     except (AttributeError, TypeError, RuntimeError, ValueError):  # another release or family may have other names
         return None
     return None
 
 
-def _norm(module: Any, eps: float, plus: float, x: Tensor, *more: Any, **named: Any) -> Any:
+def _replace(kind: type, way: Callable[..., Any]) -> None:
+    if kind in _replaced:
+        return
+    _replaced.add(kind)
+    plain: Plain = kind.forward  # type: ignore[attr-defined]
+
+    @functools.wraps(plain)
+    def forward(self: nn.Module, *given: Any, **named: Any) -> Any:
+        return way(plain, self, *given, **named) if MARK in self.__dict__ else plain(self, *given, **named)
+
+    kind.forward = forward  # type: ignore[attr-defined]
+
+
+def _norm(plain: Plain, module: Any, x: Tensor, *more: Any, **named: Any) -> Any:
     if more or named or not _usable(x, module.weight):
-        return type(module).forward(module, x, *more, **named)
-    return fused.rms(x, module.weight, eps, plus)
+        return plain(module, x, *more, **named)
+    return fused.rms(x, module.weight, *module.__dict__[MARK])
 
 
-def _mlp(module: Any, x: Tensor, *more: Any, **named: Any) -> Any:
+def _mlp(plain: Plain, module: Any, x: Tensor, *more: Any, **named: Any) -> Any:
     if more or named:
-        return type(module).forward(module, x, *more, **named)
+        return plain(module, x, *more, **named)
     gate, up = module.gate_proj(x), module.up_proj(x)
     return module.down_proj(fused.gated(gate, up) if _usable(gate, up) else module.act_fn(gate) * up)
 
 
-def _attention(module: Any, *given: Any, **named: Any) -> Any:
+def _attention(plain: Plain, module: Any, *given: Any, **named: Any) -> Any:
     token = _inside.set(True)
     try:
-        return type(module).forward(module, *given, **named)
+        return plain(module, *given, **named)
     finally:
         _inside.reset(token)
 
