@@ -35,7 +35,7 @@ def attend(
     own.write(layer, plan.page, plan.at, k, v)
     found = []
     if plan.rows:
-        rows = _compiled if native.ready(q) else _by_products
+        rows = _compiled if all(map(native.ready, (q, k, v))) else _by_products
         found.append(rows(plan, own, shared, layer, spec, q[: plan.rows], v, sinks))
     for chunk in plan.chunks:
         end = chunk.first + chunk.count * chunk.length

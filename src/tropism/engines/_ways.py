@@ -52,7 +52,7 @@ def _agrees(model: PreTrainedModel, kind: type[Way]) -> bool:
         if whole is None:
             plainly[text] = model(input_ids=torch.tensor([text], device=model.device), use_cache=False).logits[0]
         real = torch.isfinite(found)  # what is never sampled has no logit
-        if not alike(found[real], plainly[whole or text][len(text) - 1].float()[real]):
+        if not real.any() or not alike(found[real], plainly[whole or text][len(text) - 1].float()[real]):
             return False
     return True
 

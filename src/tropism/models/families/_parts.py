@@ -32,14 +32,14 @@ ACTIVATIONS: dict[str, Activation] = {
 
 def rms(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """RMS normalisation (arXiv 1910.07467) over the last axis."""
-    if native.ready(x):
+    if native.ready(x) and native.ready(weight_D):
         return fused.rms(x, weight_D, eps)
     return F.rms_norm(x, weight_D.shape, weight_D, eps)
 
 
 def rms_plus_one(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """Gemma's: weights are kept minus 1, and rounding comes last."""
-    if native.ready(x):
+    if native.ready(x) and native.ready(weight_D):
         return fused.rms(x, weight_D, eps, 1.0)
     return F.rms_norm(x.float(), weight_D.shape, weight_D.float() + 1, eps).to(x.dtype)
 
