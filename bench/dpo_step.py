@@ -19,7 +19,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import beside_trl as beside
 import datasets
 import stage_update
 import trl
@@ -74,13 +73,7 @@ def measured(
 def trainer(
     folder: str, words: PreTrainedTokenizerBase, rows: list[dict[str, Any]], passes: int, steps: int
 ) -> trl.DPOTrainer:
-    config = trl.DPOConfig(
-        **beside.settings(folder, steps, stage_update.RATE),
-        per_device_train_batch_size=len(rows) // passes,
-        gradient_accumulation_steps=passes,
-        train_sampling_strategy="sequential",
-        max_length=None,
-    )
+    config = trl.DPOConfig(**stage_update.settings(folder, rows, passes, steps))
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
     text = datasets.Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
     made = trl.DPOTrainer(model=model, args=config, train_dataset=text, processing_class=words)
@@ -88,10 +81,7 @@ def trainer(
     return made
 
 
-def more(parser: argparse.ArgumentParser) -> None:
-    said = "at most so many in a pass of TRL; the fastest counts"
-    parser.add_argument("--pairs", type=int, nargs="+", default=[1, 4, 10**6], help=said)
-
-
 if __name__ == "__main__":
-    stage_update.run(__doc__, NAMES, SHAPES, measured, drawn, more)
+    stage_update.run(
+        __doc__, NAMES, SHAPES, measured, drawn, functools.partial(stage_update.take_pairs, default=[1, 4, 10**6])
+    )

@@ -14,6 +14,7 @@ settings: pairs in order of their length, in one pass or in several (`--pairs`),
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -78,22 +79,13 @@ def measured(
 def trainer(
     folder: str, words: PreTrainedTokenizerBase, rows: list[dict[str, Any]], passes: int, steps: int
 ) -> trl.RewardTrainer:
-    config = trl.RewardConfig(
-        **beside.settings(folder, steps, stage_update.RATE),
-        per_device_train_batch_size=len(rows) // passes,
-        gradient_accumulation_steps=passes,
-        train_sampling_strategy="sequential",
-        max_length=None,
-    )
+    config = trl.RewardConfig(**stage_update.settings(folder, rows, passes, steps))
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, attn_implementation="sdpa")
     data = datasets.Dataset.from_list(rows * (steps + 1))
     return trl.RewardTrainer(model=model, args=config, train_dataset=data, processing_class=words)
 
 
-def more(parser: argparse.ArgumentParser) -> None:
-    said = "at most so many in a pass of TRL; the fastest counts"
-    parser.add_argument("--pairs", type=int, nargs="+", default=[4, 12, 10**6], help=said)
-
-
 if __name__ == "__main__":
-    stage_update.run(__doc__, NAMES, SHAPES, measured, drawn, more)
+    stage_update.run(
+        __doc__, NAMES, SHAPES, measured, drawn, functools.partial(stage_update.take_pairs, default=[4, 12, 10**6])
+    )

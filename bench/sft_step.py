@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import beside_trl as beside
 import datasets
 import stage_update
 import trl
@@ -67,12 +66,8 @@ def measured(
 
 def trainer(folder: str, words: PreTrainedTokenizerBase, rows: list[dict[str, Any]], steps: int) -> trl.SFTTrainer:
     config = trl.SFTConfig(
-        **beside.settings(folder, steps, stage_update.RATE),
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=len(rows),
-        train_sampling_strategy="sequential",
+        **stage_update.settings(folder, rows, len(rows), steps),
         padding_free=True,  # as packing sets it; the rows are packed before, so that a step has all of them
-        max_length=None,
     )
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
     data = datasets.Dataset.from_list(rows * (steps + 1))

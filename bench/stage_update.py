@@ -101,6 +101,22 @@ def passes(count: int, most: Sequence[int]) -> list[int]:
     return sorted({next(n for n in range(1, count + 1) if count % n == 0 and count // n <= pairs) for pairs in most})
 
 
+def settings(folder: str, rows: Sequence[Row], passes: int, steps: int) -> dict[str, Any]:
+    """Of a trainer of TRL that makes each update of all rows, in their order and in so many equal passes."""
+    return {
+        **beside.settings(folder, steps, RATE),
+        "per_device_train_batch_size": len(rows) // passes,
+        "gradient_accumulation_steps": passes,
+        "train_sampling_strategy": "sequential",
+        "max_length": None,
+    }
+
+
+def take_pairs(parser: argparse.ArgumentParser, default: list[int]) -> None:
+    said = "at most so many in a pass of TRL; the fastest counts"
+    parser.add_argument("--pairs", type=int, nargs="+", default=default, help=said)
+
+
 class Stage:
     """One update of a stage with each call, on the same groups; returns the seconds of its parts. Keeps the losses."""
 
