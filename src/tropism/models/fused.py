@@ -143,7 +143,10 @@ def _is_gated(module: Any) -> bool:
     if kind not in _mlps:
         x = _numbers(3, module.gate_proj.in_features)
         expected = type(module).forward(module, x)
-        found = module.down_proj(fused.gated(module.gate_proj(x), module.up_proj(x)))
+        gate, up = module.gate_proj(x), module.up_proj(x)
+        if not _usable(gate, up):  # such as under autocast
+            return False
+        found = module.down_proj(fused.gated(gate, up))
         _mlps[kind] = {*module._modules} <= {"gate_proj", "up_proj", "down_proj", "act_fn"} and _same(found, expected)
     return _mlps[kind]
 
