@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from tropism.models.folder import check_taken
 from tropism.models.halves import vocabulary_of
+from tropism.models.layout import pass_size
 from tropism.text.tokenizer import load_tokenizer
 from tropism.types import Group
 
@@ -90,19 +91,21 @@ def training(
     tokens: int,
     at_once: int,
     pass_tokens: int,
+    group: int = 0,
     keys: tuple[str, ...] = ("pass_tokens",),
     trained: int = 1,
     frozen: int = 0,
     passes: float = 3.0,
 ) -> Needs:
     """The needs of `updates` updates of `at_once` tokens, `tokens` in all, at most `pass_tokens` in one forward pass
-    (0: all of an update).
+    (0: all of an update) and `group` in a group (0: less than go through a model together).
 
     `trained` and `frozen` count the models of this shape in memory: weights, gradients and two moments of each trained
     one, weights of the frozen ones, activations of one pass."""
     if model is None:
         return Needs()
-    held = min(at_once, pass_tokens or at_once)
+    most = pass_size(pass_tokens, "cuda" if torch.cuda.is_available() else "cpu", group)
+    held = min(at_once, most) if most else at_once
     activations = held * (model.layers * model.width * 4 * 24 + model.vocabulary * 4 * 3)
     memory_bytes = (16 * trained + 4 * frozen) * model.parameters + activations
     return Needs(model.parameters, updates, tokens, passes, memory_bytes, keys, model=model)

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from tropism.algorithms.dpo import DPO
 from tropism.algorithms.nll import NLL
+from tropism.needs import Shape, training
 from tropism.tensors.collate import collate
 from tropism.tensors.rows import passes
 from tropism.tensors.tree import Tree
@@ -51,11 +52,11 @@ def test_no_graph_is_larger_than_a_pass(make_model: Callable[..., PreTrainedMode
 def test_on_a_cpu_groups_fill_a_pass_only_up_to_a_size(
     make_model: Callable[..., PreTrainedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seven small groups, three to a pass; and a larger one, which is not computed in parts."""
+    """Seven small groups, three to a pass; and a larger one, which is not computed in parts. A plan expects as much."""
     model = make_model()
     trees = [Tree(str(i), (9, 8), ((7, 6 + i, 5),), ((True,) * 3,), (True,)) for i in range(7)]
     big = Tree("big", BIG.prompt, ANSWERS, BIG.trained, BIG.ended)
-    monkeypatch.setattr("tropism.train.loop.AT_ONCE", 15)
+    monkeypatch.setattr("tropism.models.layout.AT_ONCE", 15)
     for given, sizes in ((trees, [15, 15, 5]), ([big], [34]), (trees, [35])):
         seen: list[tuple[bool, int]] = []
 
@@ -67,3 +68,6 @@ def test_on_a_cpu_groups_fill_a_pass_only_up_to_a_size(
         descent(Learner({"policy": model}, FLAT, 10, pass_tokens=most)).update(NLL(), collate(given))
         hooked.remove()
         assert [n for graph, n in seen if graph] == sizes
+        work = {"updates": 1, "tokens": 99, "at_once": sum(sizes), "pass_tokens": most, "group": given[0].size}
+        held = training(Shape(0, vocabulary=0, width=1, layers=1), **work).memory_bytes / (24 * 4)
+        assert held == max(sizes)

@@ -33,6 +33,9 @@ from tropism.tensors.collate import collate, shape
 from tropism.tensors.tree import Tree
 
 ROW_TOKENS = 128  # short rows: a dense mask costs their square, and a CPU gains nothing from long ones
+AT_ONCE = (
+    2304  # tokens of several groups in a pass on a CPU, so that an update of some 2,048 is one: more is not faster
+)
 OWN, ACROSS, DENSE = 2.8, 1.7, 1.5
 MERGE = 256.0  # adding up the two parts of a query
 CALL = 1 << 21  # a block, besides its pairs
@@ -56,6 +59,14 @@ def layout(
         if force == "shared" or min(_costs(model, shared)) <= _padded(model, trees, twins):
             return shared.to(model.device)
     return collate(trees, shared=False, twins=twins).to(model.device)
+
+
+def pass_size(tokens: int, device: str, group: int = 0) -> int:
+    """The most tokens of a forward pass of an update with `pass_tokens` = `tokens` (0: no limit), if the largest group
+    has `group`. On a CPU groups go through models together up to AT_ONCE tokens, and only a group larger than `tokens`
+    is computed in parts."""
+    together = min(tokens, AT_ONCE) if device == "cpu" else tokens
+    return max(together, min(group, tokens))
 
 
 def cheapest(model: PreTrainedModel, batch: Batch) -> Callable[[PreTrainedModel, Batch], Tensor]:

@@ -72,13 +72,15 @@ class Distill(Weights):
         policy, teacher = earlier.model(self.policy), earlier.model(self.teacher)
         size = -(-teacher.parameters // policy.parameters) if policy and teacher else 1  # policies in a teacher
         sampled = self.on_policy * self.sampling.n * self.sampling.max_tokens
-        at_once = self.groups_per_step * (mean_tokens(self.data.groups()) + int(sampled))
+        each = mean_tokens(self.data.groups()) + int(sampled)
+        at_once = self.groups_per_step * each
         return training(
             policy,
             updates=self.steps,
             tokens=self.steps * at_once,
             at_once=at_once,
             pass_tokens=self.pass_tokens,
+            group=each,
             keys=("pass_tokens", "teacher"),
             frozen=size,
             passes=3.0 + size + self.on_policy,

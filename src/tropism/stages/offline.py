@@ -82,6 +82,7 @@ class Offline(Weights):
             tokens=tokens,
             at_once=each,
             pass_tokens=self.pass_tokens,
+            group=GROUP_TOKENS,
             keys=("pass_tokens", "policy"),
             frozen=int(self._refers()),
             passes=float(passes),

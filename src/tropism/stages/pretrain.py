@@ -67,6 +67,7 @@ class Pretrain(Weights):
             tokens=self.steps * self.tokens_per_step,
             at_once=self.tokens_per_step,
             pass_tokens=self.pass_tokens,
+            group=self.row_tokens,
             keys=("model.width", "tokens_per_step"),
         )
 

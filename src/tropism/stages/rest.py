@@ -137,6 +137,7 @@ class ReST(Weights):
             tokens=updates * at_once + grown,
             at_once=at_once,
             pass_tokens=self.pass_tokens,
+            group=GROUP_TOKENS,
             keys=("pass_tokens", "policy"),
             frozen=1 + self._refers(),
         )

@@ -101,6 +101,7 @@ class Reward(Weights):
             tokens=int(groups * GROUP_TOKENS),
             at_once=self.groups_per_step * GROUP_TOKENS,
             pass_tokens=self.pass_tokens,
+            group=GROUP_TOKENS,
         )
 
     def run(self, work: Work) -> None:

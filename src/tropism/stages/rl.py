@@ -124,6 +124,7 @@ class RL(Weights, Watched):
             tokens=rounds * (each + mixed),
             at_once=each // self.minibatches,
             pass_tokens=self.pass_tokens,
+            group=self.sampling.n * self.sampling.max_tokens,
             keys=("pass_tokens", "policy"),
             trained=trained,
             frozen=1 + self._refers() + (self.cost is not None),

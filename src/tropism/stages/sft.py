@@ -62,13 +62,15 @@ class SFT(Weights):
     makes: ClassVar[Literal["policy"]] = "policy"
 
     def needs(self, earlier: Earlier) -> Needs:
-        at_once = self.groups_per_step * mean_tokens(self.data.groups())
+        each = mean_tokens(self.data.groups())
+        at_once = self.groups_per_step * each
         return training(
             earlier.model(self.model),
             updates=self.steps,
             tokens=self.steps * at_once,
             at_once=at_once,
             pass_tokens=self.pass_tokens,
+            group=each,
         )
 
     def run(self, work: Work) -> None:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from tropism.errors import TropismError
 from tropism.models.adapters import load_trained, trained_state
 from tropism.models.forward import Compare, predict_divergence, predict_running_scores, predict_tokens, predict_values
+from tropism.models.layout import pass_size
 from tropism.protocols import Algorithm, Distilling, Exploring
 from tropism.tensors.batch import Batch, Layout, Prediction
 from tropism.tensors.ratio import Ratio, total
@@ -45,9 +46,6 @@ GIVEN = {
     "advantages_BT": "the advantages",
     "returns_BT": "the returns",
 }  # what an update is given, in words
-
-
-AT_ONCE = 2304  # tokens of a pass on a CPU, so that an update of some 2,048 is one: more is not faster
 
 
 @dataclass(frozen=True)
@@ -212,13 +210,10 @@ class NotFinite(TropismError):
 
 
 def _pieces(batch: Batch | None, tokens: int) -> Iterator[Batch]:
-    """The part of the batch for each forward pass; none if this process has no share. On a CPU groups go through models
-    together up to AT_ONCE tokens, and only a group larger than `tokens` is computed in parts."""
+    """The part of the batch for each forward pass; none if this process has no share."""
     if batch is None:
         return
-    if tokens and batch.tokens_BT.device.type == "cpu":
-        tokens = min(tokens, AT_ONCE)
-    for rows in passes(batch, tokens):
+    for rows in passes(batch, pass_size(tokens, batch.tokens_BT.device.type)):
         yield take_rows(batch, rows)
 
 
