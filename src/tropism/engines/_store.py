@@ -27,6 +27,7 @@ from tropism.engines._plan import Plan, plan
 from tropism.engines._sequence import Sequenced
 from tropism.models.attend import LayerSpec
 from tropism.models.functional import functional_of
+from tropism.models.step import Pools, Rows
 
 
 class Store:
@@ -180,7 +181,17 @@ class Store:
         forward = self._forward
         if forward is None:
             return run_modules(self.model, self._configs, tokens_1N, position_1N, self._of_modules)
+        if forward.step is not None and not self._plan.chunks and self.own.keys:
+            made, reads = self._plan, self._plan.reads
+            rows = Rows(reads.start, reads.page, reads.seen, reads.shared, made.page, made.at)
+            states_ND = forward.step(made.tokens, made.position, rows, self._pools(len(forward.layers)))
+            if states_ND is not None:
+                return states_ND[None]
         return forward(tokens_1N, position_1N, lambda layer, *qkv: self._attend(layer, forward.layers[layer], *qkv))
+
+    def _pools(self, layers: int) -> list[Pools]:
+        own, shared = self.own, self.shared
+        return [Pools(own.keys[i], own.values[i], shared.keys.get(i), shared.values.get(i)) for i in range(layers)]
 
     def _of_modules(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, cap: float | None, sinks: Tensor | None

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from tropism.models.step import Step
+
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -35,10 +37,12 @@ class LayerSpec:
 
 @dataclass(frozen=True)
 class Forward:
-    """Call it under `torch.inference_mode()` or `torch.no_grad()`: it writes to its own tensors in place."""
+    """Call it under `torch.inference_mode()` or `torch.no_grad()`: it writes to its own tensors in place. `step`, if there
+    is one, does the same for one new token of each row."""
 
     layers: Sequence[LayerSpec]
     run: Callable[[Tensor, Tensor, Attend], Tensor]
+    step: Step | None = None
 
     def __call__(self, tokens_BT: Tensor, position_BT: Tensor, attend: Attend) -> Tensor:
         return self.run(tokens_BT, position_BT, attend)

@@ -12,16 +12,21 @@ import importlib
 import pkgutil
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from tropism.models import families
 from tropism.models.attend import Forward, LayerSpec, attended
 from tropism.models.halves import alike, backbone, logits, probe_tokens, states_of, text_config
+from tropism.models.step import Pools, Rows
+from tropism.tensors.native import PAGE
 
 Head = Callable[[Tensor], Tensor]
 OWN = ("torch.nn.modules.", "transformers.")  # where the modules come from that a family's file knows
@@ -101,7 +106,9 @@ def _tried(model: PreTrainedModel, part: Any) -> Forward | None:
     make = _families().get(type(part).__name__)
     try:
         forward = make(part) if make else None
-        return forward if forward and _agrees(model, forward) else None
+        if forward is None or not _agrees(model, forward):
+            return None
+        return replace(forward, step=forward.step if forward.step and _steps_agree(model, forward) else None)
     except (AttributeError, KeyError, TypeError, RuntimeError):  # another release of transformers may have other names
         return None
 
@@ -115,6 +122,22 @@ def _agrees(model: PreTrainedModel, forward: Forward) -> bool:
     for t, end in ((0, 5), (5, 6), (6, 7), (7, 8)):
         made.append(forward(tokens_BT[:, t:end], position_BT[:, t:end], history))
     return alike(torch.cat(made, 1), states_of(model, tokens_BT))
+
+
+@torch.no_grad()
+def _steps_agree(model: PreTrainedModel, forward: Forward) -> bool:
+    """Whether the step after five tokens of two rows gives the same states, where each row has a page."""
+    assert forward.step is not None
+    tokens_BT = probe_tokens(model, 12).view(2, 6)
+    position_BT = torch.arange(6, device=tokens_BT.device).expand(2, 6)
+    history = History(forward.layers)
+    forward(tokens_BT[:, :5], position_BT[:, :5], history)
+    pages = [[pad(x, (0, 0, 0, PAGE - 5)).contiguous() for x in history.kept[i]] for i in range(len(forward.layers))]
+    number, at = np.arange(2), torch.tensor([5, 5])
+    rows = Rows(np.arange(3), number, np.full(2, 6), np.zeros(2, np.int64), torch.from_numpy(number), at)
+    pools = [Pools(keys, values, None, None) for keys, values in pages]
+    found = forward.step(tokens_BT[:, 5], position_BT[:, 5], rows, pools)
+    return found is not None and alike(found[:, None], states_of(model, tokens_BT)[:, 5:])
 
 
 def _same_logits(run: Head, general: Head, head: nn.Linear) -> bool:

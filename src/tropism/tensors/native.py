@@ -44,6 +44,7 @@ _ARGUMENTS = {
     "put": (_P, _P, _P, _P, _I, _I, _I, _I),
     "sample": (_P, _P, _P, _P, _I, _I),
     "attend": (_P, _P, _P),
+    "step": (_P, _P, _P),
 }
 
 
@@ -55,6 +56,16 @@ class Rows(ctypes.Structure):
         *((name, _F) for name in ("scale", "softcap")),
         *((name, _P) for name in ("own_keys", "own_values", "shared_keys", "shared_values", "sinks")),
         *((name, _P) for name in ("start", "page", "seen", "shared")),
+    ]
+
+
+class Model(ctypes.Structure):
+    """`Model` of step.c: the weights of a model, and what belongs to the new tokens of a step."""
+
+    _fields_ = [
+        *((name, _I) for name in ("layers", "width", "inner", "turned")),
+        ("eps", _F),
+        *((name, _P) for name in ("last_norm", "layer", "cosine", "sine", "page", "at")),
     ]
 
 
@@ -74,9 +85,15 @@ def library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError):
         return None
     for name, arguments in _ARGUMENTS.items():
-        function = getattr(loaded, name)
-        function.argtypes, function.restype = arguments, None
+        function = getattr(loaded, name, None)
+        if function is not None:
+            function.argtypes, function.restype = arguments, None
     return loaded
+
+
+def has(name: str) -> bool:
+    """Whether there is an operation; some are only made for processors on which they are fast."""
+    return hasattr(library(), name)
 
 
 def _compiled(compiler: str) -> Path:

@@ -19,8 +19,10 @@ from tropism.models.attend import Attend, Forward, LayerSpec
 from tropism.models.families._parts import (
     ACTIVATIONS,
     FIXED,
+    SILU,
     Activation,
     Rotary,
+    Turn,
     add_linear,
     gated,
     rms,
@@ -28,6 +30,9 @@ from tropism.models.families._parts import (
     side_by_side,
     turned,
 )
+from tropism.models.step import Layer as StepLayer
+from tropism.models.step import Step
+from tropism.tensors import native
 
 NAMES = (
     "LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model", "GemmaModel", "Gemma2Model", "Gemma3TextModel",
@@ -67,11 +72,14 @@ def forward(model: Any) -> Forward | None:
     specs = [_spec(layer.self_attn, config) for layer in layers]
     embed, last, scale = model.embed_tokens, _norm(model.norm), getattr(model.embed_tokens, "embed_scale", None)
 
-    def run(tokens_BT: Tensor, position_BT: Tensor, attend: Attend) -> Tensor:
-        x_MD = F.embedding(tokens_BT.flatten(), embed.weight)
+    def begin(tokens_M: Tensor, position_M: Tensor) -> tuple[Tensor, list[Turn]]:
+        x_MD = F.embedding(tokens_M, embed.weight)
         if scale is not None:
             x_MD = x_MD * scale.to(x_MD.dtype)
-        turns = [turn(position_BT.flatten(), x_MD.dtype) for turn in rotary]
+        return x_MD, [turn(position_M, x_MD.dtype) for turn in rotary]
+
+    def run(tokens_BT: Tensor, position_BT: Tensor, attend: Attend) -> Tensor:
+        x_MD, turns = begin(tokens_BT.flatten(), position_BT.flatten())
         for i, (block, spec) in enumerate(zip(blocks, specs)):
             heads_MHS = side_by_side(block.before_attention(x_MD), block.query, block.key, block.value)
             heads_MHS = heads_MHS.view(len(x_MD), -1, spec.size)
@@ -84,7 +92,36 @@ def forward(model: Any) -> Forward | None:
             x_MD = _added(x_MD, inner, block.down, block.after_mlp)
         return last(x_MD).view(*tokens_BT.shape, -1)
 
-    return Forward(specs, run)
+    return Forward(specs, run, _step(model, layers, blocks, specs, begin))
+
+
+def _step(model: Any, layers: list[Any], blocks: list[_Block], specs: list[LayerSpec], begin: Any) -> Step | None:
+    """The compiled step of models without Gemma's peculiarities."""
+    block, spec = blocks[0], specs[0]
+    norms = [part for layer in (model, *layers) for part in layer.modules() if hasattr(part, "variance_epsilon")]
+    eps = {part.variance_epsilon for part in norms}
+    rotary = {block.rotary for block in blocks}
+    odd = block.after_attention or block.after_mlp or block.act is not SILU or spec.softcap
+    if odd or len(eps) != 1 or len(rotary) != 1 or not native.has("step"):
+        return None
+
+    def weights(layer: Any) -> StepLayer:
+        a, m = layer.self_attn, layer.mlp
+        q_norm, k_norm = (getattr(getattr(a, name, None), "weight", None) for name in ("q_norm", "k_norm"))
+        return StepLayer(
+            layer.input_layernorm.weight, a.q_proj.weight, a.k_proj.weight, a.v_proj.weight, a.q_proj.bias, a.k_proj.bias,
+            a.v_proj.bias, q_norm, k_norm, a.o_proj.weight, a.o_proj.bias, layer.post_attention_layernorm.weight,
+            m.gate_proj.weight, m.up_proj.weight, m.down_proj.weight, m.gate_proj.bias, m.up_proj.bias, m.down_proj.bias,
+        )  # fmt: skip
+
+    def first(tokens_M: Tensor, position_M: Tensor) -> tuple[Tensor, Turn]:
+        x_MD, (turn,) = begin(tokens_M, position_M)
+        return x_MD, turn
+
+    return Step(
+        first, lambda: [weights(layer) for layer in layers], lambda: model.norm.weight, spec.heads, spec.kv_heads,
+        spec.size, spec.scale, eps.pop(), [spec.window or 0 for spec in specs],
+    )  # fmt: skip
 
 
 def _normed(both_MHS: Tensor, block: _Block, spec: LayerSpec) -> Tensor:

@@ -1,5 +1,7 @@
 /* What the compiled operations share. */
 
+#pragma once
+
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
