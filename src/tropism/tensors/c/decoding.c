@@ -40,16 +40,11 @@ void sample(const float *x, const double *number, int64_t *token, float *logp, i
 
 /* Attention of one query per row to the pages of its row: out (rows, heads, v_size). */
 void attend(const Rows *a, const float *q, float *out) {
-    int64_t room = longest_of(a);
+    int64_t room = room_of(a);
 #pragma omp parallel
     {
-        float *scores = malloc(sizeof(float) * room);
-#pragma omp for schedule(static)
-        for (int64_t job = 0; job < a->rows * a->heads; job++) {
-            /* Rows that share pages stand together, so the heads are the outer loop: their keys stay in the cache. */
-            int64_t h = job / a->rows, r = job % a->rows;
-            attend_one(a, r, h, q + r * a->q_step + h * a->size, scores, out + (r * a->heads + h) * a->v_size);
-        }
+        float *scores = malloc(sizeof(float) * a->heads * room);
+        attend_rows(a, q, scores, room, out);
         free(scores);
     }
 }

@@ -5,6 +5,7 @@
 #include "vectors.h"
 
 #define PAGE 16
+#define FEW 32 /* rows */
 
 typedef struct {
     int64_t rows, heads, kv_heads, size, v_size, q_step, window; /* window 0: everything is seen */
@@ -63,20 +64,16 @@ static void mix(const float *weight, const float *v, float *out, int64_t count, 
         for (int64_t d = 0; d < size; d++) out[d] += weight[t] * v[t * size + d];
 }
 
-/* The number of scores that a row may need. */
-static int64_t longest_of(const Rows *a) {
+/* The number of scores of a row and a head that there is room for. */
+static int64_t room_of(const Rows *a) {
     int64_t longest = 0;
     for (int64_t r = 0; r < a->rows; r++)
         if (a->start[r + 1] - a->start[r] > longest) longest = a->start[r + 1] - a->start[r];
     return PAGE * (longest + 1);
 }
 
-/* Head h of row r, whose query is given: to (v_size,). */
-static void attend_one(const Rows *a, int64_t r, int64_t h, const float *query, float *scores, float *to) {
-    int64_t kv = h / (a->heads / a->kv_heads), first = a->start[r], last = a->start[r + 1], own = first + a->shared[r], many = 0;
-    for (int64_t i = first; i < last; many += a->seen[i++])
-        dots(query, (i < own ? a->shared_keys : a->own_keys) + (a->page[i] * a->kv_heads + kv) * PAGE * a->size, scores + many,
-             a->seen[i], a->size);
+/* Scores of a head become weights, whose sum is returned. */
+static float weights_of(const Rows *a, int64_t h, float *scores, int64_t many) {
     int64_t hidden = a->window && many > a->window ? many - a->window : 0;
     float top = a->sinks ? a->sinks[h] : -INFINITY, total = 0;
     for (int64_t t = 0; t < hidden; t++) scores[t] = -INFINITY;
@@ -89,11 +86,38 @@ static void attend_one(const Rows *a, int64_t r, int64_t h, const float *query, 
         for (int i = 0; i < LANES; i++) top = scores[t + i] > top ? scores[t + i] : top;
     for (int64_t t = 0; t < many; t += LANES)
         for (int i = 0; i < LANES; i++) total += scores[t + i] = exp_of(scores[t + i] - top);
-    if (a->sinks) total += exp_of(a->sinks[h] - top);
-    memset(to, 0, a->v_size * sizeof(float));
+    return a->sinks ? total + exp_of(a->sinks[h] - top) : total;
+}
+
+/* Row r and the heads [first, last) of keys and values: q (heads, size) to out (heads, v_size). Scores have `room` for each
+   head. The pages are the outer loop: what lies side by side is read one after the other. */
+static void attend_row(const Rows *a, int64_t r, int64_t first, int64_t last, const float *q, float *scores, int64_t room, float *out) {
+    int64_t groups = a->heads / a->kv_heads, own = a->start[r] + a->shared[r], many = 0;
+    for (int64_t i = a->start[r]; i < a->start[r + 1]; many += a->seen[i++]) {
+        const float *keys = (i < own ? a->shared_keys : a->own_keys) + a->page[i] * a->kv_heads * PAGE * a->size;
+        for (int64_t h = first * groups; h < last * groups; h++)
+            dots(q + h * a->size, keys + h / groups * PAGE * a->size, scores + h * room + many, a->seen[i], a->size);
+    }
+    for (int64_t h = first * groups; h < last * groups; h++) {
+        float scale = 1.0f / weights_of(a, h, scores + h * room, many);
+        for (int64_t t = 0; t < many; t++) scores[h * room + t] *= scale;
+    }
+    memset(out + first * groups * a->v_size, 0, (last - first) * groups * a->v_size * sizeof(float));
     many = 0;
-    for (int64_t i = first; i < last; many += a->seen[i++])
-        mix(scores + many, (i < own ? a->shared_values : a->own_values) + (a->page[i] * a->kv_heads + kv) * PAGE * a->v_size, to,
-            a->seen[i], a->v_size);
-    for (int64_t d = 0; d < a->v_size; d++) to[d] /= total;
+    for (int64_t i = a->start[r]; i < a->start[r + 1]; many += a->seen[i++]) {
+        const float *values = (i < own ? a->shared_values : a->own_values) + a->page[i] * a->kv_heads * PAGE * a->v_size;
+        for (int64_t h = first * groups; h < last * groups; h++)
+            mix(scores + h * room + many, values + h / groups * PAGE * a->v_size, out + h * a->v_size, a->seen[i], a->v_size);
+    }
+}
+
+/* All rows, by all threads of the team, each of which has its own scores; rows of q begin q_step apart. */
+static void attend_rows(const Rows *a, const float *q, float *scores, int64_t room, float *out) {
+    int64_t parts = a->rows < FEW ? a->kv_heads : 1; /* few rows are shared out by heads */
+#pragma omp for schedule(dynamic, 2)
+    for (int64_t job = 0; job < a->rows * parts; job++) {
+        int64_t r = job / parts, part = job % parts;
+        attend_row(a, r, part * a->kv_heads / parts, (part + 1) * a->kv_heads / parts, q + r * a->q_step, scores, room,
+                   out + r * a->heads * a->v_size);
+    }
 }

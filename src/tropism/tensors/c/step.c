@@ -60,14 +60,17 @@ static void turn_head(float *x, const float *weight, const Model *m, int64_t r, 
 static void place_head(const Model *m, const Layer *l, const Rows *a, Column from, int64_t vector, int64_t head, float *q) {
     int64_t rows = a->rows - vector * LANES < LANES ? a->rows - vector * LANES : LANES, size = a->size;
     int64_t kv = head < a->heads ? -1 : (head - a->heads) % a->kv_heads, value = head >= a->heads + a->kv_heads;
-    float made[LANES * size];
-    out_of_column(from, made, size, rows, size);
+    float made[LANES * size], *to[LANES];
     for (int64_t i = 0; i < rows; i++) {
         int64_t r = vector * LANES + i;
-        if (!value) turn_head(made + i * size, kv < 0 ? l->query_norm : l->key_norm, m, r, size);
-        float *pages = value ? l->values : l->keys;
-        float *to = kv < 0 ? q + (r * a->heads + head) * size : pages + ((m->page[r] * a->kv_heads + kv) * PAGE + m->at[r]) * size;
-        memcpy(to, made + i * size, size * sizeof(float));
+        to[i] = kv < 0 ? q + (r * a->heads + head) * size
+                       : (value ? l->values : l->keys) + ((m->page[r] * a->kv_heads + kv) * PAGE + m->at[r]) * size;
+        for (int64_t d = 0; d < size; d += LANES) __builtin_prefetch(to[i] + d, 1);
+    }
+    out_of_column(from, made, size, rows, size);
+    for (int64_t i = 0; i < rows; i++) {
+        if (!value) turn_head(made + i * size, kv < 0 ? l->query_norm : l->key_norm, m, vector * LANES + i, size);
+        memcpy(to[i], made + i * size, size * sizeof(float));
     }
 }
 
@@ -75,20 +78,20 @@ static void place_head(const Model *m, const Layer *l, const Rows *a, Column fro
 void step(const Model *m, const Rows *given, float *x_rows) {
     const Shape s = shape_of(given->rows);
     const int64_t padded = s.vectors * LANES, width = m->width, size = given->size, heads = given->heads, kv_heads = given->kv_heads;
-    const int64_t all = heads + 2 * kv_heads, room = longest_of(given);
+    const int64_t all = heads + 2 * kv_heads, room = room_of(given);
     float *x = aligned_alloc(64, sizeof(float) * padded * (2 * width + (all + 2 * heads) * size + 2 * m->inner));
     float *h = x + padded * width, *qkv = h + padded * width, *q = qkv + padded * all * size, *mixed = q + padded * heads * size;
     float *gate = mixed + padded * heads * size, *up = gate + padded * m->inner;
     float *k = qkv + padded * heads * size, *v = k + padded * kv_heads * size;
 #pragma omp parallel
     {
-        float *scores = malloc(sizeof(float) * room);
+        float *scores = malloc(sizeof(float) * heads * room);
 #pragma omp for
         for (int64_t i = 0; i < s.vectors; i++)
             into_column(column_of(&s, x, width, i), x_rows + i * LANES * width, width, s.rows - i * LANES, width);
         for (const Layer *l = m->layer; l < m->layer + m->layers; l++) {
             Rows a = *given;
-            a.window = l->window;
+            a.window = l->window, a.q_step = heads * size;
             a.own_keys = l->keys, a.own_values = l->values, a.shared_keys = l->shared_keys, a.shared_values = l->shared_values;
 #pragma omp for
             for (int64_t i = 0; i < s.vectors; i++)
@@ -103,11 +106,7 @@ void step(const Model *m, const Rows *given, float *x_rows) {
                     c.at += (head - from) * size * c.step;
                     place_head(m, l, &a, c, i, head, q);
                 }
-#pragma omp for schedule(dynamic, 8)
-            for (int64_t job = 0; job < s.rows * heads; job++) { /* heads outside: rows that share pages stand together */
-                int64_t head = job / s.rows, r = job % s.rows;
-                attend_one(&a, r, head, q + (r * heads + head) * size, scores, mixed + (r * heads + head) * size);
-            }
+            attend_rows(&a, q, scores, room, mixed);
 #pragma omp for
             for (int64_t i = 0; i < s.vectors; i++)
                 into_column(column_of(&s, qkv, heads * size, i), mixed + i * LANES * heads * size, heads * size, s.rows - i * LANES,
