@@ -9,14 +9,14 @@ again when there is room, from the tokens, which nobody takes back.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tropism.engines._choose import Draws, choose, masked
+from tropism.engines._choose import choose, draws, masked
 from tropism.engines._sequence import Sequenced
 from tropism.engines._ways import Way
 from tropism.errors import TropismError
@@ -29,26 +29,29 @@ KEPT = 64  # prompts of so many tokens are remembered by their content
 
 @dataclass(eq=False)
 class Row:
-    """One sample. It samples `tokens` after those that `sequence` had; `ends` says whether to stop, after each token."""
+    """One sample. It samples `tokens` after those that `sequence` had; `ends`, if there is one, says after each token
+    whether to stop."""
 
     sequence: Sequenced
     params: SamplingParams
-    ends: Callable[[Row], bool]
+    ends: Callable[[Row], bool] | None
     owned: bool = True  # whether its sequence is freed with it
-    draws: Draws = field(init=False)
+    draws: Iterator[float] = field(init=False)
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finished: str = ""
 
     def __post_init__(self) -> None:
-        self.draws = Draws(self.sequence.key, self.params.seed, self.sequence.number)
+        sequence = self.sequence
+        begun = len(sequence.tokens) - sequence.origin
+        self.draws = draws(sequence.key, self.params.seed, sequence.number, begun)
 
     def take(self, token: int, logprob: float, stops: frozenset[int]) -> None:
         self.sequence.tokens.append(token)
-        self.sequence.scores = None
+        self.sequence.scored = None
         self.tokens.append(token)
         self.logprobs.append(logprob)
-        if token in stops or self.ends(self):
+        if token in stops or (self.ends is not None and self.ends(self)):
             self.finished = "stop"
         elif len(self.tokens) >= self.params.max_tokens:
             self.finished = "length"
@@ -112,15 +115,14 @@ class Batch:
     def step(self) -> list[Row]:
         """One pass of the model, one token for every row whose turn it is. Returns the rows that got one."""
         self._admit()
-        self._run([*(row.sequence for row in self.live), *(root.sequence for root in self.roots)])
+        self._run([row.sequence for row in self.live] + [root.sequence for root in self.roots])
         self._begin()
-        ready = [row for row in self.live if row.sequence.scores is not None]
-        for at in _alike(ready):
-            rows = [ready[i] for i in at]
-            scores = _stacked([row.sequence.scores for row in rows])
+        ready = [row for row in self.live if row.sequence.scored]
+        for rows in _alike(ready):
+            scores = _together([row.sequence.scored for row in rows])
             if any(row.sequence.allowed for row in rows):
                 scores = masked(scores, [(row.sequence.allowed, row.sequence.tokens) for row in rows])
-            drawn = [row.draws[len(row.sequence.tokens) - row.sequence.origin] for row in rows]
+            drawn = (next(row.draws) for row in rows)
             for row, token, logprob in zip(rows, *choose(scores, drawn, rows[0].params)):
                 row.take(token, logprob, self.stops)
         self.live = [row for row in self.live if not row.finished]
@@ -159,45 +161,53 @@ class Batch:
         """Runs sequences until their scores are known; nobody else gets a token."""
         for sequence in sequences:
             self.way.find(sequence)
-        while any(sequence.scores is None for sequence in sequences):
-            self._run([sequence for sequence in sequences if sequence.scores is None])
+        while left := [sequence for sequence in sequences if not sequence.scored]:
+            self._run(left)
 
-    def _run(self, sequences: Sequence[Sequenced]) -> None:
+    def _run(self, sequences: list[Sequenced]) -> None:
         """One pass over the next tokens of sequences."""
-        entries: list[tuple[Sequenced, int]] = []
+        counts = [len(sequence.tokens) - sequence.held for sequence in sequences]
+        if counts.count(1) < len(counts):
+            sequences, counts = self._next(sequences)
+        if (self.way.busy() + sum(counts)) * self.way.page_bytes > self.limit:
+            sequences, counts = self._fitting(sequences, counts)
+        if not counts:
+            return
+        states = self.way.run(sequences, counts)
+        done = [i for i, sequence in enumerate(sequences) if len(sequence.tokens) == sequence.held]
+        if len(done) < len(states):
+            ends = torch.tensor(counts).cumsum(0) - 1
+            states = states[ends[done].to(states.device)]
+        if done:
+            scores = self.head(states)
+            for row, i in enumerate(done):
+                sequences[i].scored = (scores, row)
+
+    def _next(self, sequences: Sequence[Sequenced]) -> tuple[list[Sequenced], list[int]]:
+        """The sequences that have tokens for a pass, and how many; those with one come first."""
+        one: list[Sequenced] = []
+        more: list[tuple[Sequenced, int]] = []
         room = CHUNK
         for sequence in sequences:
-            count = len(sequence.tokens) - sequence.held
-            if not count and sequence.scores is None:  # its end is known, but not what may follow
+            if not sequence.pending and not sequence.scored:  # its end is known, but not what may follow
                 self.way.cut(sequence, len(sequence.tokens) - 1)
-                count = sequence.pending
+            count = sequence.pending
             if self.way.chunks and count > 1:
                 count = min(count, room)
                 room -= count
-            if count:
-                entries.append((sequence, count))
-        self._make_room(entries)
-        if not entries:
-            return
-        entries.sort(key=lambda entry: entry[1] > 1)
-        counts = [count for _, count in entries]
-        states = self.way.run([s for s, _ in entries], counts)
-        ends = torch.tensor(counts).cumsum(0) - 1
-        done = [i for i, (sequence, _) in enumerate(entries) if not sequence.pending]
-        last = states if len(done) == len(states) else states[ends[done].to(states.device)]
-        if done:
-            scores = self.head(last)
-            for i, one in zip(done, scores.unbind()):
-                entries[i][0].scores = one
+            if count == 1:
+                one.append(sequence)
+            elif count:
+                more.append((sequence, count))
+        return one + [s for s, _ in more], [1] * len(one) + [count for _, count in more]
 
-    def _make_room(self, entries: list[tuple[Sequenced, int]]) -> None:
-        """Takes the memory of the rows that came last until the others fit."""
-        if (self.way.busy() + sum(count for _, count in entries)) * self.way.page_bytes <= self.limit:
-            return
+    def _fitting(self, sequences: Sequence[Sequenced], counts: Sequence[int]) -> tuple[list[Sequenced], list[int]]:
+        """Takes the memory of the rows that came last until the others fit; these and their counts."""
+        entries = [*zip(sequences, counts)]
         while len(self.live) + len(self.roots) > 1:
             pages = self.way.busy() + sum(self.way.growth(*entry) for entry in entries)
             if pages * self.way.page_bytes <= self.limit:
-                return
+                break
             if self.live:
                 row = self.live.pop()
                 self.lost.appendleft(row)
@@ -207,14 +217,15 @@ class Batch:
                 self.waiting.appendleft(root)
                 sequence = root.sequence
             self.way.cut(sequence, 0)
-            sequence.scores = None
-            entries[:] = [entry for entry in entries if entry[0] is not sequence]
+            sequence.scored = None
+            entries = [entry for entry in entries if entry[0] is not sequence]
+        return [s for s, _ in entries], [count for _, count in entries]
 
     def _begin(self) -> None:
         """Samples of prompts that have been run begin while there are rows for them."""
         for root in list(self.roots):
             count = min(len(root.waiting), self.rows - len(self.live))
-            if root.sequence.scores is None or not count:
+            if not root.sequence.scored or not count:
                 continue
             if len(root.sequence.tokens) >= KEPT:
                 self.way.share(root.sequence)
@@ -228,18 +239,23 @@ class Batch:
             self.live += begun
 
 
-def _alike(rows: Sequence[Row]) -> list[list[int]]:
-    """The numbers of rows with the same distribution."""
+def _alike(rows: list[Row]) -> list[list[Row]]:
+    """Rows with the same distribution together."""
     if all(row.params is rows[0].params for row in rows):
-        return [[*range(len(rows))]] if rows else []
-    found: dict[tuple[float, int, float], list[int]] = {}
-    for i, row in enumerate(rows):
-        found.setdefault((row.params.temperature, row.params.top_k, row.params.top_p), []).append(i)
+        return [rows] if rows else []
+    found: dict[tuple[float, int, float], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row.params.temperature, row.params.top_k, row.params.top_p), []).append(row)
     return [*found.values()]
 
 
-def _stacked(scores: Sequence[Tensor | None]) -> Tensor:
-    return torch.stack([one for one in scores if one is not None])
+def _together(scored: Sequence[tuple[Tensor, int] | None]) -> Tensor:
+    """(R, V) logits of rows; if they are all those of a pass, as they are."""
+    found = [one for one in scored if one]
+    whole, row_R = found[0][0], [row for _, row in found]
+    if any(scores is not whole for scores, _ in found):
+        return torch.stack([scores[row] for scores, row in found])
+    return whole if row_R == [*range(len(whole))] else whole[row_R]
 
 
 def budget(text: str) -> int:

@@ -10,7 +10,7 @@ temperature, top-k, top-p and the mask; a greedy choice is certain, so its log-p
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -23,22 +23,17 @@ from tropism.tensors.maths import shaped
 from tropism.types import SamplingParams
 
 
-class Draws:
-    """The uniform numbers of one sample. More of them continue the same stream."""
-
-    def __init__(self, key: Sequence[int], seed: int, number: int) -> None:
-        self._key = hashlib.blake2b(
-            np.asarray(key, dtype=np.int64).tobytes(),
-            digest_size=16,
-            salt=seed.to_bytes(8, "little", signed=True) + number.to_bytes(8, "little"),
-        ).digest()
-        self._known: list[float] = []
-
-    def __getitem__(self, at: int) -> float:
-        if at >= len(self._known):
-            stream = np.random.Generator(np.random.Philox(key=int.from_bytes(self._key, "little")))
-            self._known = stream.random(max(64, 2 * at)).tolist()
-        return self._known[at]
+def draws(key: Sequence[int], seed: int, number: int, begun: int) -> Iterator[float]:
+    """The uniform numbers of one sample, without the first `begun`."""
+    digest = hashlib.blake2b(
+        np.asarray(key, dtype=np.int64).tobytes(),
+        digest_size=16,
+        salt=seed.to_bytes(8, "little", signed=True) + number.to_bytes(8, "little"),
+    ).digest()
+    stream = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+    stream.random(begun)
+    while True:
+        yield from stream.random(64).tolist()
 
 
 def branch(number: int, child: int) -> int:
@@ -48,6 +43,7 @@ def branch(number: int, child: int) -> int:
 
 def masked(scores_RV: Tensor, allowed: Sequence[tuple[Allowed | None, Sequence[int]]]) -> Tensor:
     """(R, V) logits, -inf for what a row does not allow after its tokens."""
+    scores_RV = scores_RV.clone()
     for row, (allows, tokens) in enumerate(allowed):
         ids = None if allows is None else allows(tokens)
         if ids is None:
@@ -58,21 +54,22 @@ def masked(scores_RV: Tensor, allowed: Sequence[tuple[Allowed | None, Sequence[i
             )
         keep = torch.zeros(scores_RV.shape[1], dtype=torch.bool, device=scores_RV.device)
         keep[torch.as_tensor(ids, dtype=torch.long, device=scores_RV.device)] = True
-        scores_RV = scores_RV.clone()
         scores_RV[row].masked_fill_(~keep, float("-inf"))
     return scores_RV
 
 
-def choose(scores_RV: Tensor, draws: list[float], params: SamplingParams) -> tuple[list[int], list[float]]:
-    """The next tokens of rows with these logits and uniform numbers, and their log-probabilities."""
+def choose(scores_RV: Tensor, drawn: Iterable[float], params: SamplingParams) -> tuple[list[int], list[float]]:
+    """The next tokens of rows with these logits and uniform numbers, and their log-probabilities. A greedy choice takes
+    no numbers."""
     if params.temperature == 0:
         return scores_RV.argmax(-1).tolist(), [0.0] * len(scores_RV)
     scores_RV = shaped(scores_RV, params.temperature, params.top_k, params.top_p)
+    number_R = np.fromiter(drawn, np.float64, len(scores_RV))
     if native.ready(scores_RV):
-        return native.sample(scores_RV, draws)
+        return native.sample(scores_RV, number_R)
     logp_RV = scores_RV.log_softmax(-1)
     cumulative = logp_RV.exp().double().cumsum(-1)
-    draw = torch.tensor(draws, device=scores_RV.device, dtype=torch.float64)
+    draw = torch.from_numpy(number_R).to(scores_RV.device)
     tokens = torch.searchsorted(cumulative, (draw * cumulative[:, -1])[:, None], right=True)
     tokens = tokens.clamp(max=scores_RV.shape[-1] - 1)
     return tokens[:, 0].tolist(), logp_RV.gather(-1, tokens)[:, 0].tolist()

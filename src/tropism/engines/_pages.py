@@ -28,6 +28,7 @@ class Pages:
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
         self.users: list[int] = []
+        self.page_bytes = 0  # of one page in all layers
         self._free: list[int] = []
         self._room = 0
 
@@ -40,11 +41,6 @@ class Pages:
         """Of the memory that the system has given."""
         tensors = (*self.keys.values(), *self.values.values())
         return sum(t[:1].nbytes * (len(self.users) if t.device.type == "cpu" else self._room) for t in tensors)
-
-    @property
-    def page_bytes(self) -> int:
-        """Of one page in all layers; 0 before the first pass."""
-        return sum(t[:1].nbytes for t in (*self.keys.values(), *self.values.values()))
 
     def take(self) -> int:
         """A page for one user: the first free one."""
@@ -67,7 +63,7 @@ class Pages:
         """Puts the key and value of one token each at a place of a page."""
         for kept, new in ((self.keys, k_NHS), (self.values, v_NHS)):
             if layer not in kept:
-                kept[layer] = _zeros(new, self._room, new.shape[1], PAGE, new.shape[2])
+                self._add(kept, layer, new, new.shape[1], PAGE, new.shape[2])
             if native.ready(new):
                 native.put(kept[layer], page_N, at_N, native.heads_together(new))
             else:
@@ -79,7 +75,7 @@ class Pages:
         for mine, theirs in ((self.keys, source.keys), (self.values, source.values)):
             for layer, tensor in theirs.items():
                 if layer not in mine:
-                    mine[layer] = _zeros(tensor, self._room, *tensor.shape[1:])
+                    self._add(mine, layer, tensor, *tensor.shape[1:])
                 mine[layer].index_copy_(0, pages, tensor.index_select(0, from_pages))
 
     @torch.inference_mode()
@@ -93,6 +89,10 @@ class Pages:
                 tensors[layer] = old[kept]
         self.users, self._free, self._room = [self.users[page] for page in kept], [], len(kept)
         return {old: new for new, old in enumerate(kept)}
+
+    def _add(self, kept: dict[int, Tensor], layer: int, like: Tensor, *shape: int) -> None:
+        kept[layer] = _zeros(like, self._room, *shape)
+        self.page_bytes += math.prod(shape) * like.element_size()
 
     @torch.inference_mode()
     def _grow(self) -> None:

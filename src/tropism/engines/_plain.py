@@ -50,7 +50,7 @@ class Again:
 
     def fork(self, sequence: Sequenced, n: int) -> list[Sequenced]:
         made = [
-            Sequenced(list(sequence.tokens), held=sequence.held, scores=sequence.scores, place=sequence.place)
+            Sequenced(list(sequence.tokens), held=sequence.held, scored=sequence.scored, place=sequence.place)
             for _ in range(n)
         ]
         self.sequences.update(made)
@@ -66,7 +66,7 @@ class Again:
 
     def forget(self) -> None:
         for sequence in self.sequences:
-            sequence.held, sequence.place, sequence.scores = 0, None, None
+            sequence.held, sequence.place, sequence.scored = 0, None, None
 
     keeps = False  # whether what was computed is kept
 

@@ -59,36 +59,39 @@ def plan(sequences: Sequence[Sequenced], counts: Sequence[int], device: torch.de
     tensor = lambda array: torch.as_tensor(array, device=device)  # noqa: E731
     rows = next((i for i, count in enumerate(counts) if count > 1), len(counts))
     one = sequences[:rows]
-    held = np.array([s.held for s in one], dtype=np.int64)
-    before = np.array([sum(s.seen) for s in one], dtype=np.int64)
-    written = held - before
-    page, at = [s.own[i] for s, i in zip(one, (written // PAGE).tolist())], written % PAGE
-    tokens, position = [s.tokens[s.held] for s in one], held
+    position = _numbers([s.held for s in one])
+    written = position - _numbers([s.before for s in one])
+    reads = _reads(one, written)
+    tokens, page, at = [s.tokens[s.held] for s in one], reads.page[reads.start[1:] - 1], written % PAGE
     if rows < len(counts):
         more = [*zip(sequences[rows:], counts[rows:])]
-        places = [(i - sum(s.seen), s.own) for s, count in more for i in range(s.held, s.held + count)]
-        page += [own[i // PAGE] for i, own in places]
+        places = [(i - s.before, s.own) for s, count in more for i in range(s.held, s.held + count)]
+        page = np.concatenate([page, [own[i // PAGE] for i, own in places]])
         at = np.concatenate([at, [i % PAGE for i, _ in places]])
         tokens += [t for s, count in more for t in s.tokens[s.held : s.held + count]]
-        position = np.concatenate([held, *(np.arange(s.held, s.held + count) for s, count in more)])
+        position = np.concatenate([position, *(np.arange(s.held, s.held + count) for s, count in more)])
     return Plan(
-        tensor(np.array(tokens)), tensor(position), _reads(one, written), tensor(np.array(page)), tensor(at),
+        tensor(_numbers(tokens)), tensor(position), reads, tensor(page), tensor(at),
         [*_chunks(sequences, counts, rows, tensor)],
     )  # fmt: skip
 
 
 def _reads(rows: Sequence[Sequenced], written: np.ndarray) -> Reads:
-    """`written` is the number of tokens in the rows' own pages."""
-    own = np.array([len(s.own) for s in rows], dtype=np.int64)
-    shared = np.array([len(s.shared) for s in rows], dtype=np.int64)
-    sees = np.fromiter(chain.from_iterable(s.seen for s in rows), dtype=np.int64)
+    """`written` is the number of tokens in the rows' own pages, of which the last is the one that is written next."""
+    own, shared = _numbers([len(s.own) for s in rows]), _numbers([len(s.shared) for s in rows])
     start = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum(own + shared, out=start[1:])
-    page = np.fromiter(chain.from_iterable(chain(s.shared, s.own) for s in rows), dtype=np.int64, count=start[-1])
+    page = _numbers([*chain.from_iterable([pages for s in rows for pages in (s.shared, s.own)])])
     seen = np.full(len(page), PAGE)
-    seen[np.arange(len(sees)) + np.repeat(np.cumsum(own) - own, shared)] = sees
+    if shared.any():
+        sees = _numbers([*chain.from_iterable([s.seen for s in rows])])
+        seen[np.arange(len(sees)) + np.repeat(np.cumsum(own) - own, shared)] = sees
     seen[start[1:] - 1] = written + 1 - PAGE * (own - 1)
     return Reads(start, page, seen, shared)
+
+
+def _numbers(numbers: list[int]) -> np.ndarray:
+    return np.fromiter(numbers, np.int64, len(numbers))
 
 
 def _chunks(

@@ -56,7 +56,7 @@ class Store:
     def tokens(self) -> int:
         """Whose keys and values sequences hold; those that several share count once."""
         shared = {page: seen for s in self.sequences for page, seen in zip(s.shared, s.seen)}
-        return sum(shared.values()) + sum(s.held - sum(s.seen) for s in self.sequences)
+        return sum(shared.values()) + sum(s.held - s.before for s in self.sequences)
 
     @property
     def page_bytes(self) -> int:
@@ -65,11 +65,12 @@ class Store:
 
     def busy(self) -> int:
         """The pages that sequences hold."""
-        return self.own.used + self.shared.used - len(self._idle())
+        users = self.shared.users
+        return self.own.used + self.shared.used - [users[page] for page in self._known.values()].count(1)
 
     def growth(self, sequence: Sequenced, count: int) -> int:
         """The pages that `count` new tokens of a sequence need."""
-        return -(-(sequence.held - sum(sequence.seen) + count) // PAGE) - len(sequence.own)
+        return -(-(sequence.held - sequence.before + count) // PAGE) - len(sequence.own)
 
     def find(self, sequence: Sequenced) -> None:
         """Takes over what is known of the beginning of a new sequence; its last token is always run."""
@@ -85,17 +86,19 @@ class Store:
             sequence.shared.append(page)
             sequence.seen.append(PAGE)
             sequence.held += PAGE
+            sequence.before += PAGE
 
     def fork(self, sequence: Sequenced, n: int) -> list[Sequenced]:
-        """`n` sequences with the same tokens and `scores`. They and the old one share its pages."""
+        """`n` sequences with the same tokens and logits. They and the old one share its pages."""
         self.share(sequence, n)
         made = [
             Sequenced(
                 list(sequence.tokens),
                 held=sequence.held,
+                before=sequence.before,
                 shared=list(sequence.shared),
                 seen=list(sequence.seen),
-                scores=sequence.scores,
+                scored=sequence.scored,
             )
             for _ in range(n)
         ]
@@ -112,7 +115,7 @@ class Store:
 
     def share(self, sequence: Sequenced, n: int = 1) -> None:
         """Moves a sequence's own pages to the shared ones; the last only if `n` copies of its tokens would be more."""
-        mine = sequence.held - sum(sequence.seen)
+        mine = sequence.held - sequence.before
         rest = mine % PAGE
         moved = mine // PAGE + (n * rest > PAGE - rest)
         if not moved:
@@ -124,6 +127,7 @@ class Store:
         sequence.own = sequence.own[moved:]
         sequence.shared += pages
         sequence.seen += [min(PAGE, mine - i * PAGE) for i in range(moved)]
+        sequence.before = sum(sequence.seen)
         if self.cache:
             for mark, page, seen in zip(_marks(sequence.tokens[: sequence.held]), sequence.shared, sequence.seen):
                 if seen < PAGE:
@@ -135,13 +139,13 @@ class Store:
     def cut(self, sequence: Sequenced, length: int) -> None:
         """Forgets the keys and values after the first `length` tokens."""
         sequence.held = min(sequence.held, length)
-        while sequence.shared and sum(sequence.seen[:-1]) >= sequence.held:
+        while sequence.seen and sequence.before - sequence.seen[-1] >= sequence.held:
             self.shared.give(sequence.shared.pop())
-            sequence.seen.pop()
-        before = sum(sequence.seen)
-        if before > sequence.held:
-            sequence.seen[-1] -= before - sequence.held
-        keep = -(-max(0, sequence.held - before) // PAGE)
+            sequence.before -= sequence.seen.pop()
+        if sequence.before > sequence.held:
+            sequence.seen[-1] -= sequence.before - sequence.held
+            sequence.before = sequence.held
+        keep = -(-(sequence.held - sequence.before) // PAGE)
         while len(sequence.own) > keep:
             self.own.give(sequence.own.pop())
 
@@ -161,7 +165,7 @@ class Store:
         """After a change of weights: nothing is remembered, and what sequences hold is computed again."""
         for sequence in self.sequences:
             self.cut(sequence, 0)
-            sequence.scores = None
+            sequence.scored = None
         self.clear()
 
     def run(self, sequences: Sequence[Sequenced], counts: Sequence[int]) -> Tensor:
@@ -169,7 +173,7 @@ class Store:
         other; a count of 1 comes before larger ones."""
         self.sequences.update(sequences)
         for sequence, count in zip(sequences, counts):
-            if sequence.held - sum(sequence.seen) + count > PAGE * len(sequence.own):
+            if sequence.held - sequence.before + count > PAGE * len(sequence.own):
                 sequence.own += [self.own.take() for _ in range(self.growth(sequence, count))]
         self._plan = made = plan(sequences, counts, self.model.device)
         states = self._states(made.tokens[None], made.position[None])[0]
@@ -208,10 +212,6 @@ class Store:
 
     def _tensor(self, numbers: Sequence[int]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.long, device=self.model.device)
-
-    def _idle(self) -> list[bytes]:
-        """What is only remembered, the oldest first."""
-        return [mark for mark, page in self._known.items() if self.shared.users[page] == 1]
 
     def _shared_page(self) -> int:
         if self.shared.used == len(self.shared.users) and self._known:

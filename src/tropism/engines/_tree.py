@@ -36,7 +36,7 @@ class Tree:
     batch: Batch
     refresh: Callable[[], None]
     step: Callable[[], list[Row]]
-    _ends: Callable[..., Callable[[Row], bool]]
+    _ends: Callable[..., Callable[[Row], bool] | None]
     _completion: Callable[[Sequence[int], Row], Completion]
 
     def open(self, tokens: Sequence[int], allowed: Allowed | None = None) -> Sequenced:
@@ -61,7 +61,7 @@ class Tree:
         self._check([*handle.tokens, *tokens])
         if tokens:
             handle.tokens += tokens
-            handle.scores = None
+            handle.scored = None
 
     def decode(
         self, handles: Sequence[Sequenced], params: SamplingParams, until: Until | None = None
@@ -91,7 +91,7 @@ class Tree:
             raise TropismError(f"a handle of {len(handle.tokens)} tokens cannot take back {k}: leave at least one")
         if k:
             del handle.tokens[-k:]
-            handle.origin, handle.scores = min(handle.origin, len(handle.tokens)), None
+            handle.origin, handle.scored = min(handle.origin, len(handle.tokens)), None
             self.batch.way.cut(handle, len(handle.tokens))
 
     @torch.inference_mode()
@@ -99,8 +99,9 @@ class Tree:
         """For each continuation the log-probabilities of its tokens after the handle's, in nats, at a temperature of 1."""
         self.refresh()
         self.batch.fill([_alive(handle)])
-        assert handle.scores is not None
-        first = handle.scores.log_softmax(-1)
+        assert handle.scored is not None
+        scores, row = handle.scored
+        first = scores[row].log_softmax(-1)
         found = []
         for continuation in map(list, continuations):
             self._check([*handle.tokens, *continuation])

@@ -212,12 +212,14 @@ class LocalEngine(Tree):
 
         return Root(Sequenced([*tokens, *prefix]), deque(range(params.n)), start)
 
-    def _ends(self, params: SamplingParams, until: Until | None, prefix: Sequence[int] = ()) -> Callable[[Row], bool]:
+    def _ends(
+        self, params: SamplingParams, until: Until | None, prefix: Sequence[int] = ()
+    ) -> Callable[[Row], bool] | None:
         def ends(row: Row) -> bool:
             stopped = bool(params.stop) and self._cut((*prefix, *row.tokens), params.stop) is not None
             return stopped or (until is not None and until(row.tokens))
 
-        return ends
+        return ends if params.stop or until else None
 
     def _cut(self, tokens: Sequence[int], stop: tuple[str, ...]) -> str | None:
         """The text before the first stop string; None if it has none."""

@@ -141,13 +141,12 @@ def put(pages: Tensor, page_N: Tensor, at_N: Tensor, x_NHS: Tensor) -> None:
     call("put", *places, rows, heads, size, x_NHS.stride(0))
 
 
-def sample(logits_RV: Tensor, numbers: list[float]) -> tuple[list[int], list[float]]:
+def sample(logits_RV: Tensor, number_R: np.ndarray) -> tuple[list[int], list[float]]:
     """The first token of each row whose cumulative probability exceeds the row's number, and its log-probability."""
     logits_RV = logits_RV.contiguous()
     rows, width = logits_RV.shape
-    number = torch.tensor(numbers, dtype=torch.float64)
-    token, logp = torch.empty(rows, dtype=torch.int64), torch.empty(rows)
-    call("sample", *(t.data_ptr() for t in (logits_RV, number, token, logp)), rows, width)
+    token, logp = np.empty(rows, np.int64), np.empty(rows, np.float32)
+    call("sample", logits_RV.data_ptr(), *map(address, (number_R, token, logp)), rows, width)
     return token.tolist(), logp.tolist()
 
 
