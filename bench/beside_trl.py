@@ -1,7 +1,7 @@
 """Shared by the benchmarks against TRL 1.16 (the extra `bench`): a trainer of TRL and ours step in turns in one process.
 
-A turn is a step of TRL, then one of ours; the first turn is a warm-up. `ratio` is the median of the turns' ratios, `low`
-and `high` are the extremes.
+A turn is a step of TRL with torch's defaults (`torch_of.py`), then one of ours; the first turn is a warm-up. `ratio` is the
+median of the turns' ratios, `low` and `high` are the extremes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
 import torch
+from torch_of import torch_of
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
@@ -84,13 +85,16 @@ class Turns(TrainerCallback):
     def train(self, trainer: Any) -> None:
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(self)
-        trainer.train()
+        with torch_of("peer"):
+            trainer.train()
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self.began = time.perf_counter()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        seconds, parts = time.perf_counter() - self.began, self.step()
+        seconds = time.perf_counter() - self.began
+        with torch_of("ours"):
+            parts = self.step()
         if self.turns:
             self.theirs.append(seconds)
             self.parts.append(parts)

@@ -19,6 +19,7 @@ import time
 from typing import Any
 
 import torch
+from torch_of import torch_of
 from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
 
 from tropism.engines.local import LocalEngine
@@ -49,7 +50,8 @@ def main() -> None:
         print(f"{model.num_parameters():,} parameters, {torch.get_num_threads()} threads; medians of {args.repeats}")
     rows = []
     for name in asked:
-        row = forked(model, words, args.repeats) if name == "fork" else measure(model, words, name, args.repeats)
+        with torch_of("ours"):
+            row = forked(model, words, args.repeats) if name == "fork" else measure(model, words, name, args.repeats)
         rows.append(row)
         if not args.json:
             print(
@@ -95,9 +97,11 @@ def measure(model: PreTrainedModel, words: Any, name: str, repeats: int) -> dict
     tokens = 0
     for i in range(repeats + 1):  # the first is the warm-up
         for way, make in ways.items():
-            began = time.perf_counter()
-            useful = make(i)
-            speeds[way] += [useful / (time.perf_counter() - began)] if i else []
+            with torch_of("ours" if way == "engine" else "peer"):
+                began = time.perf_counter()
+                useful = make(i)
+                seconds = time.perf_counter() - began
+            speeds[way] += [useful / seconds] if i else []
             tokens = useful if way == "engine" else tokens
     median = {way: statistics.median(found) for way, found in speeds.items()}
     return {

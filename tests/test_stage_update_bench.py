@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCH = Path(__file__).parent.parent / "bench"
 
@@ -87,6 +88,32 @@ def test_losses_that_differ_stop_the_benchmark(stage_update) -> None:
     assert row["loss_difference"] == pytest.approx(0.0005) and row["trl"] == "2 passes" and row["model"] == 5
     with pytest.raises(SystemExit, match="not the same work"):
         stage_update.compared(Trainer([0.3, 0.4, 0.4, 0.302]), 2, Stage(), Model(), "2 passes")
+
+
+def test_each_side_has_its_own_settings(stage_update) -> None:
+    """Deterministic kernels are ours, on a CPU; TRL's trainer has torch's default before and after our step."""
+    seen: list[bool] = []
+
+    class Trainer:
+        def train(self) -> None:
+            seen.append(torch.are_deterministic_algorithms_enabled())
+            self.callback.on_step_end()
+            seen.append(torch.are_deterministic_algorithms_enabled())
+
+        def remove_callback(self, _) -> None: ...
+
+        def add_callback(self, callback) -> None:
+            self.callback = callback
+
+    def step() -> dict[str, float]:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return {"whole": 1.0}
+
+    for before in (True, False):
+        torch.use_deterministic_algorithms(before)
+        stage_update.beside.Turns(step).train(Trainer())
+        assert torch.are_deterministic_algorithms_enabled() == before
+    assert seen == [False, not torch.cuda.is_available(), False] * 2
 
 
 @pytest.fixture(scope="module")
