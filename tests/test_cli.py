@@ -302,6 +302,14 @@ def test_chat_ends_at_an_empty_line_and_forgets_what_no_longer_fits(
     assert tropism("chat", circle / "done").out == ""
 
 
+def test_chat_and_generate_hand_their_memory_to_the_engine(circle: Path, tmp_path: Path) -> None:
+    (tmp_path / "asked.txt").write_text("3 days\n")
+    file = ("--prompts", tmp_path / "asked.txt", "--out", tmp_path / "out.jsonl", "-q")
+    for command, more in (("chat", ()), ("generate", file)):
+        said = tropism(command, circle / "done", *more, "--memory", "lots")
+        assert said.code == 2 and "memory = 'lots' is no size" in said.err
+
+
 def test_generate_answers_a_file(circle: Path, tmp_path: Path) -> None:
     (tmp_path / "asked.txt").write_text("three days\n\nzwölf Tage\n")
     model = latest(circle / "done")["sft"] / "out"

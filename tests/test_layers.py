@@ -30,8 +30,8 @@ LAYERS = (
     ("stages", "report", "evals"),
     ("plan", "catalogue", "promote", "talk", "ending", "convert"),
     ("web",),
-    ("cli_feedback", "cli_web"),
-    ("cli_convert", "cli_eval"),
+    ("cli_options",),
+    ("cli_feedback", "cli_web", "cli_convert", "cli_eval", "cli_talk"),
     ("cli",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

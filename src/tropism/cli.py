@@ -13,7 +13,9 @@ import typer
 from tropism import __version__
 from tropism.cli_convert import convert
 from tropism.cli_eval import evaluations
-from tropism.cli_feedback import JsonOpt, feedback, pretty
+from tropism.cli_feedback import feedback
+from tropism.cli_options import JsonOpt, QuietOpt, begin, pretty
+from tropism.cli_talk import chat, generate
 from tropism.cli_web import web
 from tropism.ending import Commands
 from tropism.errors import TropismError
@@ -39,7 +41,6 @@ SetOpt = Annotated[
     ),
 ]
 OutOpt = Annotated[Path | None, typer.Option("--out", help="The run folder; runs/<recipe> by default.")]
-QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and results.")]
 ReuseOpt = Annotated[Path | None, typer.Option("--reuse", metavar="RUN", help="Take equal stages over from this run.")]
 EveryOpt = Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0.0)]
 
@@ -65,9 +66,10 @@ def demo(out: OutOpt = None, set_: SetOpt = None, checkpoint_s: EveryOpt = 15.0,
         print(f"chat with it:    tropism chat --forget {folder}")
     if sys.stdin.isatty() and sys.stdout.isatty() and not quiet:
         from tropism import talk
+        from tropism.store.folder import policy_in
 
         print('ask it to "Translate into French: 26 days ago"; an empty line ends the chat')
-        talk.chat(_model(str(folder)), "", 0.0, 0, 64, forget=True)
+        talk.chat(policy_in(str(folder)), "", 0.0, 0, 64, forget=True)
 
 
 @app.command()
@@ -85,7 +87,7 @@ def plan(
 
     Reading a recipe imports the modules that it names as "module:name", which runs them.
     """
-    _begin(f"reading {recipe}")
+    begin(f"reading {recipe}")
     from tropism import plan as planning
 
     loaded, folder = _load(recipe, set_ or [], out, code=not no_code)
@@ -104,59 +106,8 @@ def show(run: Annotated[Path, typer.Argument(help="A run folder.")], as_json: Js
     print(pretty(build.build(run)) if as_json else summary(read(run)))
 
 
-@app.command()
-def chat(
-    model: Annotated[str, typer.Argument(help="A model folder, a hub id, or a run folder (its last policy).")],
-    system: Annotated[str, typer.Option(help="A system message.")] = "",
-    temperature: Annotated[float, typer.Option(help="0 is greedy.", min=0.0)] = 0.0,
-    seed: Annotated[int, typer.Option(help="Another seed, another answer.")] = 0,
-    max_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.", min=1)] = 256,
-    forget: Annotated[bool, typer.Option("--forget", help="Each line is a conversation of its own.")] = False,
-) -> None:
-    """Talk to a model; answers stream. An empty line or Ctrl-D ends it."""
-    _begin(f"loading {model}")
-    from tropism import talk
-
-    talk.chat(_model(model), system, temperature, seed, max_tokens, forget)
-
-
-@app.command()
-def generate(
-    model: Annotated[str, typer.Argument(help="A model folder, a hub id, or a run folder (its last policy).")],
-    prompts: Annotated[Path, typer.Option(help="Prompts: .txt (one per line) or .jsonl with `prompt` or `messages`.")],
-    out: Annotated[Path, typer.Option(help="Where to write: .jsonl or .parquet groups.")],
-    n: Annotated[int, typer.Option("-n", help="Completions for each prompt.", min=1)] = 1,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
-    top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this share.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")] = 256,
-    seed: Annotated[int, typer.Option(help="Another seed, other answers.")] = 0,
-    best_of: Annotated[
-        int | None, typer.Option(min=1, help="Sample this many and keep the one that --judge scores highest.")
-    ] = None,
-    judge: Annotated[str | None, typer.Option(help="A reward model for --best-of: a folder or a hub id.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file --out if it exists.")] = False,
-    memory: Annotated[str, typer.Option(help="For keys and values; as many samples run at a time as fit.")] = "4GiB",
-    quiet: QuietOpt = False,
-) -> None:
-    """Answer a file of prompts."""
-    _begin(f"loading {model}", quiet)
-    from tropism import talk
-    from tropism.judges.reward_model import RewardModel
-    from tropism.recipe.build import build
-    from tropism.search.best_of_n import BestOfN
-    from tropism.store.progress import Reporter
-
-    if (best_of is None) != (judge is None):
-        raise TropismError("--best-of and --judge go together: give both, or neither")
-    if best_of is not None and n != 1:
-        raise TropismError(f"-n {n} keeps {n} completions but --best-of keeps one: leave one of them out")
-    options = {"n": n, "max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-    sampling = build(talk.SamplingParams, {**options, "seed": seed}, "generate")
-    search = (BestOfN(best_of), RewardModel(judge)) if best_of and judge else None
-    count = talk.generate(_model(model), prompts, out, sampling, Reporter(quiet), search, force, memory)
-    if not quiet:
-        print(f"{count} prompts answered in {out}")
+app.command()(chat)
+app.command()(generate)
 
 
 @app.command()
@@ -170,7 +121,7 @@ def compare(
     as_json: JsonOpt = False,
 ) -> None:
     """Compare the methods of a recipe at equal KL and equal compute. A recipe is run first, or continued."""
-    _begin(f"reading {what}", quiet or as_json)
+    begin(f"reading {what}", quiet or as_json)
     from tropism.report import build
     from tropism.report.summary import compared
 
@@ -211,7 +162,7 @@ def merge(
     out: Annotated[Path, typer.Option(help="Where to write the plain model.")],
 ) -> None:
     """Merge an adapter into its base and write the plain model."""
-    _begin(f"loading {adapter}")
+    begin(f"loading {adapter}")
     from tropism.models.folder import merge as merged
 
     merged(adapter, out)
@@ -225,7 +176,7 @@ def list_(
     ],
 ) -> None:
     """List the kinds in a folder of the package, with their keys."""
-    _begin(f"reading {folder}")
+    begin(f"reading {folder}")
     from tropism.catalogue import catalogue
 
     print(catalogue(folder))
@@ -251,12 +202,6 @@ def main() -> None:
     app()
 
 
-def _begin(what: str, quiet: bool = False, log: bool = False) -> None:
-    """Says what is being done before slow imports: on a terminal, or in the log of a run."""
-    if not quiet and (log or sys.stderr.isatty()) and os.environ.get("RANK", "0") == "0":
-        print(f"tropism: {what} …", file=sys.stderr, flush=True)
-
-
 def _load(recipe: str, overrides: list[str], out: Path | None, code: bool = True) -> tuple[Any, Path]:
     from tropism.recipe.read import load
 
@@ -265,7 +210,7 @@ def _load(recipe: str, overrides: list[str], out: Path | None, code: bool = True
 
 
 def _run(recipe: str, overrides: list[str], out: Path | None, every: float, reuse: Path | None, quiet: bool) -> Path:
-    _begin(f"reading {recipe}", quiet, log=True)
+    begin(f"reading {recipe}", quiet, log=True)
     from tropism import plan as planning
     from tropism.report import build
     from tropism.report.read import read
@@ -288,12 +233,6 @@ def _run(recipe: str, overrides: list[str], out: Path | None, every: float, reus
     if not quiet:
         print(f"{summary(read(folder))}\nthe report:      {folder / 'report.html'}")
     return folder
-
-
-def _model(text: str) -> str:
-    from tropism.store.folder import policy_in
-
-    return policy_in(text)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tropism.cli_feedback import JsonOpt, pretty
+from tropism.cli_options import JsonOpt, pretty
 
 
 def convert(

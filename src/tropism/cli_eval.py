@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from tropism.cli_options import pretty
+
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 FolderOpt = Annotated[
     Path | None,
@@ -63,7 +65,6 @@ def command(name: str) -> Any:
     function = resolve("evals", name)
 
     def run(as_json: bool, folder: Path | None, **values: Any) -> None:
-        from tropism.cli_feedback import pretty
         from tropism.report import evaluations as results
 
         result = function(**values)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from tropism.cli_options import JsonOpt, pretty
 from tropism.errors import TropismError
 
 feedback = typer.Typer(
@@ -27,7 +28,6 @@ ProjectOpt = Annotated[str, typer.Option(help="The project in the store.")]
 FormatOpt = Annotated[
     str | None, typer.Option("--format", help="The data format of the file, such as ranked: `tropism list formats`.")
 ]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
 Question = Literal["rank", "rate", "pair", "thumb", "edit"]
 Role = Literal["admin", "annotator", "viewer"]
 Action = Literal["add", "key", "password", "list", "remove", "export", "erase"]
@@ -242,10 +242,3 @@ def _table(project: str, said: Any) -> str:
         pace = f", {row['median_seconds']:.0f} s each" if row.get("median_seconds") is not None else ""
         lines.append(f"  {row['name']}: {row['judgments']} judgments{pace}")
     return "\n".join(lines)
-
-
-def pretty(value: Any) -> str:
-    """JSON over several lines."""
-    import json
-
-    return json.dumps(value, indent=1, ensure_ascii=False)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tropism.asking.search import Found, drive
+from tropism.engines import MEMORY
 from tropism.engines.local import Local, LocalEngine
 from tropism.formats.prompts import Prompts
 from tropism.models.folder import context_of, load_lm
@@ -24,13 +25,21 @@ from tropism.types import Group, Message, SamplingParams
 AT_ONCE = 64  # prompts in one call of the engine
 
 
-def chat(model: str, system: str, temperature: float, seed: int, max_tokens: int, forget: bool = False) -> None:
+def chat(
+    model: str,
+    system: str,
+    temperature: float,
+    seed: int,
+    max_tokens: int,
+    forget: bool = False,
+    memory: str = MEMORY,
+) -> None:
     """Reads lines from standard input and streams answers to standard output. The conversation is remembered; with
     `forget` each line is a new conversation (for models that were trained only on single questions).
 
     When it no longer fits the model's context, the oldest turns are removed (`fitting`).
     """
-    engine = Local().open(load_lm(model), load_tokenizer(model), model)
+    engine = Local(memory).open(load_lm(model), load_tokenizer(model), model)
     opening = [Message("system", system)] if system else []
     turns: list[Message] = []
     prompting = sys.stdin.isatty()
@@ -75,7 +84,7 @@ def generate(
     reporter: Reporter,
     search: tuple[Search, Judge] | None = None,
     force: bool = False,
-    memory: str = "4GiB",
+    memory: str = MEMORY,
 ) -> int:
     """Answers the prompts of a file; writes groups as JSON lines or Parquet, completely or not at all.
 

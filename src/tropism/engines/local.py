@@ -18,6 +18,7 @@ import torch
 from annotated_types import Ge
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tropism.engines import MEMORY
 from tropism.engines._batch import Batch, Root, Row, budget
 from tropism.engines._sequence import Allowed, Sequenced
 from tropism.engines._tree import Tree, Until
@@ -42,7 +43,7 @@ class Local:
     prompts are remembered until the weights change, but for `generate` only within a call. `dtype` "bfloat16" samples from
     a copy of the model in bfloat16."""
 
-    memory: str = field(default="4GiB", metadata=FREE)
+    memory: str = field(default=MEMORY, metadata=FREE)
     rows: Annotated[int, Ge(1)] = field(default=256, metadata=FREE)
     cache: bool = field(default=True, metadata=FREE)
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -77,7 +78,7 @@ class LocalEngine(Tree):
         policy: str = "",
         rows: int = 256,
         on_tokens: Callable[[int], None] | None = None,
-        memory: str = "4GiB",
+        memory: str = MEMORY,
         cache: bool = True,
         dtype: str = "float32",
     ) -> None:
