@@ -23,20 +23,17 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tropism.models.halves import alike, logits
+from tropism.models.functional import linear_head
 from tropism.tensors.maths import NEVER
 
-PLAIN = "_plain_head"  # the attribute of a model with the result of the trial
 CHUNK = 1 << 19  # logits at once, 2 MiB of float32, unless ROWS are more
 ROWS = 256  # of a chunk at least, for the matrix products
-LARGE = 100.0  # logits in the trial: a cap would show
 
 
 def plain_head(model: PreTrainedModel) -> nn.Linear | None:
-    """The model's head if all it does is one linear layer; this is tried once for each model."""
-    if PLAIN not in model.__dict__:
-        model.__dict__[PLAIN] = _is_plain(model)
-    return model.get_output_embeddings() if model.__dict__[PLAIN] else None  # type: ignore[return-value]
+    """The model's head if all it does is one linear layer."""
+    head, cap = linear_head(model) or (None, None)
+    return head if cap is None else None
 
 
 def chosen_by(
@@ -48,23 +45,6 @@ def chosen_by(
         states_MD.to(head.weight.dtype), head.weight, head.bias, tokens_M, temperature, absent_V, entropies
     )
     return found  # type: ignore[return-value]
-
-
-@torch.no_grad()
-def _is_plain(model: PreTrainedModel) -> bool:
-    head: Any = model.get_output_embeddings()
-    if type(head) is not nn.Linear or head._forward_hooks or head._forward_pre_hooks:
-        return False
-    drawn = torch.randn(4, head.in_features, generator=torch.Generator().manual_seed(0))
-    given = drawn.to(head.weight)
-    given = given * (LARGE / head(given).abs().max().clamp(min=1e-6))
-    found = head(given)
-    try:
-        expected = logits(model, given)
-    except Exception:  # a family's code may raise any error when it is used in an unexpected way
-        return False
-    real = torch.isfinite(expected[0])
-    return alike(found.float()[:, real], expected[:, real])
 
 
 class _Chosen(torch.autograd.Function):
