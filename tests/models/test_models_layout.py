@@ -43,13 +43,24 @@ def test_the_cost_is_counted_by_hand(make_model: Callable[..., PreTrainedModel])
         (12, 1, 30, "padded", None),
     ],
 )
-def test_long_answers_are_computed_on_blocks(
+def test_by_torch_long_answers_are_computed_on_blocks(
     llama: PreTrainedModel, prompt: int, k: int, answer: int, taken: str, how: object
 ) -> None:
     """In millions of multiply-adds under a mask, on blocks, in padded rows: 15, 27, 77; 170, 115, 290; 7.0, 20, 17; 84, 54,
     32; 1.29, 5.5, 1.28."""
+    llama.__dict__.update(_takes_blocks=True, _attends_compiled=False)
     batch = layout([group(prompt, k, answer)], llama)
     assert batch.layout == taken and (how is None or cheapest(llama, batch) is how)
+
+
+@pytest.mark.parametrize(("prompt", "k", "answer"), [(200, 8, 10), (8, 8, 100), (4, 2, 2), (12, 1, 30), (0, 1, 30)])
+def test_compiled_attention_runs_on_blocks_if_there_is_anything_to_share(
+    llama: PreTrainedModel, prompt: int, k: int, answer: int
+) -> None:
+    llama.__dict__.update(_takes_blocks=True, _attends_compiled=True)
+    batch = layout([group(prompt, k, answer)], llama)
+    assert batch.layout == ("shared" if k > 1 else "padded")
+    assert not batch.shared or cheapest(llama, batch) is states_on_blocks
 
 
 @pytest.mark.parametrize(("prompt", "k", "answer", "taken"), [(200, 8, 10, "shared"), (8, 8, 100, "padded")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 
 import pytest
 import torch
@@ -15,12 +16,15 @@ from tropism.models.halves import states_of
 from tropism.models.masks import states_under_mask, takes_trees
 from tropism.models.trees import states_on_blocks, takes_blocks
 from tropism.models.weights import Weights, has_bfloat16
+from tropism.tensors import native
 from tropism.tensors.batch import Batch
 from tropism.tensors.blocks import Block, blocks
 from tropism.tensors.collate import collate
 from tropism.tensors.index import by_completion, tree_mask
 from tropism.tensors.tree import Tree
 
+CC = shutil.which("cc") is not None
+compiled = pytest.mark.skipif(not CC, reason="there is no C compiler")
 FAMILIES = {  # how each attends
     "gpt2": True,
     "llama": True,
@@ -29,8 +33,8 @@ FAMILIES = {  # how each attends
     "gpt_neox": True,
     "mistral": True,  # windows of 8 tokens
     "gemma3_text": True,  # every other layer a window
-    "gemma2": False,  # a cap on the scores
-    "gpt_oss": False,  # sinks
+    "gemma2": CC,  # a cap on the scores
+    "gpt_oss": CC,  # sinks
     "bloom": False,  # distances in place of positions
     "mamba": False,  # no attention
 }
@@ -72,18 +76,66 @@ def logprobs(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
     return found.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
+def plain(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> tuple[Tensor, Tensor]:
+    """The same of padded rows, with the model's own attention."""
+    with monkeypatch.context() as patch:
+        patch.setattr(forward, "is_compiled", lambda _: False)
+        return logprobs(model, collate(MIXED, shared=False))
+
+
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_each_family_is_equal_to_padded_rows(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = family(kind)
+    before = model.config._attn_implementation
     assert takes_blocks(model) == FAMILIES[kind]
     if not takes_blocks(model):
         return
-    expected, slope = logprobs(model, collate(MIXED, shared=False))
+    expected, slope = plain(model, monkeypatch)
     monkeypatch.setattr(forward, "cheapest", lambda *_: states_on_blocks)
-    found, other = logprobs(model, collate(MIXED, 60))
-    assert float((found - expected).abs().max()) < 5e-6
-    assert float((other - slope).abs().max()) < 2e-6 * float(slope.abs().max())
-    assert model.config._attn_implementation == "sdpa"  # as before
+    for batch in collate(MIXED, 60), collate(MIXED, shared=False):
+        found, other = logprobs(model, batch)
+        assert float((found - expected).abs().max()) < 5e-6
+        assert float((other - slope).abs().max()) < 2e-6 * float(slope.abs().max())
+    assert model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "mistral", "gemma2"])
+def test_without_a_compiler_torchs_kernel_is_used(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "library", lambda: None)
+    model = family(kind)
+    assert takes_blocks(model) == (kind != "gemma2")
+    assert not trees.is_compiled(model)
+    if takes_blocks(model):
+        expected, slope = plain(model, monkeypatch)
+        monkeypatch.setattr(forward, "cheapest", lambda *_: states_on_blocks)
+        found, other = logprobs(model, collate(MIXED, 60))
+        assert float((found - expected).abs().max()) < 5e-6
+        assert float((other - slope).abs().max()) < 2e-6 * float(slope.abs().max())
+
+
+@compiled
+def test_a_cap_and_sinks_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cap so low, and sinks so high, that a mistake in them would show; the trial of each model compares it too."""
+    capped, sunk = family("gemma2"), family("gpt_oss")
+    for layer in capped.model.layers:
+        layer.self_attn.attn_logit_softcapping = 0.3
+    for layer in sunk.model.layers:
+        layer.self_attn.sinks.data += torch.tensor([2.0, 1.0, 0.0, 3.0])
+    for model, usual in ((capped, family("gemma2")), (sunk, family("gpt_oss"))):
+        expected, slope = plain(model, monkeypatch)
+        assert takes_blocks(model) and float((plain(usual, monkeypatch)[0] - expected).abs().max()) > 1e-3
+        monkeypatch.setattr(forward, "cheapest", lambda *_: states_on_blocks)
+        found, other = logprobs(model, collate(MIXED, 60))
+        assert float((found - expected).abs().max()) < 5e-6
+        assert float((other - slope).abs().max()) < 2e-6 * float(slope.abs().max())
+
+
+@compiled
+def test_half_precision_keeps_a_cap_and_float64_has_none_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    half, double = family("gemma2").bfloat16(), family("gemma2").double()
+    assert takes_blocks(half) and not takes_blocks(double)
+    batch = collate(MIXED, 60)
+    assert states_on_blocks(half, batch).dtype is torch.bfloat16
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "qwen2", "mistral"])
@@ -171,8 +223,9 @@ def test_no_memory_of_the_square_of_a_row(llama: PreTrainedModel) -> None:
 
 
 def test_a_family_whose_attention_has_more_to_it_says_so(llama: PreTrainedModel) -> None:
-    with pytest.raises(NotImplementedError, match="softcap"):
-        trees.attend(llama, *(torch.zeros(1, 1, 1, 1),) * 4, softcap=30.0)
+    x = torch.zeros(1, 1, 1, 1)
+    with pytest.raises(NotImplementedError, match="position_bias"):
+        trees.attend(llama, x, x, x, x, position_bias=x)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -182,7 +235,7 @@ def test_layers_that_are_computed_again_attend_as_before(
     """In bfloat16 both layouts round; they are then as far from each other as from float32."""
     if dtype == "bfloat16" and not has_bfloat16(torch.device("cpu")):
         pytest.skip("this processor has no bfloat16 products")
-    expected, slope = logprobs(llama, collate(MIXED, shared=False))
+    expected, slope = plain(llama, monkeypatch)
     monkeypatch.setattr(forward, "cheapest", lambda *_: states_on_blocks)
     assert takes_trees(llama)
     Weights(dtype=dtype, checkpointing=True).ready(llama)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from tropism.models.halves import check_ids, logits, states_of, vocabulary_of
 from tropism.models.heads import chosen_by, plain_head
 from tropism.models.layout import cheapest
 from tropism.models.masks import takes_trees
+from tropism.models.trees import is_compiled, states_on_blocks
 from tropism.tensors.batch import Batch, Prediction
 from tropism.tensors.index import mean_so_far
 from tropism.tensors.maths import chosen_logprobs, entropy
@@ -33,7 +34,8 @@ def hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
     """(B * T, width) last hidden states; those of padding are not defined."""
     check_ids(model, int(batch.tokens_BT.max()))
     if not batch.shared:  # one sequence in each row, with padding after it, which no token of a causal model sees
-        return states_of(model, batch.tokens_BT).flatten(0, 1)
+        plain = not is_compiled(model)
+        return states_of(model, batch.tokens_BT).flatten(0, 1) if plain else states_on_blocks(model, batch)
     if not takes_trees(model):  # the layout was chosen for another model of the stage
         raise TropismError(
             f"{type(model).__name__} cannot use rows that completions share, but another model of the "

@@ -2,7 +2,9 @@
 
 Padded rows repeat the prompt for each answer. Shared rows have each prompt once, followed by its K answers; attention
 runs on their blocks (`models/trees.py`), or under a dense mask (`models/masks.py`), whose cost is the square of the row
-length. "auto" takes what costs least, in multiply-adds of matrix products:
+length. Where attention is compiled "auto" takes shared rows on blocks if there is anything to share: they have fewer tokens
+and fewer pairs, and were fastest from 60 tokens on. With torch's attention it takes what costs least, in multiply-adds of
+matrix products:
 
     tokens x parameters a token goes through + layers x (heads x head size x pairs + CALL x blocks)
 
@@ -26,7 +28,7 @@ from transformers.integrations.heterogeneity.configuration_utils import Ambiguou
 from tropism.errors import TropismError
 from tropism.models.halves import backbone, text_config
 from tropism.models.masks import states_under_mask, takes_trees
-from tropism.models.trees import states_on_blocks, takes_blocks
+from tropism.models.trees import is_compiled, states_on_blocks, takes_blocks
 from tropism.tensors.batch import Batch, Layout
 from tropism.tensors.blocks import blocks
 from tropism.tensors.collate import collate, shape
@@ -54,9 +56,12 @@ def layout(
     able = takes_trees(model)
     if force == "shared" and not able:
         raise TropismError(f'{type(model).__name__} takes no rows that completions share: use layout = "auto"')
-    if able and force != "padded":
+    alone = all(len(tree.completions) == 1 for tree in trees)
+    if force == "auto" and (not able or (alone and is_compiled(model))):
+        force = "padded"
+    if force != "padded":
         shared = collate(trees, ROW_TOKENS, True, twins, most)
-        if force == "shared" or min(_costs(model, shared)) <= _padded(model, trees, twins):
+        if force == "shared" or is_compiled(model) or min(_costs(model, shared)) <= _padded(model, trees, twins):
             return shared.to(model.device)
     return collate(trees, shared=False, twins=twins).to(model.device)
 
@@ -71,6 +76,8 @@ def pass_size(tokens: int, device: str, group: int = 0) -> int:
 
 def cheapest(model: PreTrainedModel, batch: Batch) -> Callable[[PreTrainedModel, Batch], Tensor]:
     """What computes the states of shared rows with less work."""
+    if is_compiled(model):
+        return states_on_blocks
     dense, on_blocks = _costs(model, batch)
     return states_on_blocks if on_blocks < dense else states_under_mask
 

@@ -1,7 +1,8 @@
-"""Attention of a forest without a mask, for unmodified models: linear layers see each token once, and attention runs
-on the rectangles of `tensors/blocks.py`.
+"""Attention of a forest without a mask, for unmodified models: linear layers see each token once, and attention is one
+compiled operation (`tensors/attention.py`), or in other precisions and without a compiler torch's kernel on the rectangles
+of `tensors/blocks.py`.
 
-A query whose keys are in two rectangles is computed in each; with the log-sum-exp l of each part (arXiv 2205.14135)
+There a query whose keys are in two rectangles is computed in each; with the log-sum-exp l of each part (arXiv 2205.14135)
 
     out = Σ exp(l_i − l) out_i,  l = log Σ exp l_i
 
@@ -9,7 +10,9 @@ The backward pass of the same kernel, given `out` and l of the whole, is exact f
 exp(score − l) and the inner product of `out` with its gradient. So nothing is gathered or repeated, and only a sliding
 window that is shorter than a sequence needs a mask, of the rectangle.
 
-Models call it through transformers' AttentionInterface. Left out: soft caps and sinks, which the kernel does not have.
+Models call it through transformers' AttentionInterface, which hands over soft caps and sinks. Only the compiled operation
+has these; it computes them in float32, for models in 16 bits too. Left out: families with attention of their own (Bloom,
+Falcon, MPT, GPT-J, CodeGen).
 """
 
 from __future__ import annotations
@@ -25,11 +28,14 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from tropism.models.halves import states_of, text_config
 from tropism.models.masks import FULL, SLIDING, layer_kinds, right_on_trees, takes_trees
+from tropism.tensors import native
+from tropism.tensors.attention import attention
 from tropism.tensors.batch import Batch
 from tropism.tensors.blocks import Block, Blocks, blocks
 
 NAME = "tropism_blocks"  # of the attention, in a model's config while it runs
 TAKES = "_takes_blocks"  # the attribute of a model with the result of the trial
+COMPILED = "_attends_compiled"  # and with whether the compiled operation was used last
 HARMLESS = {"dropout", "is_causal", "position_ids", "sliding_window"}  # options that change nothing here
 _NOW: ContextVar[tuple[PreTrainedModel, Blocks] | None] = ContextVar("blocks", default=None)
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
@@ -42,6 +48,11 @@ def takes_blocks(model: PreTrainedModel) -> bool:
         able = takes_trees(model) and model.device.type == "cpu"
         model.__dict__[TAKES] = able and right_on_trees(model, states_on_blocks)
     return model.__dict__[TAKES]
+
+
+def is_compiled(model: PreTrainedModel) -> bool:
+    """Whether the model's attention can run on blocks by the compiled operation, whatever their lengths."""
+    return takes_blocks(model) and model.__dict__[COMPILED]
 
 
 def states_on_blocks(model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -83,9 +94,11 @@ def attend(
     value: Tensor,
     attention_mask: Tensor,
     scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls: (1, heads, M, size) queries, keys and values → (1, M, heads, size).
+    """What transformers calls: (1, heads, M, size) queries, keys and values → (1, M, heads, size). `s_aux` (heads,): sinks.
 
     Raises NotImplementedError for a family whose attention has more to it, which shows in the trial.
     """
@@ -93,10 +106,22 @@ def attend(
         raise NotImplementedError(f"attention with {', '.join(more)}")
     now = _NOW.get()
     assert now is not None
-    if torch.is_autocast_enabled(query.device.type):  # as for the attention of torch
-        kind = torch.get_autocast_dtype(query.device.type)
-        query, key, value = (x.to(kind) for x in (query, key, value))
-    return _Attention.apply(query, key, value, now[1], int(attention_mask), scaling), None
+    (model, plan), window, given = now, int(attention_mask), query.dtype
+    if softcap or s_aux is not None:
+        kind = torch.promote_types(given, torch.float32)
+    else:  # as for the attention of torch
+        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled(query.device.type) else given
+    query, key, value = (x.to(kind) for x in (query, key, value))
+    model.__dict__[COMPILED] = all(map(native.ready, (query, key, value)))
+    if model.__dict__[COMPILED]:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        sinks = None if s_aux is None else s_aux.float()
+        q_MHS, k_MHS, v_MHS = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
+        out_MHS = attention(q_MHS, k_MHS, v_MHS, plan.units, scale, window, softcap or 0.0, sinks_H=sinks)
+        return out_MHS[None].to(given), None
+    if softcap or s_aux is not None:
+        raise NotImplementedError("attention with a soft cap or sinks, without a compiler or in this precision")
+    return _Attention.apply(query, key, value, plan, window, scaling), None
 
 
 AttentionInterface.register(NAME, attend)

@@ -9,7 +9,8 @@ A1 … AK, the longest first, the keys of a token are its ancestors, so its atte
 
 and nothing else is computed: no token sees a key that a mask then hides, and no key is copied. `own` are the causal
 squares, which have each token once; `cross` are the rectangles. In the sequence P A1 of all groups come first and then all
-other answers, so that blocks of one size stand at equal distances; these are one entry.
+other answers, so that blocks of one size stand at equal distances; these are one entry. `units` says
+the same by groups, for the compiled operation.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from tropism.tensors.attention import Units
 from tropism.tensors.batch import Batch
 
 
@@ -46,6 +48,7 @@ class Blocks:
     cross: tuple[Block, ...]
     position_M: Tensor  # depth in the tree
     depth: int  # the largest position + 1
+    units: Units
 
 
 _Piece = tuple[int, int]  # the first token and the number of tokens
@@ -66,6 +69,7 @@ def _blocks(batch: Batch) -> Blocks:
     order = torch.tensor([i for start, n in itertools.chain(*heads, *rests) for i in range(start, start + n)])
     own: list[Block] = []
     cross: list[Block] = []
+    units: list[tuple[int, ...]] = []
     at = 0
     starts = []
     for head in heads:
@@ -74,14 +78,24 @@ def _blocks(batch: Batch) -> Blocks:
         starts.append(at)
         at += size
     for start, head, rest in zip(starts, heads, rests):
-        if size := sum(n for _, n in rest):
+        size = sum(n for _, n in rest)
+        if size:
             cross.append(Block(at, size, start, head[0][1]))
+        units.append((start, sum(n for _, n in head), head[0][1], at, size))
         for _, n in rest:
             own.append(Block(at, n, at, n))
             at += n
     kept_M = kept_M[order.to(kept_M.device)]
     position_M = batch.position_BT.flatten()[kept_M]
-    return Blocks(kept_M, _joined(own), _joined(cross), position_M, int(position_M.max()) + 1)
+    first_M = torch.cat([torch.full((b.queries,), b.query) for b in own])
+    given = Units(torch.tensor(sorted(units, key=_pairs, reverse=True)), first_M)
+    return Blocks(kept_M, _joined(own), _joined(cross), position_M, int(position_M.max()) + 1, given)
+
+
+def _pairs(unit: tuple[int, ...]) -> int:
+    """About how many pairs of a query and a key; threads take the largest units first."""
+    _, head, prompt, _, rest = unit
+    return (head**2 + rest * (head + prompt)) // 2
 
 
 def _groups(position_M: Tensor, completion_M: Tensor) -> list[list[_Piece]]:

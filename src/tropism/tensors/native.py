@@ -45,6 +45,8 @@ _ARGUMENTS = {
     "sample": (_P, _P, _P, _P, _I, _I),
     "attend": (_P, _P, _P),
     "step": (_P, _P, _P),
+    "attention_forward": (_P,),
+    "attention_backward": (_P,),
 }
 
 
