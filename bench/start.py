@@ -1,12 +1,14 @@
-"""How long `import tropism` and `tropism --help` take, beside the bare interpreter: least and median of twenty, in seconds.
+"""How long `import tropism` and `tropism --help` take, beside the bare interpreter: least and median, in seconds.
 
-    python bench/start.py
+    python bench/start.py [--repeats 20] [--json]
 
 `wall` is what a person waits, `cpu` what the process itself takes, which other programs on the machine change less.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import resource
 import subprocess
 import sys
@@ -21,7 +23,7 @@ COMMANDS = {
 }
 
 
-def times(arguments: tuple[str, ...], repeats: int = 20) -> tuple[list[float], list[float]]:
+def times(arguments: tuple[str, ...], repeats: int) -> tuple[list[float], list[float]]:
     """Wall and CPU seconds of Python processes with these arguments."""
     walls, cpus = [], []
     for _ in range(repeats):
@@ -34,9 +36,19 @@ def times(arguments: tuple[str, ...], repeats: int = 20) -> tuple[list[float], l
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    result = {}
     for name, arguments in COMMANDS.items():
-        said = [f"{min(found):.3f} ({median(found):.3f})" for found in times(arguments)]
-        print(f"{name:16} wall {said[0]} s   cpu {said[1]} s")
+        measured = dict(zip(("wall_s", "cpu_s"), times(arguments, args.repeats)))
+        result[name] = {what: [min(found), median(found)] for what, found in measured.items()}
+        if not args.json:
+            wall, cpu = (f"{least:.3f} ({middle:.3f})" for least, middle in result[name].values())
+            print(f"{name:16} wall {wall} s   cpu {cpu} s")
+    if args.json:
+        print(json.dumps(result))
 
 
 if __name__ == "__main__":
