@@ -1,8 +1,9 @@
 """A step of our `rl` stage and of TRL's trainer, with the same model, prompts, K and KL penalty, for `rl_step.py` and
 `memory.py`. Each side imports its own libraries only when it is used, so that a process can hold one of them.
 
-Every answer has its full length: the stop token is never sampled. TRL's best settings on a CPU: one forward pass for the
-whole batch, no gradient checkpointing; the rest are its defaults. Ours are the `rl` stage's.
+Both sides read the same tokens: a prompt is a document-start token and a text. Every answer has its full length, as stop
+tokens are never sampled. Each side checks these lengths. TRL's best settings on a CPU: one forward pass for the whole
+batch, no gradient checkpointing; the rest are its defaults. Ours are the `rl` stage's.
 """
 
 from __future__ import annotations
@@ -45,17 +46,21 @@ def load(folder: Path, side: str) -> Any:
 
 
 def texts(folder: Path, prompts: int, length: int) -> list[str]:
-    """Different texts that come back from the model's tokenizer with so many tokens."""
+    """Texts that have so many tokens after the one that begins a document."""
     words, found = AutoTokenizer.from_pretrained(folder), []
     torch.manual_seed(0)
-    while len(found) < prompts:
-        text = "".join(chr(97 + int(c)) for c in torch.randint(0, 26, (2 * length,)))
+    for _ in range(100 * prompts):
+        text = "".join(chr(97 + int(c)) for c in torch.randint(0, 26, (4 * length,)))
         ids = words(text, add_special_tokens=False)["input_ids"][: length - 1]
-        found.append(str(words.decode(ids)))
-    return found
+        again = str(words.decode(ids))
+        if len(words(again, add_special_tokens=False)["input_ids"]) == length - 1:
+            found.append(again)
+        if len(found) == prompts:
+            return found
+    raise SystemExit(f"the tokenizer of {folder} gives no texts of {length - 1} tokens: give shapes with other prompts")
 
 
-def scores(completions: Sequence[str], **_: Any) -> list[float]:
+def scores(completions: Sequence[str]) -> list[float]:
     """A reward that differs within groups."""
     return [sum(map(ord, c)) % 7 / 7 for c in completions]
 
@@ -71,10 +76,11 @@ def ours(folder: Path, shape: Sequence[int], peer: str = "grpo") -> Callable[[],
     from tropism.algorithms.rloo import RLOO
     from tropism.engines.local import Local
     from tropism.judges.verifier import Verifier
+    from tropism.models.halves import vocabulary_of
     from tropism.models.vocabulary import know
     from tropism.stages import rl
     from tropism.stages._rounds import State
-    from tropism.text.chat import stop_tokens
+    from tropism.text.chat import prompt_tokens
     from tropism.train.loop import Learner
     from tropism.train.optim import Optim
     from tropism.train.order import Order
@@ -92,16 +98,17 @@ def ours(folder: Path, shape: Sequence[int], peer: str = "grpo") -> Callable[[],
         refills=0,
     )
     policy, reference = stage.train_lm(str(folder), 0), stage.freeze_lm(str(folder))
+    engine = Local().open(policy, words, "policy@0")
     for model in (policy, reference):
         know(model, words)
         if model.__dict__["absent_V"] is None:
-            model.__dict__["absent_V"] = torch.zeros(model.config.vocab_size, dtype=torch.bool)
-        model.__dict__["absent_V"][[*stop_tokens(words)]] = True
+            model.__dict__["absent_V"] = torch.zeros(vocabulary_of(model), dtype=torch.bool, device=model.device)
+        model.__dict__["absent_V"][[*engine.batch.stops]] = True
     optim = Optim(lr=RATE, schedule="constant")
     learner = Learner({"policy": policy}, optim, 1000, {}, stage.pass_tokens, stage.sampling)
     state = State(stage.algorithm, Order(prompts, 0), words, reference)
     groups = [Group(str(i), (Message("text", text),)) for i, text in enumerate(texts(folder, prompts, length))]
-    engine = Local().open(policy, words, "policy@0")
+    assert {len(prompt_tokens(words, group.prompt)) for group in groups} == {length}
     work: Any = SimpleNamespace(seed=0, last_checkpoint=lambda: "")
 
     def step() -> dict[str, float]:
@@ -112,7 +119,7 @@ def ours(folder: Path, shape: Sequence[int], peer: str = "grpo") -> Callable[[],
             began = time.perf_counter()
             numbers = stage._round(work, learner, state, groups, engine)
             whole = time.perf_counter() - began
-        assert round(numbers["tokens"]) == answer, numbers["tokens"]
+        assert numbers["tokens"] == answer, numbers["tokens"]
         return {**parts, "other": whole - sum(parts.values()), "whole": whole}
 
     return step
@@ -125,10 +132,18 @@ def theirs(folder: Path, shape: Sequence[int], steps: int, peer: str = "grpo") -
 
     prompts, length, k, answer = shape
     config, trainer = {"grpo": (trl.GRPOConfig, trl.GRPOTrainer), "rloo": (trl.RLOOConfig, trl.RLOOTrainer)}[peer]
-    asked = [{"prompt": text} for text in texts(folder, prompts, length)]
+    words = AutoTokenizer.from_pretrained(folder)
+    begun = "" if words("")["input_ids"] else words.bos_token or words.eos_token  # many tokenizers leave it out
+    asked = [{"prompt": begun + text} for text in texts(folder, prompts, length)]
+    assert {len(words(one["prompt"])["input_ids"]) for one in asked} == {length}
+
+    def rewards(completions: Sequence[str], completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
+        assert {*map(len, completion_ids)} == {answer}, completion_ids
+        return scores(completions)
+
     return trainer(
         model=AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa"),
-        reward_funcs=scores,
+        reward_funcs=rewards,
         args=config(
             per_device_train_batch_size=prompts * k,
             num_generations=k,
@@ -138,5 +153,5 @@ def theirs(folder: Path, shape: Sequence[int], steps: int, peer: str = "grpo") -
             **beside.settings(str(folder), steps, RATE),
         ),
         train_dataset=datasets.Dataset.from_list(asked * (steps + 1)),
-        processing_class=AutoTokenizer.from_pretrained(folder),
+        processing_class=words,
     )
