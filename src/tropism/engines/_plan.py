@@ -1,13 +1,14 @@
 """What one pass reads and writes: where its new tokens go, and which pages each of them sees.
 
-The rows of a pass are its sequences with one new token; sequences with several are chunks.
+The rows of a pass are its sequences with one new token; sequences with several are chunks. The plan of rows becomes that
+of the next pass, if the same rows or some of them go on, so a decoding step looks at no list of pages.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, compress
 
 import numpy as np
 import torch
@@ -33,8 +34,10 @@ class Chunk:
 
 @dataclass
 class Plan:
-    """`page` and `at` are where the new tokens are written, in the pool of own pages; `position` is that in the text."""
+    """`page` and `at` are where the new tokens are written, in the pool of own pages; `position` is that in the text.
+    `sequences` are its rows."""
 
+    sequences: Sequence[Sequenced]
     tokens: Tensor
     position: Tensor
     reads: Reads
@@ -42,6 +45,32 @@ class Plan:
     at: Tensor
     chunks: list[Chunk]
     _table: Table | None = None
+
+    def advance(self, sequences: Sequence[Sequenced], take: Callable[[], int]) -> bool:
+        """Becomes the plan of one more token of its rows, or of some of them in the same order; False if `sequences` are
+        others. `take` gives pages to rows whose last one is full. Nothing else may have happened to the rows."""
+        if sequences != self.sequences:
+            going = {*sequences}
+            stays = [sequence in going for sequence in self.sequences]
+            if [*compress(self.sequences, stays)] != sequences:
+                return False
+            self.reads.keep(np.array(stays))
+            self.position = self.position[torch.tensor(stays, device=self.position.device)]
+            self.sequences = sequences
+        reads, device = self.reads, self.position.device
+        full = np.flatnonzero(reads.seen[reads.last] == PAGE)
+        if len(full):
+            pages = [take() for _ in full]
+            for row, page in zip(full.tolist(), pages):
+                sequences[row].own.append(page)
+            reads.grow(full, pages)
+        at = reads.seen[reads.last]
+        reads.seen[reads.last] = at + 1
+        new = (_numbers([s.tokens[-1] for s in sequences]), reads.page[reads.last], at)
+        self.tokens, self.page, self.at = (torch.as_tensor(array, device=device) for array in new)
+        self.position += 1
+        self._table = None
+        return True
 
     @property
     def rows(self) -> int:
@@ -71,7 +100,7 @@ def plan(sequences: Sequence[Sequenced], counts: Sequence[int], device: torch.de
         tokens += [t for s, count in more for t in s.tokens[s.held : s.held + count]]
         position = np.concatenate([position, *(np.arange(s.held, s.held + count) for s, count in more)])
     return Plan(
-        tensor(_numbers(tokens)), tensor(position), reads, tensor(page), tensor(at),
+        one, tensor(_numbers(tokens)), tensor(position), reads, tensor(page), tensor(at),
         [*_chunks(sequences, counts, rows, tensor)],
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ nobody. A part is some pages of a pool with the rows that read them, up to `user
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,24 @@ class Reads:
     @property
     def rows(self) -> int:
         return len(self.shared)
+
+    @property
+    def last(self) -> np.ndarray:
+        """The place of each row's last page in the list."""
+        return self.start[1:] - 1
+
+    def keep(self, stays_R: np.ndarray) -> None:
+        """Only the rows of a mask."""
+        number = np.diff(self.start)
+        read = np.repeat(stays_R, number)
+        self.page, self.seen, self.shared = self.page[read], self.seen[read], self.shared[stays_R]
+        self.start = np.append(0, np.cumsum(number[stays_R]))
+
+    def grow(self, row: np.ndarray, page: Sequence[int]) -> None:
+        """One more page at the end of some rows, which have seen nothing of it."""
+        ends = self.start[row + 1]
+        self.page, self.seen = np.insert(self.page, ends, page), np.insert(self.seen, ends, 0)
+        self.start[1:] += np.cumsum(np.bincount(row, minlength=self.rows))
 
 
 @dataclass

@@ -41,7 +41,8 @@ class Store:
         self.sequences: set[Sequenced] = set()
         self._known: OrderedDict[bytes, int] = OrderedDict()
         self._windows, self._configs = layer_windows(model), configs_of(model)
-        self._plan: Plan
+        self._plan: Plan  # of this pass
+        self._last: Plan | None = None  # of the last one, as long as it says where its rows are
         self.refresh()
 
     def refresh(self) -> None:
@@ -120,6 +121,7 @@ class Store:
         moved = mine // PAGE + (n * rest > PAGE - rest)
         if not moved:
             return
+        self._last = None
         pages = [self._shared_page() for _ in range(moved)]
         self.shared.copy(self._tensor(pages), self.own, self._tensor(sequence.own[:moved]))
         for page in sequence.own[:moved]:
@@ -138,7 +140,12 @@ class Store:
 
     def cut(self, sequence: Sequenced, length: int) -> None:
         """Forgets the keys and values after the first `length` tokens."""
-        sequence.held = min(sequence.held, length)
+        if length < sequence.held:
+            self._last = None
+            self._drop(sequence, length)
+
+    def _drop(self, sequence: Sequenced, length: int) -> None:
+        sequence.held = length
         while sequence.seen and sequence.before - sequence.seen[-1] >= sequence.held:
             self.shared.give(sequence.shared.pop())
             sequence.before -= sequence.seen.pop()
@@ -151,7 +158,7 @@ class Store:
 
     def free(self, sequence: Sequenced) -> None:
         """Gives back its pages."""
-        self.cut(sequence, 0)
+        self._drop(sequence, 0)
         self.sequences.discard(sequence)
         self._together()
 
@@ -171,14 +178,18 @@ class Store:
     def run(self, sequences: Sequence[Sequenced], counts: Sequence[int]) -> Tensor:
         """(sum of counts, width) last hidden states of the next `counts` pending tokens of sequences, one after the
         other; a count of 1 comes before larger ones."""
-        self.sequences.update(sequences)
-        for sequence, count in zip(sequences, counts):
-            if sequence.held - sequence.before + count > PAGE * len(sequence.own):
-                sequence.own += [self.own.take() for _ in range(self.growth(sequence, count))]
-        self._plan = made = plan(sequences, counts, self.model.device)
-        states = self._states(made.tokens[None], made.position[None])[0]
+        last, self._last = self._last, None
+        if last is None or counts[-1] > 1 or not last.advance(sequences, self.own.take):
+            self.sequences.update(sequences)
+            for sequence, count in zip(sequences, counts):
+                if sequence.held - sequence.before + count > PAGE * len(sequence.own):
+                    sequence.own += [self.own.take() for _ in range(self.growth(sequence, count))]
+            last = plan(sequences, counts, self.model.device)
+        self._plan = last
+        states = self._states(last.tokens[None], last.position[None])[0]
         for sequence, count in zip(sequences, counts):
             sequence.held += count
+        self._last = None if last.chunks else last
         return states
 
     def _states(self, tokens_1N: Tensor, position_1N: Tensor) -> Tensor:
@@ -223,9 +234,11 @@ class Store:
     def _together(self) -> None:
         """Moves pages together if few are used."""
         if moved := self.own.shrink():
+            self._last = None
             for sequence in self.sequences:
                 sequence.own = [moved[page] for page in sequence.own]
         if moved := self.shared.shrink():
+            self._last = None
             for sequence in self.sequences:
                 sequence.shared = [moved[page] for page in sequence.shared]
             for mark in self._known:
