@@ -27,7 +27,7 @@ CHUNK = 1024  # tokens of prompts in one pass
 KEPT = 64  # prompts of so many tokens are remembered by their content
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Row:
     """One sample. It samples `tokens` after those that `sequence` had; `ends`, if there is one, says after each token
     whether to stop."""
@@ -97,15 +97,14 @@ class Batch:
         if root in self.roots:
             self.roots.remove(root)
             self.way.free(root.sequence)
-        for row in root.rows:
-            self.leave(row)
+        self.leave(root.rows)
 
-    def leave(self, row: Row) -> None:
-        """Takes a row out, finished or not."""
-        self.live = [other for other in self.live if other is not row]
-        self.lost = deque(other for other in self.lost if other is not row)
-        if row.owned:
-            self.way.free(row.sequence)
+    def leave(self, rows: Sequence[Row]) -> None:
+        """Takes rows out, finished or not."""
+        going = {*rows}
+        self.live = [row for row in self.live if row not in going]
+        self.lost = deque(row for row in self.lost if row not in going)
+        self.way.free(*(row.sequence for row in rows if row.owned))
 
     @property
     def idle(self) -> bool:
@@ -122,13 +121,11 @@ class Batch:
             scores = _together([row.sequence.scored for row in rows])
             if any(row.sequence.allowed for row in rows):
                 scores = masked(scores, [(row.sequence.allowed, row.sequence.tokens) for row in rows])
-            drawn = (next(row.draws) for row in rows)
+            drawn = map(next, [row.draws for row in rows])
             for row, token, logprob in zip(rows, *choose(scores, drawn, rows[0].params)):
                 row.take(token, logprob, self.stops)
-        self.live = [row for row in self.live if not row.finished]
-        for row in ready:
-            if row.finished and row.owned:
-                self.way.free(row.sequence)
+        if finished := [row for row in ready if row.finished]:
+            self.leave(finished)
         return ready
 
     def _admit(self) -> None:
@@ -251,11 +248,10 @@ def _alike(rows: list[Row]) -> list[list[Row]]:
 
 def _together(scored: Sequence[tuple[Tensor, int] | None]) -> Tensor:
     """(R, V) logits of rows; if they are all those of a pass, as they are."""
-    found = [one for one in scored if one]
-    whole, row_R = found[0][0], [row for _, row in found]
-    if any(scores is not whole for scores, _ in found):
-        return torch.stack([scores[row] for scores, row in found])
-    return whole if row_R == [*range(len(whole))] else whole[row_R]
+    scores, rows = zip(*filter(None, scored))
+    if len({*map(id, scores)}) > 1:
+        return torch.stack([one[row] for one, row in zip(scores, rows)])
+    return scores[0] if rows == (*range(len(scores[0])),) else scores[0][[*rows]]
 
 
 def budget(text: str) -> int:

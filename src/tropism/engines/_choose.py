@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -32,8 +33,7 @@ def draws(key: Sequence[int], seed: int, number: int, begun: int) -> Iterator[fl
     ).digest()
     stream = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
     stream.random(begun)
-    while True:
-        yield from stream.random(64).tolist()
+    return chain.from_iterable(iter(lambda: stream.random(64).tolist(), None))
 
 
 def branch(number: int, child: int) -> int:

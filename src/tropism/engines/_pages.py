@@ -3,7 +3,8 @@
     keys[layer], values[layer]   (pages, kv heads, PAGE, size)
 
 The pool grows when no page is free, one layer at a time; when less than half of it is used, the pages are moved together.
-On a CPU it doubles, as the system gives memory only to pages that were written; elsewhere it grows by an eighth. All of a
+On a CPU it becomes four times as large, as the system gives memory only to pages that were written; elsewhere it grows by
+an eighth. All of a
 pool can be read as one tensor without copying it (`_attention.py`), so pages that are free are read too: they hold finite
 numbers. The idea of pages is vLLM's (arXiv 2309.06180).
 """
@@ -99,7 +100,7 @@ class Pages:
         used = self._room
         for tensors in (self.keys, self.values):
             for layer, old in tensors.items():
-                self._room = used + max(4, used if old.device.type == "cpu" else used // 8)
+                self._room = used + max(4, used * 3 if old.device.type == "cpu" else used // 8)
                 tensors[layer] = _zeros(old, self._room, *old.shape[1:])
                 tensors[layer][:used] = old
         self._room = max(self._room, used + 4)  # before the first pass there are no tensors

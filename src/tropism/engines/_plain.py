@@ -60,9 +60,10 @@ class Again:
         if length < sequence.held:
             sequence.held, sequence.place = (0, None) if self.keeps else (length, None)
 
-    def free(self, sequence: Sequenced) -> None:
-        self.sequences.discard(sequence)
-        sequence.held, sequence.place = 0, None
+    def free(self, *sequences: Sequenced) -> None:
+        self.sequences.difference_update(sequences)
+        for sequence in sequences:
+            sequence.held, sequence.place = 0, None
 
     def forget(self) -> None:
         for sequence in self.sequences:

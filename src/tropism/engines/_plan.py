@@ -7,7 +7,7 @@ of the next pass, if the same rows or some of them go on, so a decoding step loo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, compress
 
 import numpy as np
@@ -45,30 +45,38 @@ class Plan:
     at: Tensor
     chunks: list[Chunk]
     _table: Table | None = None
+    _last: np.ndarray = field(init=False)  # see `Reads.last`
+    _room: int = 0  # for so many tokens no row needs a page
 
     def advance(self, sequences: Sequence[Sequenced], take: Callable[[], int]) -> bool:
         """Becomes the plan of one more token of its rows, or of some of them in the same order; False if `sequences` are
         others. `take` gives pages to rows whose last one is full. Nothing else may have happened to the rows."""
-        if sequences != self.sequences:
+        reads, device = self.reads, self.position.device
+        moved = sequences != self.sequences
+        if moved:
             going = {*sequences}
             stays = [sequence in going for sequence in self.sequences]
             if [*compress(self.sequences, stays)] != sequences:
                 return False
-            self.reads.keep(np.array(stays))
-            self.position = self.position[torch.tensor(stays, device=self.position.device)]
+            reads.keep(np.array(stays))
+            self.position = torch.as_tensor(np.add.reduceat(reads.seen, reads.start[:-1]) - 1, device=device)
             self.sequences = sequences
-        reads, device = self.reads, self.position.device
-        full = np.flatnonzero(reads.seen[reads.last] == PAGE)
-        if len(full):
-            pages = [take() for _ in full]
-            for row, page in zip(full.tolist(), pages):
-                sequences[row].own.append(page)
-            reads.grow(full, pages)
-        at = reads.seen[reads.last]
-        reads.seen[reads.last] = at + 1
-        new = (_numbers([s.tokens[-1] for s in sequences]), reads.page[reads.last], at)
-        self.tokens, self.page, self.at = (torch.as_tensor(array, device=device) for array in new)
+        if not self._room or moved:
+            seen_R = reads.seen[reads.last]
+            if len(full := np.flatnonzero(seen_R == PAGE)):
+                pages = [take() for _ in full]
+                for row, page in zip(full.tolist(), pages):
+                    sequences[row].own.append(page)
+                reads.grow(full, pages)
+                seen_R[full] = 0
+            self._last, self._room = reads.last, PAGE - int(seen_R.max())
+            self.page, self.at = (torch.as_tensor(array, device=device) for array in (reads.page[self._last], seen_R))
+        else:
+            self.at += 1
+        self.tokens = torch.as_tensor(_numbers([s.tokens[-1] for s in sequences]), device=device)
         self.position += 1
+        reads.seen[self._last] += 1
+        self._room -= 1
         self._table = None
         return True
 

@@ -40,10 +40,11 @@ class Reads:
 
     def keep(self, stays_R: np.ndarray) -> None:
         """Only the rows of a mask."""
-        number = np.diff(self.start)
+        number = self.start[1:] - self.start[:-1]
         read = np.repeat(stays_R, number)
         self.page, self.seen, self.shared = self.page[read], self.seen[read], self.shared[stays_R]
-        self.start = np.append(0, np.cumsum(number[stays_R]))
+        self.start = self.start[: self.rows + 1]
+        np.cumsum(number[stays_R], out=self.start[1:])
 
     def grow(self, row: np.ndarray, page: Sequence[int]) -> None:
         """One more page at the end of some rows, which have seen nothing of it."""

@@ -11,7 +11,7 @@ from torch import Tensor
 Allowed = Callable[[Sequence[int]], Sequence[int] | None]  # the ids that may follow some tokens; None: all
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Sequenced:
     """A leaf of the tree of sequences. Engines and their users share it as a handle; its fields are the engine's.
 

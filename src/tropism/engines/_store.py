@@ -156,10 +156,11 @@ class Store:
         while len(sequence.own) > keep:
             self.own.give(sequence.own.pop())
 
-    def free(self, sequence: Sequenced) -> None:
-        """Gives back its pages."""
-        self._drop(sequence, 0)
-        self.sequences.discard(sequence)
+    def free(self, *sequences: Sequenced) -> None:
+        """Gives back their pages."""
+        for sequence in sequences:
+            self._drop(sequence, 0)
+        self.sequences.difference_update(sequences)
         self._together()
 
     def clear(self) -> None:

@@ -81,8 +81,7 @@ class Tree:
             while not all(row.finished for row in rows):
                 self.step()
         finally:
-            for row in rows:
-                self.batch.leave(row)
+            self.batch.leave(rows)
         return [self._completion((), row) for row in rows]
 
     def rollback(self, handle: Sequenced, k: int) -> None:
