@@ -180,7 +180,8 @@ def test_what_is_in_flight_at_the_end_is_finished_and_kept(endpoint: Endpoint):
     """Question 0 is refused while 1 to 7 are being answered; nothing else is sent."""
 
     def fault(number: int, body: Any) -> Fault:
-        return Fault(400) if body["messages"][0]["content"] == "question 0" else Fault(delay_s=0.1)
+        first = body["messages"][0]["content"] == "question 0"
+        return Fault(400, delay_s=0.3) if first else Fault(delay_s=0.8)  # the others have been sent before the refusal
 
     endpoint.fault = fault
     with pytest.raises(TropismError, match="refused a request with 400"):
