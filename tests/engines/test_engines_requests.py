@@ -72,8 +72,9 @@ def test_admission_and_cancel_at_random_moments_change_nobodys_tokens(
         assert i in cancelled or [row.finished for row in rows] == [c.finish_reason for c in alone[i]]
 
 
-def test_memory_follows_what_is_held(words: PreTrainedTokenizerFast) -> None:
+def test_memory_follows_what_is_held(words: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers of 40 tokens on average, the longest 256: at the peak at most 1.5 times the bytes of the tokens held."""
+    monkeypatch.setattr("tropism.engines._pages.SMALL", 1 << 17)  # this model's keys and values would all be few
     model = create(Architecture(width=32, layers=2, heads=2, context=512), words, 0)
     with torch.no_grad():
         model.get_output_embeddings().get_parameter("weight")[words.eos_token_id] = 0

@@ -2,24 +2,27 @@
 
     keys[layer], values[layer]   (pages, kv heads, PAGE, size)
 
-The pool grows when no page is free, one layer at a time; when less than half of it is used, the pages are moved together.
-On a CPU it becomes four times as large, as the system gives memory only to pages that were written; elsewhere it grows by
-an eighth. All of a
-pool can be read as one tensor without copying it (`_attention.py`), so pages that are free are read too: they hold finite
-numbers. The idea of pages is vLLM's (arXiv 2309.06180).
+The pool grows when no page is free, one layer at a time; when less than half of it is used, the pages are moved together,
+unless it is small: then the next samples find its memory. On a CPU it becomes four times as large, as the system gives
+memory only to pages that were written; elsewhere it grows by an eighth. All of a pool can be read as one tensor without
+copying it (`_attention.py`), so pages that are free are read too: they hold finite numbers. The idea of pages is vLLM's
+(arXiv 2309.06180).
 """
 
 from __future__ import annotations
 
 import heapq
 import math
+import mmap
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tropism.tensors import native
 from tropism.tensors.native import PAGE
+
+PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+SMALL = 1 << 26  # bytes: a pool of so many is not made smaller
 
 
 class Pages:
@@ -82,7 +85,7 @@ class Pages:
     @torch.inference_mode()
     def shrink(self) -> dict[int, int]:
         """The new place of each page that is used, if less than half of them are; {} if nothing moved."""
-        if len(self.users) < 16 or self.used * 2 > len(self.users):
+        if self.bytes <= SMALL or self.used * 2 > len(self.users):
             return {}
         kept = [page for page, users in enumerate(self.users) if users]
         for tensors in (self.keys, self.values):
@@ -107,7 +110,8 @@ class Pages:
 
 
 def _zeros(like: Tensor, *shape: int) -> Tensor:
-    """On a CPU memory that the system gives when it is written."""
+    """On a CPU memory that the system gives when it is written, also if `train/heap.py` keeps what is freed."""
     if like.device.type != "cpu":
         return like.new_zeros(shape)
-    return torch.from_numpy(np.zeros(math.prod(shape) * like.element_size(), np.uint8)).view(like.dtype).view(shape)
+    memory = mmap.mmap(-1, max(1, math.prod(shape) * like.element_size()), **PRIVATE)
+    return torch.frombuffer(memory, dtype=like.dtype, count=math.prod(shape)).view(shape)

@@ -47,7 +47,8 @@ class Store:
 
     def refresh(self) -> None:
         """Looks again at how the model is run, as an adapter or a hook may have come or gone."""
-        self._forward = functional_of(self.model)
+        self._forward = forward = functional_of(self.model)
+        self._step = forward.step.bound() if forward and forward.step else None
 
     @property
     def bytes(self) -> int:
@@ -197,12 +198,10 @@ class Store:
         forward = self._forward
         if forward is None:
             return run_modules(self.model, self._configs, tokens_1N, position_1N, self._of_modules)
-        if forward.step is not None and not self._plan.chunks and self.own.keys:
+        if self._step is not None and not self._plan.chunks and self.own.keys:
             made, reads = self._plan, self._plan.reads
             rows = Rows(reads.start, reads.page, reads.seen, reads.shared, made.page, made.at)
-            states_ND = forward.step(made.tokens, made.position, rows, self._pools(len(forward.layers)))
-            if states_ND is not None:
-                return states_ND[None]
+            return self._step(made.tokens, made.position, rows, self._pools(len(forward.layers)))[None]
         return forward(tokens_1N, position_1N, lambda layer, *qkv: self._attend(layer, forward.layers[layer], *qkv))
 
     def _pools(self, layers: int) -> list[Pools]:

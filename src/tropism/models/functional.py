@@ -107,7 +107,7 @@ def _tried(model: PreTrainedModel, part: Any) -> Forward | None:
         forward = make(part) if make else None
         if forward is None or not _agrees(model, forward):
             return None
-        return replace(forward, step=forward.step if forward.step and _steps_agree(model, forward) else None)
+        return replace(forward, step=forward.step if _steps_agree(model, forward) else None)
     except (AttributeError, KeyError, TypeError, RuntimeError):  # another release of transformers may have other names
         return None
 
@@ -126,7 +126,9 @@ def _agrees(model: PreTrainedModel, forward: Forward) -> bool:
 @torch.no_grad()
 def _steps_agree(model: PreTrainedModel, forward: Forward) -> bool:
     """Whether the step after five tokens of two rows gives the same states, where each row has a page."""
-    assert forward.step is not None
+    step = forward.step.bound() if forward.step else None
+    if step is None:
+        return False
     tokens_BT = probe_tokens(model, 12).view(2, 6)
     position_BT = torch.arange(6, device=tokens_BT.device).expand(2, 6)
     history = History(forward.layers)
@@ -135,8 +137,8 @@ def _steps_agree(model: PreTrainedModel, forward: Forward) -> bool:
     number, at = np.arange(2), torch.tensor([5, 5])
     rows = Rows(np.arange(3), number, np.full(2, 6), np.zeros(2, np.int64), torch.from_numpy(number), at)
     pools = [Pools(keys, values, None, None) for keys, values in pages]
-    found = forward.step(tokens_BT[:, 5], position_BT[:, 5], rows, pools)
-    return found is not None and alike(found[:, None], states_of(model, tokens_BT)[:, 5:])
+    found = step(tokens_BT[:, 5], position_BT[:, 5], rows, pools)
+    return alike(found[:, None], states_of(model, tokens_BT)[:, 5:])
 
 
 def _linear(model: PreTrainedModel, head: nn.Linear, cap: float | None) -> Head:

@@ -1,7 +1,7 @@
 """A decoding step of a Llama-like model as one compiled operation (`tensors/c/step.c`): one new token of each row through
 all layers, with the keys and values in pages (`engines/_pages.py`).
 
-A family's file says where the weights are; they are read at each call. Used for float32 on a CPU with AVX-512.
+A family's file says where the weights are. Used for float32 on a CPU with AVX-512.
 """
 
 from __future__ import annotations
@@ -75,26 +75,39 @@ class Step:
     eps: float
     windows: Sequence[int]
 
-    def __call__(self, tokens_M: Tensor, position_M: Tensor, rows: Rows, pools: Sequence[Pools]) -> Tensor | None:
-        """(M, width) last hidden states; the new keys and values are written to pages. None if there is something about
-        the weights that the operation does not know."""
+    def bound(self) -> Bound | None:
+        """The step with the tensors that the weights are in now, for any number of calls: updates in place count. None if
+        there is something about them that the operation does not know."""
         layers, last = self.layers(), self.last_norm()
-        if not all(
-            w is None or (native.ready(w) and w.is_contiguous()) for w in (last, *(w for one in layers for w in one))
-        ):
+        weights = [last, *(w for layer in layers for w in layer if w is not None)]
+        if not all(native.ready(w) and w.is_contiguous() for w in weights):
             return None
-        x_MD, (cos, sin) = self.begin(tokens_M, position_M)
-        pointers = [
-            [*(0 if w is None else w.data_ptr() for w in (*layer, *pool)), window]
-            for layer, pool, window in zip(layers, pools, self.windows)
-        ]
-        table = np.array(pointers, dtype=np.int64)
+        table = np.zeros((len(layers), len(Layer._fields) + len(Pools._fields) + 1), dtype=np.int64)
+        table[:, : len(Layer._fields)] = [[0 if w is None else w.data_ptr() for w in layer] for layer in layers]
+        table[:, -1] = self.windows
+        return Bound(self, [w.detach() for w in weights], table, len(layers[0].gate))
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A step with its weights, which `weights` keeps from being freed; `table` has a `Layer` of step.c in each row."""
+
+    step: Step
+    weights: Sequence[Tensor]
+    table: np.ndarray
+    inner: int
+
+    def __call__(self, tokens_M: Tensor, position_M: Tensor, rows: Rows, pools: Sequence[Pools]) -> Tensor:
+        """(M, width) last hidden states; the new keys and values are written to pages."""
+        step, table = self.step, self.table
+        table[:, len(Layer._fields) : -1] = [[0 if x is None else x.data_ptr() for x in pool] for pool in pools]
+        x_MD, (cos, sin) = step.begin(tokens_M, position_M)
         model = native.Model(
-            len(layers), x_MD.shape[1], len(layers[0].gate), cos.shape[-1], self.eps, last.data_ptr(),
+            len(table), x_MD.shape[1], self.inner, cos.shape[-1], step.eps, self.weights[0].data_ptr(),
             native.address(table), cos.data_ptr(), sin.data_ptr(), rows.new_page_M.data_ptr(), rows.new_at_M.data_ptr(),
         )  # fmt: skip
         sees = native.Rows(
-            rows=len(x_MD), heads=self.heads, kv_heads=self.kv_heads, size=self.size, v_size=self.size, scale=self.scale,
+            rows=len(x_MD), heads=step.heads, kv_heads=step.kv_heads, size=step.size, v_size=step.size, scale=step.scale,
             **{name: native.address(getattr(rows, name)) for name in ("start", "page", "seen", "shared")},
         )  # fmt: skip
         native.call("step", ctypes.addressof(model), ctypes.addressof(sees), x_MD.data_ptr())
