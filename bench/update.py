@@ -1,23 +1,29 @@
 """One update in each layout: padded rows, shared rows under a dense mask, shared rows on blocks, side by side.
 
+    padded   the model's own attention, on a row for each answer       rows     the same rows without padding, compiled
+    dense    shared rows under a mask                                  blocks   shared rows on blocks, compiled
+    torch    shared rows on blocks by torch's kernel
+
     python bench/update.py [--shape 8 128 8 32]… [--random 30] [--model 192x4x6x512] [--repeats 7] [--json]
 
 A shape is groups, prompt, K, answer. Forward and backward (`train/loop.py:predict` and the loss) of the same tokens; the
 layouts run in turns, so that a noisy machine is noisy for all, and the ratio to padded rows is the median of the turns'
-ratios. Padded rows have no mask, as padding stands after them. `auto` is the layout that a stage would
-take. `--random N` draws prompts and answers of 8 to 1,024 tokens (evenly in their logarithm) and K of 2 to 16, with as many
+ratios. Padded rows have no mask, as padding stands after them. Without a C compiler `rows` and `blocks` are torch's too.
+`takes` is what a stage would take. `--random N` draws prompts and answers of 8 to 1,024 tokens (evenly in their logarithm) and K of 2 to 16, with as many
 groups as make about `--tokens` tokens in padded rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -25,16 +31,18 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tropism.algorithms.nll import NLL
 from tropism.models import forward
+from tropism.models import trees as blocks
 from tropism.models.architecture import Architecture
 from tropism.models.layout import ROW_TOKENS, cheapest, layout
 from tropism.models.masks import states_under_mask
-from tropism.models.trees import states_on_blocks
+from tropism.models.trees import is_compiled, states_on_blocks
 from tropism.tensors.batch import Batch
 from tropism.tensors.collate import collate
 from tropism.tensors.tree import Tree
 from tropism.train.loop import predict
 
 SHAPES = ((8, 128, 8, 32), (16, 16, 8, 32), (8, 16, 8, 128), (4, 64, 8, 256), (2, 256, 16, 256), (2, 512, 8, 128))
+WAYS = ("dense", "torch", "blocks", "rows")  # besides padded rows
 DENSE = 2048  # tokens of a row above which a dense mask is not tried: it takes minutes
 
 
@@ -48,7 +56,7 @@ def main() -> None:
     parser.add_argument("--uneven", action="store_true", help="answers of half the length to the whole")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--layouts", default="padded,dense,blocks", help="besides padded rows and the one taken")
+    parser.add_argument("--layouts", default="padded,dense,torch,blocks", help="besides padded rows and the one taken")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if args.threads:
@@ -95,16 +103,18 @@ def forest(shape: tuple[int, ...], vocabulary: int, uneven: bool) -> list[Tree]:
 
 
 def compared(
-    model: PreTrainedModel, trees: list[Tree], shape: tuple[int, ...], args: argparse.Namespace
+    model: PreTrainedModel, forest: list[Tree], shape: tuple[int, ...], args: argparse.Namespace
 ) -> dict[str, Any]:
-    shared, padded = collate(trees, ROW_TOKENS), collate(trees, shared=False)
+    shared, padded = collate(forest, ROW_TOKENS), collate(forest, shared=False)
     ways: dict[str, Callable[[], tuple[torch.Tensor, torch.Tensor]]] = {
-        "padded": lambda: update(model, padded),
+        "padded": by_torch()(lambda: update(model, padded)),
         "dense": lambda: update(model, shared, states_under_mask),
+        "torch": by_torch()(lambda: update(model, shared, states_on_blocks)),
         "blocks": lambda: update(model, shared, states_on_blocks),
+        "rows": lambda: update(model, padded),
     }
-    auto = layout(trees, model)
-    taken = "padded" if not auto.shared else "blocks" if cheapest(model, auto) is states_on_blocks else "dense"
+    auto, alone = layout(forest, model), "rows" if is_compiled(model) else "padded"
+    taken = alone if not auto.shared else "blocks" if cheapest(model, auto) is states_on_blocks else "dense"
     wanted = [n for n in args.layouts.split(",") if n != "dense" or shared.tokens_BT.shape[1] <= DENSE]
     names = [n for n in ways if n in {*wanted, "padded", taken}]
     first = {name: ways[name]() for name in names}  # also the warm-up
@@ -133,14 +143,23 @@ def compared(
 
 def line(row: dict[str, Any]) -> str:
     text = f"{' x '.join(map(str, row['shape'])):>20}  takes {row['takes']:6}  padded {row['padded']['ms']:8.1f} ms"
-    for name in ("dense", "blocks"):
+    for name in WAYS:
         if name in row:
             one = row[name]
             text += f"  {name} {one['ms']:8.1f} ms {one['ratio']:5.2f} ({one['low']:.2f} to {one['high']:.2f})"
-    return (
-        text
-        + f"  gradient {max((row[n]['gradient_difference'] for n in ('dense', 'blocks') if n in row), default=0.0):.0e}"
-    )
+    return text + f"  gradient {max((row[n]['gradient_difference'] for n in WAYS if n in row), default=0.0):.0e}"
+
+
+@contextlib.contextmanager
+def by_torch() -> Iterator[None]:
+    """Without the compiled attention; other operations stay."""
+    usual, native = forward.is_compiled, blocks.native
+    forward.is_compiled = lambda _: False
+    blocks.native = SimpleNamespace(ready=lambda _: False)
+    try:
+        yield
+    finally:
+        forward.is_compiled, blocks.native = usual, native
 
 
 def update(

@@ -7,16 +7,13 @@
 
    Each number is computed by one thread in a fixed order, so it does not depend on the number of threads. */
 
-#include "common.h"
+#include "tiles.h"
 
-#define LANES 16
 #define TILE 32 /* queries */
 #define KEYS 64 /* of a step, a multiple of GRAIN */
-#define GRAIN 8
 #define LOG2E 1.44269504088896341f
 #define LN2 0.693147180559945309f
 #define LOW -1e30f /* below all scores; not -inf, as differences of it are taken */
-typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 typedef struct {
     int64_t tokens, heads, kv_heads, size, v_size, units, window; /* window 0: everything is seen */
@@ -33,68 +30,6 @@ typedef struct {
 typedef struct {
     int64_t begin, length, prompt, rest, rest_length, keys;
 } Unit;
-
-/* 2^x for x <= 1, relative error about 1e-7 (Cephes); 0 below -125. */
-static inline float power(float given) {
-    float x = given < -125.0f ? -125.0f : given;
-    float n = rintf(x), r = x - n;
-    float p = 1.535336188319500e-4f;
-    p = p * r + 1.339887440266574e-3f;
-    p = p * r + 9.618437357674640e-3f;
-    p = p * r + 5.550332471162809e-2f;
-    p = p * r + 2.402264791363012e-1f;
-    p = p * r + 6.931472028550421e-1f;
-    union { float f; int32_t i; } made = {p * r + 1.0f};
-    made.i += (int32_t)((uint32_t)(int32_t)n << 23);
-    return given < -125.0f ? 0.0f : made.f;
-}
-
-/* tanh(x), relative error about 1e-7 (Cephes). */
-static inline float tanh_of(float x) {
-    float z = x * x, p = -5.70498872745e-3f;
-    p = p * z + 2.06390887954e-2f;
-    p = p * z - 5.37397155531e-2f;
-    p = p * z + 1.33314422036e-1f;
-    p = p * z - 3.33332819422e-1f;
-    float near = p * z * x + x, far = 1.0f - 2.0f / (exp_of(2.0f * fabsf(x)) + 1.0f);
-    return fabsf(x) < 0.625f ? near : copysignf(far, x);
-}
-
-/* c[i][j] = sum over p of a[i * row + p * step] * b[p][j], added to c if `add`. */
-#define PRODUCT(NAME, ROWS, VECTORS)                                                                                        \
-static void NAME(const float *a, int64_t row, int64_t step, const float *b, int64_t width, int64_t depth, float *c,         \
-                 int64_t c_width, int add) {                                                                                \
-    lanes sum[ROWS][VECTORS];                                                                                               \
-    _Pragma("GCC unroll 16") for (int i = 0; i < ROWS; i++)                                                                 \
-        _Pragma("GCC unroll 4") for (int j = 0; j < VECTORS; j++)                                                           \
-            sum[i][j] = add ? *(const lanes *)(c + i * c_width + j * LANES) : (lanes){0};                                   \
-    for (int64_t p = 0; p < depth; p++) {                                                                                   \
-        lanes along[VECTORS];                                                                                               \
-        _Pragma("GCC unroll 4") for (int j = 0; j < VECTORS; j++) along[j] = *(const lanes *)(b + p * width + j * LANES);    \
-        _Pragma("GCC unroll 16") for (int i = 0; i < ROWS; i++) {                                                           \
-            float one = a[i * row + p * step];                                                                              \
-            _Pragma("GCC unroll 4") for (int j = 0; j < VECTORS; j++) sum[i][j] += one * along[j];                          \
-        }                                                                                                                   \
-    }                                                                                                                       \
-    _Pragma("GCC unroll 16") for (int i = 0; i < ROWS; i++)                                                                 \
-        _Pragma("GCC unroll 4") for (int j = 0; j < VECTORS; j++) *(lanes *)(c + i * c_width + j * LANES) = sum[i][j];       \
-}
-PRODUCT(product_8_2, 8, 2)
-PRODUCT(product_8_1, 8, 1)
-PRODUCT(product_16_1, 16, 1)
-
-static void product(const float *a, int64_t row, int64_t step, const float *b, int64_t width, int64_t depth, float *c,
-                    int64_t c_width, int64_t rows, int64_t columns, int add) {
-    int64_t j = 0;
-    for (; j + 2 * LANES <= columns; j += 2 * LANES)
-        for (int64_t i = 0; i < rows; i += 8)
-            product_8_2(a + i * row, row, step, b + j, width, depth, c + i * c_width + j, c_width, add);
-    if (j == columns) return;
-    int64_t i = 0;
-    for (; i + 16 <= rows; i += 16)
-        product_16_1(a + i * row, row, step, b + j, width, depth, c + i * c_width + j, c_width, add);
-    if (i < rows) product_8_1(a + i * row, row, step, b + j, width, depth, c + i * c_width + j, c_width, add);
-}
 
 static int64_t up(int64_t x, int64_t step) { return (x + step - 1) / step * step; }
 
