@@ -9,8 +9,8 @@
 A shape is groups, prompt, K, answer. Forward and backward (`train/loop.py:predict` and the loss) of the same tokens; the
 layouts run in turns, so that a noisy machine is noisy for all, and the ratio to padded rows is the median of the turns'
 ratios. Padded rows have no mask, as padding stands after them. Without a C compiler `rows` and `blocks` are torch's too.
-`takes` is what a stage would take. `--random N` draws prompts and answers of 8 to 1,024 tokens (evenly in their logarithm) and K of 2 to 16, with as many
-groups as make about `--tokens` tokens in padded rows.
+`takes` is what a stage would take. `--random N` draws prompts and answers of 8 to 1,024 tokens (evenly in their logarithm)
+and K of 2 to 16, with as many groups as make about `--tokens` tokens in padded rows.
 """
 
 from __future__ import annotations
