@@ -53,7 +53,7 @@ def test_turned_by_hand(turned: int) -> None:
 def test_sample_takes_the_first_token_that_passes_the_number() -> None:
     x = torch.tensor([[0.1, 0.2, 0.0, 0.7, 0.0]]).log().expand(8, 5)
     numbers = [0.0, 0.05, 0.11, 0.29, 0.31, 0.999, 1 - 2**-53, 0.5]
-    tokens, logp = native.sample(x, numbers)
+    tokens, logp = native.sample(x, np.array(numbers))
     assert tokens == [0, 0, 1, 1, 3, 3, 3, 3]
     assert logp == pytest.approx([math.log([0.1, 0.2, 0, 0.7][t]) for t in tokens], abs=1e-6)
 
@@ -63,7 +63,7 @@ def test_sample_of_many_tokens() -> None:
     torch.manual_seed(0)
     x, numbers = torch.randn(40, 5003) * 4, torch.rand(40, dtype=torch.float64)
     exact = x.double().log_softmax(-1)
-    tokens, logp = native.sample(x, numbers.tolist())
+    tokens, logp = native.sample(x, numbers.numpy())
     passed = exact.exp().cumsum(-1)
     at = torch.tensor(tokens)[:, None]
     before = passed.gather(-1, at)[:, 0] - exact.gather(-1, at)[:, 0].exp()
@@ -123,7 +123,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append((fused.rms(x, x[0], 1e-6), native.sample(x, [0.3] * 400)))
+            found.append((fused.rms(x, x[0], 1e-6), native.sample(x, np.full(400, 0.3))))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, found[0][0]) and drawn == found[0][1] for one, drawn in found)
