@@ -35,9 +35,7 @@ from tropism.tensors.collate import collate, shape
 from tropism.tensors.tree import Tree
 
 ROW_TOKENS = 128  # short rows: a dense mask costs their square, and a CPU gains nothing from long ones
-AT_ONCE = (
-    2304  # tokens of several groups in a pass on a CPU, so that an update of some 2,048 is one: more is not faster
-)
+AT_ONCE = 2304  # tokens of several groups in a pass on a CPU: an update of some 2,048 is one, more is not faster
 OWN, ACROSS, DENSE = 2.8, 1.7, 1.5
 MERGE = 256.0  # adding up the two parts of a query
 CALL = 1 << 21  # a block, besides its pairs

@@ -32,7 +32,7 @@ FLAGS = (
     "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-ffp-contract=fast",
     "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math",
 )  # fmt: skip
-SECONDS = 60  # for the compiler
+SECONDS = 300  # for the compiler
 
 _P, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _ARGUMENTS = {
