@@ -2,11 +2,11 @@
 
     keys[layer], values[layer]   (pages, kv heads, PAGE, size)
 
-The pool grows when no page is free, one layer at a time; when less than half of it is used, the pages are moved together,
-unless it is small: then the next samples find its memory. On a CPU it becomes four times as large, as the system gives
-memory only to pages that were written; elsewhere it grows by an eighth. All of a pool can be read as one tensor without
-copying it (`_attention.py`), so pages that are free are read too: they hold finite numbers. The idea of pages is vLLM's
-(arXiv 2309.06180).
+The pool grows when no page is free, one layer at a time. When less than half of it is used, the pages are moved together,
+unless it is small; when none is used, its memory is given back. On a CPU it becomes four times as large, as the system
+gives memory only to pages that were written; elsewhere it grows by an eighth. All of a pool can be read as one tensor
+without copying it (`_attention.py`), so pages that are free are read too: they hold finite numbers. The idea of pages is
+vLLM's (arXiv 2309.06180).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tropism.tensors import native
 from tropism.tensors.native import PAGE
 
 PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-SMALL = 1 << 26  # bytes: a pool of so many is not made smaller
+SMALL = 1 << 26  # bytes: a pool of so many is not made smaller while pages are used
 
 
 class Pages:
@@ -85,6 +85,8 @@ class Pages:
     @torch.inference_mode()
     def shrink(self) -> dict[int, int]:
         """The new place of each page that is used, if less than half of them are; {} if nothing moved."""
+        if not self.used and self.users:
+            self._empty()
         if self.bytes <= SMALL or self.used * 2 > len(self.users):
             return {}
         kept = [page for page, users in enumerate(self.users) if users]
@@ -93,6 +95,14 @@ class Pages:
                 tensors[layer] = old[kept]
         self.users, self._free, self._room = [self.users[page] for page in kept], [], len(kept)
         return {old: new for new, old in enumerate(kept)}
+
+    def _empty(self) -> None:
+        """Gives the memory back; on a CPU there stays room that the system has not given."""
+        self.users, self._free = [], []
+        for tensors in (self.keys, self.values):
+            for layer, old in tensors.items():
+                self._room = self._room if old.device.type == "cpu" else 0
+                tensors[layer] = _zeros(old, self._room, *old.shape[1:])
 
     def _add(self, kept: dict[int, Tensor], layer: int, like: Tensor, *shape: int) -> None:
         kept[layer] = _zeros(like, self._room, *shape)
