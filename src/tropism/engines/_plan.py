@@ -99,7 +99,7 @@ def plan(sequences: Sequence[Sequenced], counts: Sequence[int], device: torch.de
     position = _numbers([s.held for s in one])
     written = position - _numbers([s.before for s in one])
     reads = _reads(one, written)
-    tokens, page, at = [s.tokens[s.held] for s in one], reads.page[reads.start[1:] - 1], written % PAGE
+    tokens, page, at = [s.tokens[s.held] for s in one], reads.page[reads.last], written % PAGE
     if rows < len(counts):
         more = [*zip(sequences[rows:], counts[rows:])]
         places = [(i - s.before, s.own) for s, count in more for i in range(s.held, s.held + count)]

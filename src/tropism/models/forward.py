@@ -34,8 +34,9 @@ def hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
     """(B * T, width) last hidden states; those of padding are not defined."""
     check_ids(model, int(batch.tokens_BT.max()))
     if not batch.shared:  # one sequence in each row, with padding after it, which no token of a causal model sees
-        plain = not is_compiled(model)
-        return states_of(model, batch.tokens_BT).flatten(0, 1) if plain else states_on_blocks(model, batch)
+        if is_compiled(model):
+            return states_on_blocks(model, batch)
+        return states_of(model, batch.tokens_BT).flatten(0, 1)
     if not takes_trees(model):  # the layout was chosen for another model of the stage
         raise TropismError(
             f"{type(model).__name__} cannot use rows that completions share, but another model of the "

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from tropism.models import families
@@ -133,7 +132,7 @@ def _steps_agree(model: PreTrainedModel, forward: Forward) -> bool:
     position_BT = torch.arange(6, device=tokens_BT.device).expand(2, 6)
     history = History(forward.layers)
     forward(tokens_BT[:, :5], position_BT[:, :5], history)
-    pages = [[pad(x, (0, 0, 0, PAGE - 5)).contiguous() for x in history.kept[i]] for i in range(len(forward.layers))]
+    pages = [[F.pad(x, (0, 0, 0, PAGE - 5)).contiguous() for x in history.kept[i]] for i in range(len(forward.layers))]
     number, at = np.arange(2), torch.tensor([5, 5])
     rows = Rows(np.arange(3), number, np.full(2, 6), np.zeros(2, np.int64), torch.from_numpy(number), at)
     pools = [Pools(keys, values, None, None) for keys, values in pages]
