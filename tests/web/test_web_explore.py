@@ -127,8 +127,8 @@ def test_filters_pages_and_nothing(sea: Any, visit: Callable[..., Any]):
 def test_a_comment_a_tag_and_a_group_of_ones_own(sea: Any, visit: Callable[..., Any]):
     page = visit(sea, "/projects/demo/explore?text=case&sort=oldest")
     page.get_by_role("link", name="group-0", exact=True).click()
-    assert page.get_by_role("heading", name="group-0").is_visible()
-    assert page.get_by_role("rowheader", name="judge@1").is_visible()
+    page.get_by_role("heading", name="group-0").wait_for()
+    page.get_by_role("rowheader", name="judge@1").wait_for()
     page.get_by_label("About").select_option("1")
     page.get_by_label("Comment", exact=True).fill(f"odd remark {SCRIPT}")
     page.get_by_role("button", name="Add a comment").click()
@@ -163,6 +163,7 @@ def test_what_others_wrote_stays_text(sea: Any, visit: Callable[..., Any]):
     page = visit(sea, "/projects/demo/explore?category=odd")
     assert SCRIPT in page.locator(".results").inner_text()
     page.get_by_role("link", name="odd", exact=True).first.click()
+    page.wait_for_url("**/explore/groups/*")
     assert page.title() == "odd · demo"
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 

@@ -81,6 +81,7 @@ def test_an_adjudicator_settles_a_group(world: Any, visit: Callable[..., Any], a
     page = visit(world, "/projects/demo/quality")
     assert axe(page) == []
     page.click("text=question 1")
+    page.wait_for_url("**/quality/*")
     assert page.locator("h1").inner_text() == "Adjudication"
     first = page.locator("tbody tr").nth(0).locator("td.number").all_inner_texts()
     assert [cell.strip() for cell in first] == [
@@ -98,8 +99,7 @@ def test_an_adjudicator_settles_a_group(world: Any, visit: Callable[..., Any], a
         page.select_option(f"[name=answer-{number}]", rank)
     page.fill("[name=comment]", "the second is shorter")
     page.click("button.main")
-    page.wait_for_load_state()
-    assert "question 0" in page.content()  # the next one: the people agree, the judge does not
+    page.get_by_text("question 0").first.wait_for()  # the next one: the people agree, the judge does not
     said = {j.judge: j for g in exporting.groups(world.store, "demo") if g.id == "g1" for j in g.judgments}
     assert said["adjudicator"].scores == (-2, -1, -3) and said["adjudicator"].rationale == "the second is shorter"
     assert {"ann", "bob", "rm@1"} < said.keys()
