@@ -21,7 +21,7 @@ from tropism.tensors.ratio import Ratio
 from tropism.tensors.tree import Tree
 from tropism.text.tokenizer import load_tokenizer
 from tropism.train import parallel
-from tropism.types import Message, SamplingParams
+from tropism.types import Completion, Message, SamplingParams
 from two_ranks import two_ranks
 
 SAMPLING = SamplingParams(n=2, max_tokens=6, seed=3)
@@ -108,8 +108,15 @@ def work(rank: int, folder: Path) -> dict[str, Any]:
         mine = parallel.share(whole)
         seen[name] = mine and (mine.ids, len(mine.tokens_BT), mine.tokens_BT[mine.tokens_BT > 99].tolist())
 
-    sampled = [0]
-    engine = LocalEngine(load_lm(folder), load_tokenizer(folder), "p@1", on_tokens=lambda n: sampled.append(n))
+    engine = LocalEngine(load_lm(folder), load_tokenizer(folder), "p@1")
+    answered, sampled = engine.generate, [0]
+
+    def generate(*given: Any) -> list[tuple[Completion, ...]]:
+        made = answered(*given)
+        sampled.extend(len(c.tokens or ()) for row in made for c in row)
+        return made
+
+    engine.generate = generate
     seen["generated"] = parallel.generate(engine, prompts(), SAMPLING)
     seen["sampled"] = sum(sampled)
     seen["nothing asked"] = parallel.generate(engine, [], SAMPLING)

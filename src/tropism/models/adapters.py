@@ -8,6 +8,8 @@ and a layer that is recomputed in the backward pass uses the same adapter as bef
 One of the two matrices is 0 at the start, so a new adapter does not change y. Adapter weights are float32 whatever the
 dtype of the base. Nothing here casts or writes to the base's weights, so a quantised base stays as it is.
 
+`peft` is imported by the functions that use it, as a run without adapters does not need its 13 MiB.
+
 Left out: adapters on embeddings and LM heads (they may be tied), and adapters on adapters (merge the first one).
 """
 
@@ -23,13 +25,12 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME
 
 from tropism.errors import TropismError
 from tropism.models.halves import HEAD, backbone
@@ -58,12 +59,12 @@ class Adapter:
 
 def is_adapter(path: str | Path) -> bool:
     """Whether a folder has an adapter instead of a whole model."""
-    return (Path(path) / CONFIG_NAME).is_file()
+    return (Path(path) / ADAPTER_CONFIG_NAME).is_file()
 
 
 def is_scalar(folder: str | Path) -> bool:
     """Whether the adapter in a folder belongs to a reward model or critic."""
-    return _read(Path(folder) / CONFIG_NAME).get("task_type") == "SEQ_CLS"
+    return _read(Path(folder) / ADAPTER_CONFIG_NAME).get("task_type") == "SEQ_CLS"
 
 
 def scores(folder: str | Path) -> bool:
@@ -89,9 +90,11 @@ def base_of(path: str | Path) -> str:
     beside = folder / str(_read(folder / PLACE).get("base", "")) if (folder / PLACE).exists() else None
     if beside is not None and (beside / "config.json").exists():
         return str(beside.resolve())
-    base = _read(folder / CONFIG_NAME).get("base_model_name_or_path")
+    base = _read(folder / ADAPTER_CONFIG_NAME).get("base_model_name_or_path")
     if not base or is_adapter(base):
-        raise TropismError(f"{folder / CONFIG_NAME} names no whole model as its base: merge the adapter it builds on")
+        raise TropismError(
+            f"{folder / ADAPTER_CONFIG_NAME} names no whole model as its base: merge the adapter it builds on"
+        )
     return str(base)
 
 
@@ -132,6 +135,8 @@ def attach(model: PreTrainedModel, adapter: Adapter, seed: int) -> None:
 
     Raises TropismError if a target is not a linear layer of the backbone.
     """
+    from peft import LoraConfig
+
     linear = {n: m for n, m in backbone(model).named_modules() if isinstance(m, (nn.Linear, Conv1D))}
     names = sorted({name.rpartition(".")[2] for name in linear})
     if unknown := [t for t in adapter.targets if t not in names]:
@@ -176,6 +181,8 @@ def put_on(model: PreTrainedModel, folder: str | Path) -> None:
 
 def merged(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
     """Adds the adapter of a folder to the model's weights, in place; any kind of adapter that peft can merge."""
+    from peft import PeftModel
+
     config = _config(folder)
     config.task_type = None  # an adapter of a causal LM may be used with a scalar model
     if not hasattr(model, HEAD):
@@ -194,6 +201,8 @@ def merged(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
 def write(model: PreTrainedModel, folder: Path) -> None:
     """Writes a `peft` folder: adapter_config.json, adapter_model.safetensors with the score head, the path to the
     base."""
+    from peft import get_peft_model_state_dict
+
     config: Any = copy.copy(model.peft_config[NAME])
     name, scalar = str(model.name_or_path), hasattr(model, HEAD)
     base, local = Path(name), Path(name).is_dir()
@@ -208,7 +217,7 @@ def write(model: PreTrainedModel, folder: Path) -> None:
     tensors = {PREFIX + n: t.detach().cpu().contiguous() for n, t in sorted(state.items())}
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(folder))
-    save_file(tensors, folder / SAFETENSORS_WEIGHTS_NAME, {"format": "pt"})
+    save_file(tensors, folder / ADAPTER_SAFE_WEIGHTS_NAME, {"format": "pt"})
     note: dict[str, Any] = {"base": os.path.relpath(base.resolve(), folder.resolve())} if local else {}
     note |= {key: value for key in SCORE if (value := getattr(model.config, key, None)) is not None}
     (folder / PLACE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
@@ -239,8 +248,10 @@ def _meaning(config: Any) -> dict[str, Any]:
 
 
 def _fill(model: PreTrainedModel, folder: str | Path) -> None:
+    from peft import set_peft_model_state_dict
+
     try:
-        state = load_file(Path(folder) / SAFETENSORS_WEIGHTS_NAME)
+        state = load_file(Path(folder) / ADAPTER_SAFE_WEIGHTS_NAME)
         state = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
         head = {name: state.pop(name) for name in list(state) if name.startswith(f"{HEAD}.")}
         found = set_peft_model_state_dict(model, state, NAME)
@@ -263,6 +274,8 @@ def _recall(model: PreTrainedModel, folder: str | Path) -> None:
 
 
 def _config(folder: str | Path) -> Any:
+    from peft import PeftConfig
+
     try:
         return PeftConfig.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -9,7 +9,6 @@ from typing import Literal
 from tropism.errors import TropismError
 from tropism.protocols import Format
 from tropism.store.contents import mark, side
-from tropism.store.groups import read_groups
 from tropism.store.work import Work
 from tropism.tensors.encode import TooLong
 from tropism.tensors.tree import Tree
@@ -116,6 +115,8 @@ def held_out(groups: Sequence[Group], share: float) -> tuple[list[Group], list[G
 def read_split(paths: str | Sequence[str], limit: int = 0) -> tuple[list[Group], list[Group]]:
     """(train, test) groups of one or several label stages: all, or the first `limit`. A prompt that one of them holds
     out is held out in all, so the largest of their shares counts."""
+    from tropism.store.groups import read_groups  # here, as stages that read no groups do not need pyarrow's 28 MiB
+
     folders = [paths] if isinstance(paths, str) else list(paths)
     everything = (g for path in folders for g in read_groups(path))
     groups = list(itertools.islice(everything, limit or None))
