@@ -84,6 +84,14 @@ def test_help_loads_nothing_heavy():
     assert python(code).splitlines()[-1] == "[]"
 
 
+def test_rl_loads_no_library_that_a_round_does_not_use():
+    """They would be in memory in every run. Adapters need peft, groups of other stages pyarrow."""
+    code = (
+        "import sys, tropism.stages.rl; print(sorted({'peft', 'pyarrow', 'datasets', 'sqlalchemy'} & set(sys.modules)))"
+    )
+    assert python(code) == "[]\n"
+
+
 @pytest.fixture(scope="module")
 def stub() -> str:
     return runpy.run_path(str(ROOT / "setup.py"))["stub"]()

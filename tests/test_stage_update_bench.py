@@ -111,7 +111,7 @@ def test_each_side_has_its_own_settings(stage_update) -> None:
 
     for before in (True, False):
         torch.use_deterministic_algorithms(before)
-        stage_update.beside.Turns(step).train(Trainer())
+        stage_update.Turns(step).train(Trainer())
         assert torch.are_deterministic_algorithms_enabled() == before
     assert seen == [False, not torch.cuda.is_available(), False] * 2
 

@@ -179,10 +179,11 @@ def test_load_takes_weights_and_the_policy_name(engine: LocalEngine, make_model)
     assert [a.tokens for a in engine.generate([ASK], params)[0]] == [a.tokens for a in after]
 
 
-def test_a_prompt_is_run_once_and_finished_samples_leave(engine: LocalEngine, words):
+def test_a_prompt_is_run_once_and_finished_samples_leave(engine: LocalEngine, words, monkeypatch: pytest.MonkeyPatch):
     shapes: list[tuple[int, int]] = []
     counted: list[int] = []
-    engine.on_tokens = counted.append
+    step = engine.step
+    monkeypatch.setattr(engine, "step", lambda *most: counted.append(len(step(*most))))
     hook = engine.model.get_input_embeddings().register_forward_hook(
         lambda _m, args, _out: shapes.append(tuple(args[0].shape))
     )
@@ -194,12 +195,13 @@ def test_a_prompt_is_run_once_and_finished_samples_leave(engine: LocalEngine, wo
     assert counted == running
 
 
-def test_waiting_prompts_take_the_slots_of_finished_ones(engine: LocalEngine):
+def test_waiting_prompts_take_the_slots_of_finished_ones(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch):
     """A step makes as many tokens as there are rows while anything waits, and no token costs a row twice."""
     engine.batch.rows = 4
     made: list[int] = []
     run: list[int] = []
-    engine.on_tokens = made.append
+    step = engine.step
+    monkeypatch.setattr(engine, "step", lambda *most: made.append(len(step(*most))))
     engine.model.get_input_embeddings().register_forward_hook(lambda _m, args, _out: run.append(args[0].numel()))
     prompts = [(Message("user", str(n)),) for n in range(30)]
     answers = [row[0] for row in engine.generate(prompts, SamplingParams(max_tokens=12))]

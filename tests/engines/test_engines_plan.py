@@ -8,6 +8,7 @@ import pytest
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from tropism.engines import _tree
 from tropism.engines._plan import PAGE, Plan
 from tropism.engines._store import Store
 from tropism.engines.local import LocalEngine
@@ -27,13 +28,14 @@ def expected(made: Plan) -> list[list[int]]:
     return [start, page, seen, shared, *([row[i] for row in rows] for i in range(4))]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_plans_follow_rows_that_enter_leave_fork_and_are_cut(
     seed: int, llama: PreTrainedModel, words: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = random.Random(seed)
     page = 16 * 2 * 2 * 32 * 4  # tokens, keys and values, layers, width, bytes
-    engine = LocalEngine(llama, words, rows=12, memory=f"{[30, 60, 900][seed] * page / 1024}KiB", cache=seed < 2)
+    engine = LocalEngine(llama, words, rows=12, memory=f"{[30, 60, 900, 900][seed] * page / 1024}KiB", cache=seed < 2)
+    monkeypatch.setattr(_tree, "STEPS", 16 if seed == 3 else 1)  # in one operation, which has no plan
     states, advance, ways = Store._states, Plan.advance, []
 
     def checked(store: Store, tokens_1N: Tensor, position_1N: Tensor) -> Tensor:
@@ -78,4 +80,4 @@ def test_plans_follow_rows_that_enter_leave_fork_and_are_cut(
             engine.step()
     while not engine.batch.idle:
         engine.step()
-    assert ways.count(True) > 300 and ways.count(False) > 10
+    assert (ways.count(True) > 300 and ways.count(False) > 10) or seed == 3

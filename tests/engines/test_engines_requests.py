@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tropism.engines._batch import Root
+from tropism.engines._row import Root
 from tropism.engines._store import Store
 from tropism.engines.local import Local, LocalEngine
 from tropism.errors import TropismError

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GptOssConfig, MambaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from tropism.engines._store import Store
 from tropism.engines._ways import way_of
 from tropism.engines.local import LocalEngine
 from tropism.errors import TropismError
@@ -74,9 +75,19 @@ def engine(
 
 
 def counted(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of tokens of later passes of the model."""
-    run, passes = engine.batch.way.run, []
-    monkeypatch.setattr(engine.batch.way, "run", lambda s, counts: passes.append(sum(counts)) or run(s, counts))
+    """The numbers of tokens of later passes of the model, or of several in one operation."""
+    way, passes = engine.batch.way, []
+    run = way.run
+    monkeypatch.setattr(way, "run", lambda s, counts: passes.append(sum(counts)) or run(s, counts))
+    if isinstance(way, Store):
+        several = way.several
+
+        def counted(*given: Any) -> list[tuple[list[int], list[float]]]:
+            made = several(*given)
+            passes.append(sum(len(tokens) for tokens, _ in made))
+            return made
+
+        monkeypatch.setattr(way, "several", counted)
     return passes
 
 

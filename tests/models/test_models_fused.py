@@ -18,16 +18,16 @@ from tropism.models.functional import functional_of
 from tropism.models.fused import fuse, is_fused
 from tropism.models.halves import backbone, states_of
 from tropism.models.weights import recompute
-from tropism.tensors import native
+from tropism.tensors import matrices, native
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 TOKENS = torch.tensor([[5, 3, 8, 1, 9, 2, 7], [4, 4, 6, 2, 1, 3, 5]])
 
 
-def trained(model: PreTrainedModel) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def trained(model: PreTrainedModel, tokens: torch.Tensor = TOKENS) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """States, and the gradients of some function of them."""
     model.zero_grad()
-    states = states_of(model, TOKENS)
+    states = states_of(model, tokens)
     (states * torch.arange(states.numel()).view_as(states).cos()).sum().backward()
     return states.detach(), [p.grad for p in model.parameters() if p.grad is not None]
 
@@ -67,6 +67,39 @@ def test_the_operations_are_really_used(monkeypatch: pytest.MonkeyPatch) -> None
     count = {name: called.count(name) for name in called}
     assert count["rms"] == count["rms_back"] == 2 * layers + 1
     assert count["gated"] == count["gated_back"] == layers and count["turn"] == 4 * layers
+
+
+@pytest.mark.skipif(not native.has("multiply"), reason="there is no AVX-512")
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_many_tokens_go_through_products_of_their_own(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, plain, called = family(kind), family(kind), []
+    plain.load_state_dict(model.state_dict())
+    torch.manual_seed(0)
+    tokens = torch.randint(0, 10, (32, matrices.LEAST // 32))
+    with monkeypatch.context() as without:
+        without.setattr(native, "library", lambda: None)
+        states, gradients = trained(plain, tokens)
+    before = native.call
+    monkeypatch.setattr(native, "call", lambda name, *given: called.append(name) or before(name, *given))
+    found, slopes = trained(model, tokens)
+    layers = model.config.num_hidden_layers
+    assert called.count("mlp_forward") == called.count("mlp_backward") == layers and "gated" not in called
+    assert called.count("multiply") == layers * (
+        4 + 8 + 3
+    )  # four projections, their gradients, those of the MLP's weights
+    assert not any(name in part.__dict__ for part in model.modules() for name in ("q_proj", "o_proj"))
+    torch.testing.assert_close(found, states, atol=2e-5, rtol=1e-5)
+    for one, other in zip(slopes, gradients):
+        torch.testing.assert_close(one, other, atol=2e-5 * float(other.abs().max()), rtol=1e-4)
+    watched = model.get_submodule("model.layers.0.mlp.up_proj").register_forward_hook(lambda *_: None)
+    called.clear()
+    states_of(model, tokens)
+    watched.remove()
+    assert called.count("mlp_forward") == layers - 1 and called.count("gated") == 1
+    model.get_submodule("model.layers.0.self_attn.k_proj").register_forward_hook(lambda *_: None)
+    called.clear()
+    assert torch.equal(states_of(model, tokens), states_of(model, tokens))
+    assert called.count("multiply") == 2 * 4 * (layers - 1)
 
 
 def test_other_precisions_and_other_users_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from tropism.models.functional import functional_of
 from tropism.models.halves import states_of
 from tropism.tensors import native
 
-with_steps = pytest.mark.skipif(not native.has("step"), reason="no C compiler, or a processor without AVX-512")
+with_steps = pytest.mark.skipif(not native.has("one_step"), reason="no C compiler, or a processor without AVX-512")
 SIZES: dict[str, Any] = {
     "vocab_size": 50, "hidden_size": 40, "intermediate_size": 52, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 128, "eos_token_id": 6, "pad_token_id": 1, "bos_token_id": 0,
@@ -79,7 +79,7 @@ def test_states_are_those_of_plain_calls(name: str, count: int, monkeypatch: pyt
     call = native.call
     monkeypatch.setattr(native, "call", lambda name, *given: (calls.append(name), call(name, *given))[1])
     _, rows, states = decoded(model, count)
-    assert calls.count("step") >= 3
+    assert calls.count("one_step") >= 3
     exact = copy.deepcopy(model).double()
     for row, found in list(zip(rows, states))[:: max(1, count // 5)]:
         expected = states_of(exact, torch.tensor([row.tokens]))[0, -1]
@@ -121,7 +121,7 @@ def test_a_step_that_departs_is_refused(monkeypatch: pytest.MonkeyPatch):
     call = native.call
 
     def wrong(name: str, *given: Any) -> None:
-        if name != "step":
+        if name != "one_step":
             call(name, *given)
 
     monkeypatch.setattr(native, "call", wrong)
@@ -131,6 +131,6 @@ def test_a_step_that_departs_is_refused(monkeypatch: pytest.MonkeyPatch):
 
 def test_without_a_compiler_there_is_no_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(native, "library", lambda: None)
-    assert not native.has("step")
+    assert not native.has("one_step")
     forward = functional_of(opened(CONFIGS["llama"]))
     assert forward is not None and forward.step is None

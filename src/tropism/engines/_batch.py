@@ -9,62 +9,26 @@ again when there is room, from the tokens, which nobody takes back.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tropism.engines._choose import choose, draws, masked
+from tropism.engines._choose import choose, masked
+from tropism.engines._pages import PAGE
+from tropism.engines._row import Root, Row
 from tropism.engines._sequence import Sequenced
+from tropism.engines._store import Store
 from tropism.engines._ways import Way
 from tropism.errors import TropismError
 from tropism.models.functional import head_of
-from tropism.types import SamplingParams
 
 CHUNK = 1024  # tokens of prompts in one pass
+STEPS = 16  # tokens of each row in one operation, where nobody waits for the next
 KEPT = 64  # prompts of so many tokens are remembered by their content
-
-
-@dataclass(eq=False, slots=True)
-class Row:
-    """One sample. It samples `tokens` after those that `sequence` had; `ends`, if there is one, says after each token
-    whether to stop."""
-
-    sequence: Sequenced
-    params: SamplingParams
-    ends: Callable[[Row], bool] | None
-    owned: bool = True  # whether its sequence is freed with it
-    draws: Iterator[float] = field(init=False)
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    finished: str = ""
-
-    def __post_init__(self) -> None:
-        sequence = self.sequence
-        begun = len(sequence.tokens) - sequence.origin
-        self.draws = draws(sequence.key, self.params.seed, sequence.number, begun)
-
-    def take(self, token: int, logprob: float, stops: frozenset[int]) -> None:
-        self.sequence.tokens.append(token)
-        self.sequence.scored = None
-        self.tokens.append(token)
-        self.logprobs.append(logprob)
-        if token in stops or (self.ends is not None and self.ends(self)):
-            self.finished = "stop"
-        elif len(self.tokens) >= self.params.max_tokens:
-            self.finished = "length"
-
-
-@dataclass(eq=False)
-class Root:
-    """A prompt, and the numbers of its samples that have not begun; `start` makes a row of a sequence and a number."""
-
-    sequence: Sequenced
-    waiting: deque[int]
-    start: Callable[[Sequenced, int], Row]
-    rows: list[Row] = field(default_factory=list)  # those that have begun
 
 
 class Batch:
@@ -111,9 +75,12 @@ class Batch:
         return not (self.waiting or self.roots or self.live or self.lost)
 
     @torch.inference_mode()
-    def step(self) -> list[Row]:
-        """One pass of the model, one token for every row whose turn it is. Returns the rows that got one."""
+    def step(self, most: int = 1) -> list[Row]:
+        """One pass of the model, one token for every row whose turn it is; up to `most` where one operation can make
+        several. Returns the rows that got some."""
         self._admit()
+        if most > 1 and (store := self._alone(most)):
+            return self._several(store, most)
         self._run([row.sequence for row in self.live] + [root.sequence for root in self.roots])
         self._begin()
         ready = [row for row in self.live if row.sequence.scored]
@@ -127,6 +94,34 @@ class Batch:
         if finished := [row for row in ready if row.finished]:
             self.leave(finished)
         return ready
+
+    def _alone(self, most: int) -> Store | None:
+        """What can make the next tokens of all rows in one operation: if nothing else has to be run, all choose from the
+        same plain distribution, and there is memory."""
+        store = self.way if isinstance(self.way, Store) and self.way.chooses else None
+        if store is None or not self.live or not all(root.sequence.scored for root in self.roots):
+            return None
+        if self.roots and len(self.live) < self.rows:  # their samples begin
+            return None
+        if any(row.ends or row.sequence.allowed or row.sequence.pending != 1 for row in self.live):
+            return None  # someone looks at each token
+        params, pages = self.live[0].params, self.way.busy() + len(self.live) * (1 + most // PAGE)
+        plain = params.top_k == 0 and params.top_p == 1 and len(_alike(self.live)) == 1
+        return store if plain and pages * self.way.page_bytes <= self.limit else None
+
+    def _several(self, store: Store, most: int) -> list[Row]:
+        rows, params = self.live, self.live[0].params
+        limits = [row.params.max_tokens - len(row.tokens) for row in rows]
+        most = min(most, max(limits))
+        drawn = chain.from_iterable([islice(row.draws, most) for row in rows]) if params.temperature else []
+        numbers = np.fromiter(drawn, np.float64, -1).reshape(len(rows), -1)
+        sequences = [row.sequence for row in rows]
+        made = store.several(sequences, most, limits, numbers, self.stops, params.temperature)
+        for row, (tokens, logprobs) in zip(rows, made):
+            row.take_all(tokens, logprobs, self.stops)
+        if finished := [row for row in rows if row.finished]:
+            self.leave(finished)
+        return rows
 
     def _admit(self) -> None:
         """Rows that lost their memory come back, then prompts enter, as long as rows and memory last."""

@@ -73,7 +73,7 @@ class Plan:
             self.page, self.at = (torch.as_tensor(array, device=device) for array in (reads.page[self._last], seen_R))
         else:
             self.at += 1
-        self.tokens = torch.as_tensor(_numbers([s.tokens[-1] for s in sequences]), device=device)
+        self.tokens = torch.as_tensor(numbers([s.tokens[-1] for s in sequences]), device=device)
         self.position += 1
         reads.seen[self._last] += 1
         self._room -= 1
@@ -96,9 +96,10 @@ def plan(sequences: Sequence[Sequenced], counts: Sequence[int], device: torch.de
     tensor = lambda array: torch.as_tensor(array, device=device)  # noqa: E731
     rows = next((i for i, count in enumerate(counts) if count > 1), len(counts))
     one = sequences[:rows]
-    position = _numbers([s.held for s in one])
-    written = position - _numbers([s.before for s in one])
-    reads = _reads(one, written)
+    position = numbers([s.held for s in one])
+    written = position - numbers([s.before for s in one])
+    reads = reads_of(one)
+    reads.seen[reads.last] = written % PAGE + 1
     tokens, page, at = [s.tokens[s.held] for s in one], reads.page[reads.last], written % PAGE
     if rows < len(counts):
         more = [*zip(sequences[rows:], counts[rows:])]
@@ -108,27 +109,26 @@ def plan(sequences: Sequence[Sequenced], counts: Sequence[int], device: torch.de
         tokens += [t for s, count in more for t in s.tokens[s.held : s.held + count]]
         position = np.concatenate([position, *(np.arange(s.held, s.held + count) for s, count in more)])
     return Plan(
-        one, tensor(_numbers(tokens)), tensor(position), reads, tensor(page), tensor(at),
+        one, tensor(numbers(tokens)), tensor(position), reads, tensor(page), tensor(at),
         [*_chunks(sequences, counts, rows, tensor)],
     )  # fmt: skip
 
 
-def _reads(rows: Sequence[Sequenced], written: np.ndarray) -> Reads:
-    """`written` is the number of tokens in the rows' own pages, of which the last is the one that is written next."""
-    own, shared = _numbers([len(s.own) for s in rows]), _numbers([len(s.shared) for s in rows])
+def reads_of(rows: Sequence[Sequenced]) -> Reads:
+    """All pages of some rows; what they see of their last ones is not looked at."""
+    own, shared = numbers([len(s.own) for s in rows]), numbers([len(s.shared) for s in rows])
     start = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum(own + shared, out=start[1:])
-    page = _numbers([*chain.from_iterable([pages for s in rows for pages in (s.shared, s.own)])])
+    page = numbers([*chain.from_iterable([pages for s in rows for pages in (s.shared, s.own)])])
     seen = np.full(len(page), PAGE)
     if shared.any():
-        sees = _numbers([*chain.from_iterable([s.seen for s in rows])])
+        sees = numbers([*chain.from_iterable([s.seen for s in rows])])
         seen[np.arange(len(sees)) + np.repeat(np.cumsum(own) - own, shared)] = sees
-    seen[start[1:] - 1] = written + 1 - PAGE * (own - 1)
     return Reads(start, page, seen, shared)
 
 
-def _numbers(numbers: list[int]) -> np.ndarray:
-    return np.fromiter(numbers, np.int64, len(numbers))
+def numbers(given: list[int]) -> np.ndarray:
+    return np.fromiter(given, np.int64, len(given))
 
 
 def _chunks(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -23,11 +23,12 @@ from transformers import PreTrainedModel
 from tropism.engines._attention import attend
 from tropism.engines._modules import configs_of, layer_windows, run_modules
 from tropism.engines._pages import PAGE, Pages
-from tropism.engines._plan import Plan, plan
+from tropism.engines._plan import Plan, numbers, plan, reads_of
+from tropism.engines._reads import Reads
 from tropism.engines._sequence import Sequenced
 from tropism.models.attend import LayerSpec
-from tropism.models.functional import functional_of
-from tropism.models.step import Pools, Rows
+from tropism.models.functional import compiled_head, functional_of
+from tropism.models.step import Pools, Rows, Wanted
 
 
 class Store:
@@ -49,6 +50,7 @@ class Store:
         """Looks again at how the model is run, as an adapter or a hook may have come or gone."""
         self._forward = forward = functional_of(self.model)
         self._step = forward.step.bound() if forward and forward.step else None
+        self._head = compiled_head(self.model) if self._step else None
 
     @property
     def bytes(self) -> int:
@@ -194,14 +196,40 @@ class Store:
         self._last = None if last.chunks else last
         return states
 
+    @property
+    def chooses(self) -> bool:
+        """Whether it has `several`."""
+        return self._head is not None and bool(self.own.keys)
+
+    def several(
+        self, sequences: Sequence[Sequenced], most: int, limits: list[int], numbers_RN: np.ndarray,
+        stops: Collection[int], temperature: float,
+    ) -> list[tuple[list[int], list[float]]]:  # fmt: skip
+        """Up to `most` tokens for each of some sequences with one pending token, which end at a stop or their limit, and
+        the log-probabilities. The tokens are those that single passes would give; sequences do not have them yet."""
+        assert self._step is not None and self._head is not None
+        self._last = None
+        for sequence, limit in zip(sequences, limits):
+            sequence.own += [self.own.take() for _ in range(self.growth(sequence, min(most, limit)))]
+        held, before = (numbers([getattr(s, name) for s in sequences]) for name in ("held", "before"))
+        wanted = Wanted(
+            most, numbers([s.tokens[-1] for s in sequences]), held, held - before, numbers(limits), numbers_RN,
+            numbers([*stops]), temperature,
+        )  # fmt: skip
+        reads = reads_of(sequences)
+        made = self._step.several(wanted, _rows(reads), self._head, self._pools(len(self._step.table)))
+        for sequence, count in zip(sequences, made.count_R.tolist()):
+            self._drop(sequence, sequence.held + count)  # pages that an early end leaves
+        each = zip(made.count_R.tolist(), made.token_RN.tolist(), made.logprob_RN.tolist())
+        return [(tokens[:count], logprobs[:count]) for count, tokens, logprobs in each]
+
     def _states(self, tokens_1N: Tensor, position_1N: Tensor) -> Tensor:
         forward = self._forward
         if forward is None:
             return run_modules(self.model, self._configs, tokens_1N, position_1N, self._of_modules)
         if self._step is not None and not self._plan.chunks and self.own.keys:
-            made, reads = self._plan, self._plan.reads
-            rows = Rows(reads.start, reads.page, reads.seen, reads.shared, made.page, made.at)
-            return self._step(made.tokens, made.position, rows, self._pools(len(forward.layers)))[None]
+            made, pools = self._plan, self._pools(len(forward.layers))
+            return self._step(made.tokens, made.position, _rows(made.reads), made.page, made.at, pools)[None]
         return forward(tokens_1N, position_1N, lambda layer, *qkv: self._attend(layer, forward.layers[layer], *qkv))
 
     def _pools(self, layers: int) -> list[Pools]:
@@ -243,6 +271,10 @@ class Store:
                 sequence.shared = [moved[page] for page in sequence.shared]
             for mark in self._known:
                 self._known[mark] = moved[self._known[mark]]
+
+
+def _rows(reads: Reads) -> Rows:
+    return Rows(reads.start, reads.page, reads.seen, reads.shared)
 
 
 def _marks(tokens: Sequence[int]) -> Iterator[bytes]:

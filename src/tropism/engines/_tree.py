@@ -19,8 +19,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from tropism.engines._batch import CHUNK, Batch, Row
+from tropism.engines._batch import CHUNK, STEPS, Batch
 from tropism.engines._choose import branch
+from tropism.engines._row import Row
 from tropism.engines._sequence import Allowed, Sequenced
 from tropism.errors import TropismError
 from tropism.models.folder import context_of
@@ -35,7 +36,7 @@ class Tree:
 
     batch: Batch
     refresh: Callable[[], None]
-    step: Callable[[], list[Row]]
+    step: Callable[[int], list[Row]]
     _ends: Callable[..., Callable[[Row], bool] | None]
     _completion: Callable[[Sequence[int], Row], Completion]
 
@@ -79,7 +80,7 @@ class Tree:
         self.batch.resume(rows)
         try:
             while not all(row.finished for row in rows):
-                self.step()
+                self.step(STEPS)
         finally:
             self.batch.leave(rows)
         return [self._completion((), row) for row in rows]

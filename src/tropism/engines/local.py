@@ -19,7 +19,8 @@ from annotated_types import Ge
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tropism.engines import MEMORY
-from tropism.engines._batch import Batch, Root, Row, budget
+from tropism.engines._batch import STEPS, Batch, budget
+from tropism.engines._row import Root, Row
 from tropism.engines._sequence import Allowed, Sequenced
 from tropism.engines._tree import Tree, Until
 from tropism.engines._ways import NOTES, WAYS, way_of
@@ -67,8 +68,6 @@ class Local:
 class LocalEngine(Tree):
     """Samples from `model`, which it shares with the trainer: an update of the weights takes effect at once. In another
     `dtype` it samples from a copy, which follows the model.
-
-    `on_tokens` is called with the number of tokens after each step.
     """
 
     def __init__(
@@ -77,13 +76,11 @@ class LocalEngine(Tree):
         tokenizer: PreTrainedTokenizerBase,
         policy: str = "",
         rows: int = 256,
-        on_tokens: Callable[[int], None] | None = None,
         memory: str = MEMORY,
         cache: bool = True,
         dtype: str = "float32",
     ) -> None:
         self.tokenizer, self.policy, self._trained = tokenizer, policy, model
-        self.on_tokens = on_tokens
         self._identity = identity(tokenizer)
         if "absent_V" not in model.__dict__:
             know(model, tokenizer)
@@ -125,7 +122,7 @@ class LocalEngine(Tree):
             while any(
                 len(request.rows) < params.n or not all(r.finished for r in request.rows) for request in requests
             ):
-                self.step()
+                self.step(STEPS)
         finally:
             for request in requests:
                 self.batch.cancel(request)
@@ -170,12 +167,9 @@ class LocalEngine(Tree):
     def cancel(self, request: Root) -> None:
         self.batch.cancel(request)
 
-    def step(self) -> list[Row]:
-        """One token for each sample that runs; returns these."""
-        rows = self.batch.step()
-        if self.on_tokens and rows:
-            self.on_tokens(len(rows))
-        return rows
+    def step(self, most: int = 1) -> list[Row]:
+        """One token for each sample that runs, up to `most` where that is one operation; returns these."""
+        return self.batch.step(most)
 
     def refresh(self) -> None:
         """Looks at the model again, and forgets what was computed with other weights."""

@@ -23,11 +23,13 @@ from transformers import PreTrainedModel
 
 from tropism.models import families
 from tropism.models.attend import Forward, LayerSpec, attended
+from tropism.models.fused import is_changed
 from tropism.models.halves import alike, backbone, logits, probe_tokens, states_of, text_config
-from tropism.models.step import Pools, Rows
+from tropism.models.step import Head, Pools, Rows
+from tropism.tensors import native
 from tropism.tensors.native import PAGE
 
-Head = Callable[[Tensor], Tensor]
+Scores = Callable[[Tensor], Tensor]
 OWN = ("torch.nn.modules.", "transformers.")  # where the modules come from that a family's file knows
 
 
@@ -48,24 +50,36 @@ def functional_of(model: PreTrainedModel) -> Forward | None:
     if known is None or _children(known.modules) != known.children:  # the second: an adapter came or went
         part = backbone(model)
         modules = tuple(part.modules())
-        if any(map(_changed, modules)):
+        if any(map(is_changed, modules)):
             return None
         forward = _tried(model, part) if all(map(_plain, modules)) else None
         known = _FORWARDS[model] = _Known(modules, _children(modules), forward)
-    return None if any(map(_changed, known.modules)) else known.forward
+    return None if any(map(is_changed, known.modules)) else known.forward
 
 
-def head_of(model: PreTrainedModel) -> Head:
+def head_of(model: PreTrainedModel) -> Scores:
     """The function `halves.logits` of a model, without its modules if `linear_head` knows its head."""
     found = linear_head(model)
     return _linear(model, *found) if found else lambda states_MD: logits(model, states_MD)
+
+
+def compiled_head(model: PreTrainedModel) -> Head | None:
+    """What `Bound.several` needs of the head; None if it does more than one linear layer or is not for the operation."""
+    head, cap = linear_head(model) or (None, None)
+    if head is None or cap is not None or not _is_compiled(head):
+        return None
+    return Head(head.weight.detach(), None if head.bias is None else head.bias.detach(), model.__dict__.get("absent_V"))
+
+
+def _is_compiled(head: nn.Linear) -> bool:
+    return native.ready(head.weight) and head.weight.is_contiguous() and native.has("linear_rows")
 
 
 def linear_head(model: PreTrainedModel) -> tuple[nn.Linear, float | None] | None:
     """The head and its cap (None: it has none, as in most models), if all it does is one linear layer and this cap; each
     head is tried once."""
     head: Any = model.get_output_embeddings()
-    if type(head) is not nn.Linear or not _plain(head) or _changed(head):
+    if type(head) is not nn.Linear or not _plain(head) or is_changed(head):
         return None
     cap = getattr(text_config(model), "final_logit_softcapping", None)
     if model not in _LINEAR or _LINEAR[model][0] != id(head):
@@ -79,11 +93,6 @@ _LINEAR: weakref.WeakKeyDictionary[PreTrainedModel, tuple[int, bool]] = weakref.
 
 def _children(modules: tuple[nn.Module, ...]) -> list[nn.Module | None]:
     return [child for module in modules for child in module._modules.values()]
-
-
-def _changed(module: nn.Module) -> bool:
-    """Whether a call of a module does something else than its class says."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
 def _plain(module: nn.Module) -> bool:
@@ -134,17 +143,18 @@ def _steps_agree(model: PreTrainedModel, forward: Forward) -> bool:
     forward(tokens_BT[:, :5], position_BT[:, :5], history)
     pages = [[F.pad(x, (0, 0, 0, PAGE - 5)).contiguous() for x in history.kept[i]] for i in range(len(forward.layers))]
     number, at = np.arange(2), torch.tensor([5, 5])
-    rows = Rows(np.arange(3), number, np.full(2, 6), np.zeros(2, np.int64), torch.from_numpy(number), at)
+    rows = Rows(np.arange(3), number, np.full(2, 6), np.zeros(2, np.int64))
     pools = [Pools(keys, values, None, None) for keys, values in pages]
-    found = step(tokens_BT[:, 5], position_BT[:, 5], rows, pools)
+    found = step(tokens_BT[:, 5], position_BT[:, 5], rows, torch.from_numpy(number), at, pools)
     return alike(found[:, None], states_of(model, tokens_BT)[:, 5:])
 
 
-def _linear(model: PreTrainedModel, head: nn.Linear, cap: float | None) -> Head:
+def _linear(model: PreTrainedModel, head: nn.Linear, cap: float | None) -> Scores:
     absent_V = model.__dict__.get("absent_V")
+    linear = native.linear if _is_compiled(head) else F.linear
 
     def run(states_MD: Tensor) -> Tensor:
-        scores_MV = F.linear(states_MD.to(head.weight.dtype), head.weight, head.bias)
+        scores_MV = linear(states_MD.to(head.weight.dtype), head.weight, head.bias)
         scores_MV = (scores_MV if cap is None else (scores_MV / cap).tanh_().mul_(cap)).float()
         return scores_MV if absent_V is None else scores_MV.masked_fill(absent_V, float("-inf"))
 
@@ -152,7 +162,7 @@ def _linear(model: PreTrainedModel, head: nn.Linear, cap: float | None) -> Head:
 
 
 @torch.no_grad()
-def _same_logits(run: Head, model: PreTrainedModel, head: nn.Linear) -> bool:
+def _same_logits(run: Scores, model: PreTrainedModel, head: nn.Linear) -> bool:
     """Also for large logits, as a cap changes small ones little."""
     states_MD = torch.sin(torch.arange(4.0 * head.in_features, device=head.weight.device)).view(4, -1)
     states_MD = states_MD * torch.tensor([1.0, 10.0, 100.0, 1000.0], device=head.weight.device)[:, None]

@@ -12,17 +12,18 @@ as before. No module refers to itself, so a model is freed as soon as nobody use
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tropism.tensors import fused, native
+from tropism.tensors import fused, matrices, native
 
 TURN = "apply_rotary_pos_emb"  # the name of the function in the files of all families
 MARK = "_tropism_fused"  # the attribute of a fused module: what `forward` has to know of it
@@ -50,6 +51,11 @@ def fuse(part: nn.Module) -> None:
 def is_fused(module: nn.Module) -> bool:
     """Whether `fuse` has marked a module."""
     return MARK in module.__dict__
+
+
+def is_changed(module: nn.Module) -> bool:
+    """Whether a call of a module does something else than its class says."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
 def _found(module: nn.Module) -> tuple[Callable[..., Any], Any] | None:
@@ -90,16 +96,50 @@ def _norm(plain: Plain, module: Any, x: Tensor, *more: Any, **named: Any) -> Any
 def _mlp(plain: Plain, module: Any, x: Tensor, *more: Any, **named: Any) -> Any:
     if more or named:
         return plain(module, x, *more, **named)
+    parts = module.gate_proj, module.up_proj, module.down_proj
+    if all(map(_is_product, parts)) and matrices.usable(x, *(part.weight for part in parts)):
+        return matrices.mlp(x, *(part.weight for part in parts))
     gate, up = module.gate_proj(x), module.up_proj(x)
     return module.down_proj(fused.gated(gate, up) if _usable(gate, up) else module.act_fn(gate) * up)
+
+
+def _is_product(module: Any) -> bool:
+    """Whether a linear layer does nothing but multiply, and nobody watches it."""
+    return type(module) is nn.Linear and module.bias is None and not is_changed(module)
 
 
 def _attention(plain: Plain, module: Any, *given: Any, **named: Any) -> Any:
     token = _inside.set(True)
     try:
-        return plain(module, *given, **named)
+        with _projected(module, given[0] if given else named.get("hidden_states")):
+            return plain(module, *given, **named)
     finally:
         _inside.reset(token)
+
+
+@contextlib.contextmanager
+def _projected(module: Any, x: Any) -> Iterator[None]:
+    """While an attention layer computes, its linear layers are compiled products; those of `x` are one operation."""
+    parts = {name: module._modules.get(name) for name in ("q_proj", "k_proj", "v_proj", "o_proj")}
+    weights = [part.weight for part in parts.values() if part is not None and _is_product(part)]
+    if not isinstance(x, Tensor) or len(weights) < len(parts) or not matrices.usable(x, *weights):
+        yield
+        return
+    made: dict[str, Tensor] = {}
+
+    def project(name: str, y: Tensor) -> Tensor:
+        if y is not x or name == "o_proj":
+            return matrices.linears(y, parts[name].weight)[0]
+        if name not in made:
+            made.update(zip(parts, matrices.linears(x, *weights[:3])))
+        return made.pop(name)
+
+    module.__dict__.update({name: functools.partial(project, name) for name in parts})
+    try:
+        yield
+    finally:
+        for name in parts:
+            del module.__dict__[name]
 
 
 def _turned(

@@ -44,9 +44,14 @@ _ARGUMENTS = {
     "put": (_P, _P, _P, _P, _I, _I, _I, _I),
     "sample": (_P, _P, _P, _P, _I, _I),
     "attend": (_P, _P, _P),
-    "step": (_P, _P, _P),
+    "one_step": (_P, _P, _P),
+    "several_steps": (_P, _P, _P),
+    "linear_rows": (_P, _P, _P, _P, _I, _I, _I),
     "attention_forward": (_P,),
     "attention_backward": (_P,),
+    "multiply": (*[_P, _I, _I] * 2, *[_P, _I], *[_I] * 4),
+    "mlp_forward": (_P,),
+    "mlp_backward": (_P,),
 }
 
 
@@ -62,12 +67,23 @@ class Rows(ctypes.Structure):
 
 
 class Model(ctypes.Structure):
-    """`Model` of step.c: the weights of a model, and what belongs to the new tokens of a step."""
+    """`Model` of step.h: the weights of a model, and what belongs to the new tokens of a step."""
 
     _fields_ = [
         *((name, _I) for name in ("layers", "width", "inner", "turned")),
         ("eps", _F),
         *((name, _P) for name in ("last_norm", "layer", "cosine", "sine", "page", "at")),
+    ]
+
+
+class Steps(ctypes.Structure):
+    """`Steps` of steps.c: what the tokens are chosen from, and when a row ends."""
+
+    _fields_ = [
+        *((name, _I) for name in ("most", "vocabulary", "stops")),
+        ("temperature", _F),
+        *((name, _P) for name in ("embedding", "head", "head_bias", "absent")),
+        *((name, _P) for name in ("stop", "last", "written", "limit", "number", "token", "made", "logp")),
     ]
 
 
@@ -150,6 +166,15 @@ def sample(logits_RV: Tensor, number_R: np.ndarray) -> tuple[list[int], list[flo
     token, logp = np.empty(rows, np.int64), np.empty(rows, np.float32)
     call("sample", logits_RV.data_ptr(), *map(address, (number_R, token, logp)), rows, width)
     return token.tolist(), logp.tolist()
+
+
+def linear(x_MD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
+    """(M, V) of dense weights; a row depends on no other row. Only where `has("linear_rows")`."""
+    x_MD = x_MD.contiguous()
+    out = x_MD.new_empty(len(x_MD), len(weight_VD))
+    given = (None if t is None else t.data_ptr() for t in (x_MD, weight_VD, bias_V, out))
+    call("linear_rows", *given, len(x_MD), x_MD.shape[1], len(weight_VD))
+    return out
 
 
 def heads_together(x_NHS: Tensor) -> Tensor:

@@ -92,17 +92,25 @@ def forward(model: Any) -> Forward | None:
             x_MD = _added(x_MD, inner, block.down, block.after_mlp)
         return last(x_MD).view(*tokens_BT.shape, -1)
 
-    return Forward(specs, run, _step(model, layers, blocks, specs, begin))
+    return Forward(specs, run, _step(model, layers, blocks, specs, rotary))
 
 
-def _step(model: Any, layers: list[Any], blocks: list[_Block], specs: list[LayerSpec], begin: Any) -> Step | None:
+def _step(
+    model: Any, layers: list[Any], blocks: list[_Block], specs: list[LayerSpec], rotary: list[Rotary]
+) -> Step | None:
     """The compiled step of models without Gemma's peculiarities."""
     block, spec = blocks[0], specs[0]
     norms = [part for layer in (model, *layers) for part in layer.modules() if hasattr(part, "variance_epsilon")]
     eps = {part.variance_epsilon for part in norms}
-    rotary = {block.rotary for block in blocks}
-    odd = block.after_attention or block.after_mlp or block.act is not SILU or spec.softcap
-    if odd or len(eps) != 1 or len(rotary) != 1 or not native.has("step"):
+    embed = model.embed_tokens
+    odd = (
+        hasattr(embed, "embed_scale")
+        or block.after_attention
+        or block.after_mlp
+        or block.act is not SILU
+        or spec.softcap
+    )
+    if odd or len(eps) != 1 or len(rotary) != 1 or not native.has("one_step"):
         return None
 
     def weights(layer: Any) -> StepLayer:
@@ -114,13 +122,10 @@ def _step(model: Any, layers: list[Any], blocks: list[_Block], specs: list[Layer
             m.gate_proj.weight, m.up_proj.weight, m.down_proj.weight, m.gate_proj.bias, m.up_proj.bias, m.down_proj.bias,
         )  # fmt: skip
 
-    def first(tokens_M: Tensor, position_M: Tensor) -> tuple[Tensor, Turn]:
-        x_MD, (turn,) = begin(tokens_M, position_M)
-        return x_MD, turn
-
     return Step(
-        first, lambda: [weights(layer) for layer in layers], lambda: model.norm.weight, spec.heads, spec.kv_heads,
-        spec.size, spec.scale, eps.pop(), [spec.window or 0 for spec in specs],
+        lambda position_M: rotary[0](position_M, torch.float32), lambda: embed.weight,
+        lambda: [weights(layer) for layer in layers], lambda: model.norm.weight, spec.heads, spec.kv_heads, spec.size,
+        spec.scale, eps.pop(), [spec.window or 0 for spec in specs],
     )  # fmt: skip
 
 

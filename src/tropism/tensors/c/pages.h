@@ -89,14 +89,40 @@ static float weights_of(const Rows *a, int64_t h, float *scores, int64_t many) {
     return a->sinks ? total + exp_of(a->sinks[h] - top) : total;
 }
 
+/* What a row reads one after the other: the keys of its pages, then the values. Those of a head begin at `at` + head * `step`,
+   and are `count` numbers. */
+typedef struct {
+    const float *at;
+    int64_t step, count;
+} Read;
+
+/* Read number j of row r; the one after the last is the first of the next row. */
+static inline Read read_of(const Rows *a, int64_t r, int64_t j) {
+    int64_t pages = a->start[r + 1] - a->start[r];
+    if (j == 2 * pages) return r + 1 < a->rows ? read_of(a, r + 1, 0) : (Read){0};
+    int64_t number = j < pages ? j : j - pages, i = a->start[r] + number, shared = number < a->shared[r];
+    const float *keys = shared ? a->shared_keys : a->own_keys, *values = shared ? a->shared_values : a->own_values;
+    int64_t size = j < pages ? a->size : a->v_size;
+    return (Read){(j < pages ? keys : values) + a->page[i] * a->kv_heads * PAGE * size, PAGE * size, a->seen[i] * size};
+}
+
+/* Asks for a head of what is read next. It is in the second cache by then; the first has no room for it. */
+static inline void fetch(Read next, int64_t head) {
+    for (int64_t d = 0; d < next.count; d += LANES) __builtin_prefetch(next.at + head * next.step + d, 0, 2);
+}
+
 /* Row r and the heads [first, last) of keys and values: q (heads, size) to out (heads, v_size). Scores have `room` for each
    head. The pages are the outer loop: what lies side by side is read one after the other. */
 static void attend_row(const Rows *a, int64_t r, int64_t first, int64_t last, const float *q, float *scores, int64_t room, float *out) {
-    int64_t groups = a->heads / a->kv_heads, own = a->start[r] + a->shared[r], many = 0;
-    for (int64_t i = a->start[r]; i < a->start[r + 1]; many += a->seen[i++]) {
-        const float *keys = (i < own ? a->shared_keys : a->own_keys) + a->page[i] * a->kv_heads * PAGE * a->size;
-        for (int64_t h = first * groups; h < last * groups; h++)
-            dots(q + h * a->size, keys + h / groups * PAGE * a->size, scores + h * room + many, a->seen[i], a->size);
+    int64_t groups = a->heads / a->kv_heads, pages = a->start[r + 1] - a->start[r], many = 0;
+    const int64_t *seen = a->seen + a->start[r];
+    for (int64_t j = 0; j < pages; many += seen[j++]) {
+        Read keys = read_of(a, r, j), next = read_of(a, r, j + 1);
+        for (int64_t kv = first; kv < last; kv++) {
+            fetch(next, kv);
+            for (int64_t h = kv * groups; h < (kv + 1) * groups; h++)
+                dots(q + h * a->size, keys.at + kv * keys.step, scores + h * room + many, seen[j], a->size);
+        }
     }
     for (int64_t h = first * groups; h < last * groups; h++) {
         float scale = 1.0f / weights_of(a, h, scores + h * room, many);
@@ -104,10 +130,13 @@ static void attend_row(const Rows *a, int64_t r, int64_t first, int64_t last, co
     }
     memset(out + first * groups * a->v_size, 0, (last - first) * groups * a->v_size * sizeof(float));
     many = 0;
-    for (int64_t i = a->start[r]; i < a->start[r + 1]; many += a->seen[i++]) {
-        const float *values = (i < own ? a->shared_values : a->own_values) + a->page[i] * a->kv_heads * PAGE * a->v_size;
-        for (int64_t h = first * groups; h < last * groups; h++)
-            mix(scores + h * room + many, values + h / groups * PAGE * a->v_size, out + h * a->v_size, a->seen[i], a->v_size);
+    for (int64_t j = 0; j < pages; many += seen[j++]) {
+        Read values = read_of(a, r, pages + j), next = read_of(a, r, pages + j + 1);
+        for (int64_t kv = first; kv < last; kv++) {
+            fetch(next, kv);
+            for (int64_t h = kv * groups; h < (kv + 1) * groups; h++)
+                mix(scores + h * room + many, values.at + kv * values.step, out + h * a->v_size, seen[j], a->v_size);
+        }
     }
 }
 

@@ -38,27 +38,28 @@ static inline Column column_of(const Shape *s, float *panels, int64_t count, int
     return (Column){panels + (first * count + vector - first) * LANES, wide * LANES};
 }
 
-/* `count` features of up to 16 rows that begin `step` apart: into a column, or out of it. */
+/* `count` features of up to 16 rows: from where they begin `step` apart into a column, or out of it to where each begins. */
 static void into_column(Column to, const float *x, int64_t step, int64_t rows, int64_t count) {
     for (int64_t d = 0; d < count; d += LANES) {
-        lanes y[LANES];
+        lanes y[LANES] = {0};
         int64_t some = count - d < LANES ? count - d : LANES;
-        for (int i = 0; i < LANES; i++) {
-            y[i] = (lanes){0};
-            if (i < rows) memcpy(&y[i], x + i * step + d, some * sizeof(float));
-        }
+        for (int i = 0; i < LANES && i < rows; i++)
+            if (some == LANES) y[i] = *(const lanes *)(x + i * step + d);
+            else memcpy(&y[i], x + i * step + d, some * sizeof(float));
         turn_square(y);
         for (int64_t i = 0; i < some; i++) *(lanes *)(to.at + (d + i) * to.step) = y[i];
     }
 }
 
-static void out_of_column(Column from, float *x, int64_t step, int64_t rows, int64_t count) {
+static void out_of_column(Column from, float *const *to, int64_t rows, int64_t count) {
     for (int64_t d = 0; d < count; d += LANES) {
         lanes y[LANES] = {0};
         int64_t some = count - d < LANES ? count - d : LANES;
         for (int64_t i = 0; i < some; i++) y[i] = *(const lanes *)(from.at + (d + i) * from.step);
         turn_square(y);
-        for (int i = 0; i < LANES && i < rows; i++) memcpy(x + i * step + d, &y[i], some * sizeof(float));
+        for (int i = 0; i < LANES && i < rows; i++)
+            if (some == LANES) *(lanes *)(to[i] + d) = y[i];
+            else memcpy(to[i] + d, &y[i], some * sizeof(float));
     }
 }
 
