@@ -77,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
     if not args.steps:
         load(args.folder, args.side)
     elif args.side == "trl":
-        beside.Turns(dict).train(theirs(args.folder, shape, args.steps - 1, args.peer))
+        from turns import Turns
+
+        Turns(dict).train(theirs(args.folder, shape, args.steps - 1, args.peer))
     else:
         step = ours(args.folder, shape, args.peer)
         for _ in range(args.steps):

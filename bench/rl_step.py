@@ -6,7 +6,7 @@ It needs the extra `bench` (TRL 1.16).
 
 A shape is prompts, tokens of each prompt, K, tokens of each answer. `--peer` is TRL's trainer, and our algorithm of that
 name: `grpo` or `rloo`. Both sides (`rl_sides.py`) have the same model, prompts, K and a KL penalty, and make one optimiser
-step on all samples of a round. The order of turns and the figures are those of `beside_trl.py`; `parts` are the seconds of
+step on all samples of a round. The order of turns and the figures are those of `turns.py`; `parts` are the seconds of
 our step.
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 
 import beside_trl as beside
 from rl_sides import NUMBERS, PEERS, SHAPES, ours, prepare, theirs
+from turns import Turns
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def main() -> None:
 def measure(args: argparse.Namespace, shape: list[int]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         model = prepare(Path(folder), args.model, args.wide)
-        turns = beside.Turns(ours(Path(folder), shape, args.peer))
+        turns = Turns(ours(Path(folder), shape, args.peer))
         turns.train(theirs(Path(folder), shape, args.steps, args.peer))
     return {"peer": args.peer, **turns.row(model, shape)}
 

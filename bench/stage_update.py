@@ -24,6 +24,7 @@ from typing import Any
 
 import beside_trl as beside
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from turns import Turns
 
 from tropism.protocols import Algorithm
 from tropism.stages import _fit
@@ -153,7 +154,7 @@ class Stage:
 
 def compared(trainer: Any, passes: int, stage: Stage, model: PreTrainedModel, trl: str) -> Row:
     """The figures of our updates and the trainer's, which makes an update in so many passes. `trl` names its settings."""
-    turns, theirs = beside.Turns(stage), []
+    turns, theirs = Turns(stage), []
     training_step = trainer.training_step
 
     def noted(*given: Any, **named: Any) -> Any:
