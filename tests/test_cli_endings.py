@@ -80,7 +80,9 @@ def test_ctrl_c_during_the_imports(tmp_path: Path) -> None:
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert first == "tropism: reading quickstart …\n" and (process.returncode, out, err) == (130, "", CONTINUES + "\n")
+    assert (first, out, err) == ("tropism: reading quickstart …\n", "", CONTINUES + "\n")
+    # Python ends itself by the signal if that came within `exec` of a text, as named tuples do; a shell calls both 130
+    assert process.returncode in (130, -signal.SIGINT)
 
 
 def test_of_several_processes_one_says_that_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from models_family import family
 from torch import Tensor
+from torch.nn.attention import flex_attention
 from transformers import PreTrainedModel
 
 from tropism.models import forward, trees
@@ -23,6 +24,7 @@ from tropism.tensors.collate import collate
 from tropism.tensors.index import by_completion, tree_mask
 from tropism.tensors.tree import Tree
 
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without")  # a CPU has no kernel to compile
 CC = shutil.which("cc") is not None
 compiled = pytest.mark.skipif(not CC, reason="there is no C compiler")
 FAMILIES = {  # how each attends
@@ -83,11 +85,21 @@ def plain(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> tuple[Tens
         return logprobs(model, collate(MIXED, shared=False))
 
 
+@pytest.fixture(params=["usual", "flex"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What computes attention: what this machine uses, or `flex_attention`, which is for graphics processors; torch
+    computes it on a CPU too, but refuses gradients there, though its formula has them."""
+    if request.param == "flex":
+        monkeypatch.setattr(trees, "FLEX", {"cpu"})
+        monkeypatch.setattr(flex_attention, "_validate_device", lambda *_: None)
+    return request.param
+
+
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_each_family_is_equal_to_padded_rows(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_family_is_equal_to_padded_rows(kind: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = family(kind)
     before = model.config._attn_implementation
-    assert takes_blocks(model) == FAMILIES[kind]
+    assert takes_blocks(model) == (FAMILIES[kind] or (way == "flex" and kind in {"gemma2", "gpt_oss"}))
     if not takes_blocks(model):
         return
     expected, slope = plain(model, monkeypatch)
@@ -114,7 +126,7 @@ def test_without_a_compiler_torchs_kernel_is_used(kind: str, monkeypatch: pytest
 
 
 @compiled
-def test_a_cap_and_sinks_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cap_and_sinks_change_the_result(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cap so low, and sinks so high, that a mistake in them would show; the trial of each model compares it too."""
     capped, sunk = family("gemma2"), family("gpt_oss")
     for layer in capped.model.layers:
@@ -139,7 +151,7 @@ def test_half_precision_keeps_a_cap_and_float64_has_none_on_blocks(monkeypatch: 
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "qwen2", "mistral"])
-def test_in_float64_the_states_are_equal_to_rounding(kind: str) -> None:
+def test_in_float64_the_states_are_equal_to_rounding(kind: str, way: str) -> None:
     """The gradient is that of random weights on the states of every token of an answer."""
     model = family(kind).double()
     tokens = forest((12, (9, 2, 2)), (3, (4, 4)), (0, (3,)))
@@ -147,9 +159,9 @@ def test_in_float64_the_states_are_equal_to_rounding(kind: str) -> None:
     assert takes_trees(model)
     weight = torch.randn(batch.tokens_BT.numel(), 32, dtype=torch.float64)
     found, slopes = [], []
-    for way in (states_under_mask, states_on_blocks):
+    for states_of_all in (states_under_mask, states_on_blocks):
         model.zero_grad()
-        states = way(model, batch)
+        states = states_of_all(model, batch)
         (states * weight).sum().backward()
         found.append(states.detach())
         slopes.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))

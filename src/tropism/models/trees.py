@@ -1,6 +1,6 @@
 """Attention of a forest without a mask, for unmodified models: linear layers see each token once, and attention is one
-compiled operation (`tensors/attention.py`), or in other precisions and without a compiler torch's kernel on the rectangles
-of `tensors/blocks.py`.
+compiled operation (`tensors/attention.py`; on a graphics processor `tensors/flex.py`), or in other precisions and without a
+compiler torch's kernel on the rectangles of `tensors/blocks.py`.
 
 There a query whose keys are in two rectangles is computed in each; with the log-sum-exp l of each part (arXiv 2205.14135)
 
@@ -10,8 +10,8 @@ The backward pass of the same kernel, given `out` and l of the whole, is exact f
 exp(score − l) and the inner product of `out` with its gradient. So nothing is gathered or repeated, and only a sliding
 window that is shorter than a sequence needs a mask, of the rectangle.
 
-Models call it through transformers' AttentionInterface, which hands over soft caps and sinks. Only the compiled operation
-has these; it computes them in float32, for models in 16 bits too. Left out: families with attention of their own (Bloom,
+Models call it through transformers' AttentionInterface, which hands over soft caps and sinks. Only the compiled operations
+have these; they compute them in float32, for models in 16 bits too. Left out: families with attention of their own (Bloom,
 Falcon, MPT, GPT-J, CodeGen).
 """
 
@@ -28,7 +28,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from tropism.models.halves import states_of, text_config
 from tropism.models.masks import FULL, SLIDING, layer_kinds, right_on_trees, takes_trees
-from tropism.tensors import native
+from tropism.tensors import flex, native
 from tropism.tensors.attention import attention
 from tropism.tensors.batch import Batch
 from tropism.tensors.blocks import Block, Blocks, blocks
@@ -36,6 +36,7 @@ from tropism.tensors.blocks import Block, Blocks, blocks
 NAME = "tropism_blocks"  # of the attention, in a model's config while it runs
 TAKES = "_takes_blocks"  # the attribute of a model with the result of the trial
 COMPILED = "_attends_compiled"  # and with whether the compiled operation was used last
+FLEX = {"cuda"}  # devices whose attention is torch's `flex_attention`
 HARMLESS = {"dropout", "is_causal", "position_ids", "sliding_window"}  # options that change nothing here
 _NOW: ContextVar[tuple[PreTrainedModel, Blocks] | None] = ContextVar("blocks", default=None)
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
@@ -45,7 +46,7 @@ _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.
 def takes_blocks(model: PreTrainedModel) -> bool:
     """Whether the model's attention can run on blocks; this is tried once for each model."""
     if TAKES not in model.__dict__:
-        able = takes_trees(model) and model.device.type == "cpu"
+        able = takes_trees(model) and model.device.type in {"cpu", *FLEX}
         model.__dict__[TAKES] = able and right_on_trees(model, states_on_blocks)
     return model.__dict__[TAKES]
 
@@ -61,7 +62,7 @@ def states_on_blocks(model: PreTrainedModel, batch: Batch) -> Tensor:
     kinds = layer_kinds(model)
     windows = {FULL: 0, SLIDING: getattr(text_config(model), "sliding_window", None) or 0}
     # in place of a mask a model gets one number, the window of its layers, which it hands to `attend`
-    masks = {kind: torch.full((1, 1, 1, 1), windows[kind], device=batch.tokens_BT.device) for kind in kinds}
+    masks = {kind: torch.full((1, 1, 1, 1), windows[kind]) for kind in kinds}
     tokens_1M = batch.tokens_BT.flatten()[None, plan.kept_M]
     with _attention_on(model, plan):
         mask = masks if len(kinds) > 1 else masks[kinds.pop()]
@@ -110,14 +111,17 @@ def attend(
     if softcap or s_aux is not None:
         kind = torch.promote_types(given, torch.float32)
     else:  # as for the attention of torch
-        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled(query.device.type) else given
+        device = query.device.type
+        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else given
     query, key, value = (x.to(kind) for x in (query, key, value))
-    model.__dict__[COMPILED] = all(map(native.ready, (query, key, value)))
+    on_flex = query.device.type in FLEX
+    model.__dict__[COMPILED] = on_flex or all(map(native.ready, (query, key, value)))
     if model.__dict__[COMPILED]:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         sinks = None if s_aux is None else s_aux.float()
         q_MHS, k_MHS, v_MHS = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
-        out_MHS = attention(q_MHS, k_MHS, v_MHS, plan.units, scale, window, softcap or 0.0, sinks_H=sinks)
+        run = flex.attention if on_flex else attention
+        out_MHS = run(q_MHS, k_MHS, v_MHS, plan.units, scale, window, softcap or 0.0, sinks_H=sinks)
         return out_MHS[None].to(given), None
     if softcap or s_aux is not None:
         raise NotImplementedError("attention with a soft cap or sinks, without a compiler or in this precision")
