@@ -16,7 +16,6 @@ from tropism.tensors.collate import collate
 from tropism.tensors.index import tree_mask
 from tropism.tensors.tree import Tree
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without")  # a CPU has no kernel to compile
 
 
