@@ -6,7 +6,7 @@ with one thread.
 `default` is what a user gets: the number of threads is measured when the run begins (`train/threads.py`). `one` is one
 thread. `torch` is as many threads as torch takes, waiting as long as it waits. They take turns, in new run folders and
 processes; medians of `repeats`, and ranges. Beside busy processes `default` should be at least 0.8 of `one`; without, at
-least 0.97 of `torch`. `later` is `default` in a run that begins before the processes are busy.
+least 0.97 of `torch`. `later` is `default` in a run that begins before the processes are busy (`train/waiting.py`).
 """
 
 from __future__ import annotations
@@ -74,16 +74,20 @@ def main() -> None:
         state: {way: [round(f(all), 2) for f in (statistics.median, min, max)] for way, all in found.items()}
         for state, found in rates.items()
     }
-    ratios = {"idle": ("default", "torch"), "busy": ("default", "one")}
-    shares = {s: round(result[s][a][0] / result[s][b][0], 3) for s, (a, b) in ratios.items() if result[s]}
+    ratios = (("idle", "default", "torch"), ("busy", "default", "one"), ("busy", "later", "one"))
+    shares = {
+        f"{state}: {a} over {b}": round(result[state][a][0] / result[state][b][0], 3)
+        for state, a, b in ratios
+        if result[state]
+    }
     if args.json:
         print(json.dumps({"busy_processes": args.busy, "updates_a_second": result, "share": shares}))
         return
     for state, found in result.items():
         for way, (middle, low, high) in found.items():
             print(f"{state}   {way:8} {middle:6.2f} updates a second ({low} to {high})")
-    for state, share in shares.items():
-        print(f"{state}   {' over '.join(ratios[state])}: {share}")
+    for name, share in shares.items():
+        print(f"{name}: {share}")
 
 
 def command(recipe: Path, out: Path) -> list[str]:

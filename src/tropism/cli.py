@@ -217,7 +217,7 @@ def _run(recipe: str, overrides: list[str], out: Path | None, every: float, reus
     from tropism.report.summary import summary
     from tropism.store.progress import Reporter
     from tropism.store.run import run_recipe
-    from tropism.train import parallel, threads
+    from tropism.train import parallel, threads, waiting
 
     loaded, folder = _load(recipe, overrides, out)
     planned = planning.plan(loaded, folder, reuse)
@@ -226,7 +226,8 @@ def _run(recipe: str, overrides: list[str], out: Path | None, every: float, reus
     with parallel.joined() as peers:
         reporter = Reporter(quiet or not peers.leads)
         count = threads.settle(folder, reporter, parallel.size())
-        run_recipe(loaded, folder, every, reporter, peers, expected, reuse, count)
+        with waiting.watched():
+            run_recipe(loaded, folder, every, reporter, peers, expected, reuse, count)
     if not peers.leads:
         raise typer.Exit
     build.write(folder)

@@ -9,9 +9,9 @@ The number of threads changes roundings. It is in the run folder's recipe.json, 
 the machine is idle by then. OMP_NUM_THREADS or MKL_NUM_THREADS in the environment decides instead, and so do several
 processes (`train/parallel.py`).
 
-Load that comes later is not measured. `cli.py:main` makes it bearable: by default a thread that waits keeps its processor
-for 300,000 turns (some milliseconds), in which nobody else can use it; with GOMP_SPINCOUNT it sleeps much sooner.
-docs/decisions/0059-threads.md has the measurements.
+Load that comes later does not change the number. `waiting.py` lets threads that wait sleep then; and from the start
+`cli.py:main` has them wait for 20,000 turns in place of 300,000 (GOMP_SPINCOUNT), in which nobody else can use the
+processor. docs/decisions/0059-threads.md has the measurements.
 """
 
 from __future__ import annotations
