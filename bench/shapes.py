@@ -21,8 +21,9 @@ A − 1 steps, G (P + K i) of 2 D L float32 numbers in step i. Then
     reference ≥ FLOP / wide      update ≥ 3 FLOP / wide
 
 `wide` and `narrow` are the rates of the products of one layer, measured next to the step: all tokens of a pass at once,
-and the G K rows of a decoding step. `copy` is the rate, bytes read and written, at which as many bytes are copied as an
-average decoding step reads. Left out of the least time: norms, rotations, softmax, the optimiser, all reading of weights.
+and the G K rows of a decoding step; torch's or our own, whichever is faster. `copy` is the rate, bytes read and written, at
+which as many bytes are copied as an average decoding step reads. Left out of the least time: norms, rotations, softmax,
+the optimiser, all reading of weights.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from typing import Any
 import torch
 from picture import framed
 from rl_sides import ours, prepare
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
@@ -50,6 +52,7 @@ from tropism.models.architecture import Architecture
 from tropism.report.axes import Axis
 from tropism.report.plots import Series, lines
 from tropism.report.words import plain
+from tropism.tensors import matrices, native
 
 HEAD, VOCABULARY = 32, 512
 VARIED = {
@@ -200,16 +203,25 @@ def written(folder: Path, architecture: Architecture) -> int:
 
 
 def products(rows: int, width: int, inner: int) -> float:
-    """FLOP a second of the seven products of a layer with so many rows."""
+    """FLOP a second of the seven products of a layer with so many rows, by torch or by our own products."""
     x, y = torch.randn(rows, width), torch.randn(rows, inner)
     square, out, back = torch.randn(width, width), torch.randn(inner, width), torch.randn(width, inner)
 
-    def layer() -> None:
+    def layer(linear: Callable[[Tensor, Tensor], object]) -> None:
         for weight in (square, square, square, square, out, out):
-            torch.nn.functional.linear(x, weight)
-        torch.nn.functional.linear(y, back)
+            linear(x, weight)
+        linear(y, back)
 
-    return 2 * rows * (4 * width**2 + 3 * width * inner) / fastest(layer)
+    def gated() -> None:
+        matrices.linears(x, square, square, square, square)
+        matrices.mlp(x, out, out, back)
+
+    ways = [lambda: layer(torch.nn.functional.linear)]
+    if matrices.usable(x, square, out, back):
+        ways += [gated, lambda: layer(matrices.linears)]
+    if native.has("linear_rows"):
+        ways.append(lambda: layer(lambda given, weight: native.linear(given, weight, None)))
+    return 2 * rows * (4 * width**2 + 3 * width * inner) / min(map(fastest, ways))
 
 
 def copied(size: int) -> float:
