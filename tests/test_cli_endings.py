@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,7 @@ import pytest
 import torch
 
 from tiny_recipe import BASE, TOKENIZER, tropism, weights
+from tropism.ending import Terminated
 from tropism.errors import Waiting
 
 CONTINUES = "tropism: stopped; the same command continues from the last checkpoint"
@@ -83,6 +85,23 @@ def test_ctrl_c_during_the_imports(tmp_path: Path) -> None:
     assert (first, out, err) == ("tropism: reading quickstart …\n", "", CONTINUES + "\n")
     # Python ends itself by the signal if that came within `exec` of a text, as named tuples do; a shell calls both 130
     assert process.returncode in (130, -signal.SIGINT)
+
+
+@pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_a_stop_while_torch_writes_is_a_stop(
+    stop: type[BaseException], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stops(io.BytesIO):
+        def write(self, part: Any) -> int:
+            if self.tell():
+                raise stop
+            return super().write(part)
+
+    monkeypatch.setattr("tropism.recipe.read.load", lambda *_: torch.save({"x": torch.ones(9)}, Stops()))
+    with pytest.raises(RuntimeError):  # what torch makes of it
+        torch.save({"x": torch.ones(9)}, Stops())
+    said = tropism("run", "quickstart", "-q")
+    assert (said.code, said.err) == (status, CONTINUES + "\n")
 
 
 def test_of_several_processes_one_says_that_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

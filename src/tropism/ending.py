@@ -40,12 +40,7 @@ class Commands(TyperGroup):
                 sys.stdout.flush()
                 return found
             except KeyboardInterrupt as stop:
-                for number in (signal.SIGINT, signal.SIGTERM):  # torchrun sends the second after the first
-                    _on(number, signal.SIG_IGN)
-                again = "; the same command continues from the last checkpoint"
-                if os.environ.get("RANK", "0") == "0":
-                    _say(f"stopped{again if ctx.invoked_subcommand in CONTINUES else ''}")
-                raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
+                raise _stopped(stop, ctx) from None
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
                 raise typer.Exit(141) from None
@@ -58,10 +53,28 @@ class Commands(TyperGroup):
                 _say(f"code from outside the package raised {raised(end)}: let it raise an error\n{frames(end)}")
                 raise typer.Exit(2) from None
             except Exception as error:
+                if stop := _stop_before(error):
+                    raise _stopped(stop, ctx) from None
                 if (said := sentence(error)) is None:
                     raise
                 _say(said)
                 raise typer.Exit(2) from None
+
+
+def _stopped(stop: KeyboardInterrupt, ctx: Any) -> typer.Exit:
+    for number in (signal.SIGINT, signal.SIGTERM):  # torchrun sends the second after the first
+        _on(number, signal.SIG_IGN)
+    again = "; the same command continues from the last checkpoint"
+    if os.environ.get("RANK", "0") == "0":
+        _say(f"stopped{again if ctx.invoked_subcommand in CONTINUES else ''}")
+    return typer.Exit(143 if isinstance(stop, Terminated) else 130)
+
+
+def _stop_before(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The stop after which an error was raised: `torch.save` then closes a file that is not complete, and says that."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
 
 
 def _say(text: str) -> None:
