@@ -24,3 +24,14 @@ static inline float exp_of(float given) {
     union { int32_t i; float f; } power = {((int32_t)n + 127) << 23};
     return given < -87.0f ? 0.0f : p * power.f;
 }
+
+/* silu(gate) * up. */
+static inline float gated_of(float gate, float up) { return gate / (1.0f + exp_of(-gate)) * up; }
+
+/* Of the same: the gradients of gate and up, given that of the result. Returns silu(gate). */
+static inline float gated_slopes(float gate, float up, float slope, float *gate_back, float *up_back) {
+    float open = 1.0f / (1.0f + exp_of(-gate)), through = gate * open;
+    *gate_back = slope * up * (open + through * (1.0f - open));
+    *up_back = slope * through;
+    return through;
+}

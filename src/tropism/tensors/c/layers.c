@@ -41,17 +41,13 @@ void rms_back(const float *x, const float *weight, const float *slope, float *ba
 /* out = silu(gate) * up; out may be gate. */
 void gated(const float *gate, const float *up, float *out, int64_t count) {
 #pragma omp parallel for simd schedule(static) if (parallel : count > SMALL)
-    for (int64_t i = 0; i < count; i++) out[i] = gate[i] / (1.0f + exp_of(-gate[i])) * up[i];
+    for (int64_t i = 0; i < count; i++) out[i] = gated_of(gate[i], up[i]);
 }
 
 /* Of the same: the gradients of gate and up, given that of `out`. */
 void gated_back(const float *gate, const float *up, const float *slope, float *gate_back, float *up_back, int64_t count) {
 #pragma omp parallel for simd schedule(static) if (parallel : count > SMALL)
-    for (int64_t i = 0; i < count; i++) {
-        float open = 1.0f / (1.0f + exp_of(-gate[i])), through = gate[i] * open;
-        gate_back[i] = slope[i] * up[i] * (open + through * (1.0f - open));
-        up_back[i] = slope[i] * through;
-    }
+    for (int64_t i = 0; i < count; i++) gated_slopes(gate[i], up[i], slope[i], gate_back + i, up_back + i);
 }
 
 /* Heads (rows, heads, size), whose rows begin `step` apart, with the first `turned` numbers of each head turned: with their

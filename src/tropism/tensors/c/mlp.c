@@ -77,7 +77,7 @@ void mlp_forward(const Mlp *m) {
             multiply_whole(x, count, width, gate, g, inner, 0);
             multiply_whole(x, count, width, up, u, inner, 0);
 #pragma omp simd
-            for (int64_t i = 0; i < count * inner; i++) own[i] = g[i] / (1.0f + exp_of(-g[i])) * u[i];
+            for (int64_t i = 0; i < count * inner; i++) own[i] = gated_of(g[i], u[i]);
             multiply_whole(own, count, inner, down, m->out + begin * width, width, 0);
         }
     }
@@ -102,12 +102,7 @@ void mlp_backward(const Mlp *m) {
             float *mixed = m->mixed + at, *gate_back = m->gate_back + at, *up_back = m->up_back + at, *x_back = m->x_back + begin * width;
             multiply_whole(m->slope + begin * width, count, width, down, mixed, inner, 0);
 #pragma omp simd
-            for (int64_t i = 0; i < count * inner; i++) {
-                float open = 1.0f / (1.0f + exp_of(-g[i])), through = g[i] * open, slope = mixed[i];
-                gate_back[i] = slope * u[i] * (open + through * (1.0f - open));
-                up_back[i] = slope * through;
-                mixed[i] = through * u[i];
-            }
+            for (int64_t i = 0; i < count * inner; i++) mixed[i] = u[i] * gated_slopes(g[i], u[i], mixed[i], gate_back + i, up_back + i);
             multiply_whole(gate_back, count, inner, gate, x_back, width, 0);
             multiply_whole(up_back, count, inner, up, x_back, width, 1);
         }

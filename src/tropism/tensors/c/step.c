@@ -104,7 +104,7 @@ void one_step(const Model *m, const Rows *given, float *x_rows) {
                 norm_column(column_of(&s, x, width, i), column_of(&s, h, width, i), l->inner_norm, width, m->eps);
             run_linear(&s, (Linear[]){{l->gate, l->gate_bias, gate, m->inner}, {l->up, l->up_bias, up, m->inner}}, 2, h, width);
 #pragma omp for simd
-            for (int64_t i = 0; i < padded * m->inner; i++) gate[i] = gate[i] / (1.0f + exp_of(-gate[i])) * up[i];
+            for (int64_t i = 0; i < padded * m->inner; i++) gate[i] = gated_of(gate[i], up[i]);
             run_linear(&s, (Linear[]){{l->down, l->down_bias, x, width, 1}}, 1, gate, m->inner);
         }
 #pragma omp for
