@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from tiny_recipe import TOKENIZER, tropism
 from tropism.train import waiting
 
 LIBRARY = waiting._libgomp()
@@ -112,3 +115,18 @@ def test_where_there_is_nothing_to_gain_nothing_is_watched(why: str, monkeypatch
         monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     with waiting.watched():
         assert "waiting" not in {t.name for t in threading.enumerate()}
+
+
+def test_a_run_is_watched_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    @contextlib.contextmanager
+    def watched() -> Iterator[None]:
+        seen.append((tmp_path / "run").exists())
+        yield
+        seen.append(bool(list((tmp_path / "run").glob("tokenizer-*"))))
+
+    monkeypatch.setattr(waiting, "watched", watched)
+    (tmp_path / "r.toml").write_text(TOKENIZER)
+    assert tropism("run", tmp_path / "r.toml", "--out", tmp_path / "run", "-q").code == 0
+    assert seen == [False, True]
